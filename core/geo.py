@@ -1,0 +1,142 @@
+"""Where a tile lies: its footprint in OGC:CRS84 and its ground sampling distance."""
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from shapely.geometry.base import BaseGeometry
+
+if TYPE_CHECKING:
+    from pyproj import Geod, Transformer
+    from rasterio.transform import Affine
+
+_POINTS_PER_EDGE = 16  # enough that no two neighbours on a whole-globe edge are 180° apart
+_SIMPLIFY = 1e-4  # share of the footprint's diagonal that a dropped vertex may lie off the line
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Footprint:
+    """A tile's place on the globe.
+
+    Attributes:
+        wkb: Polygon in OGC:CRS84 (longitude, latitude in degrees); a MultiPolygon where the
+            antimeridian cuts it.
+        bbox: xmin, ymin, xmax, ymax of that geometry, degrees.
+        gsd_m: Ground sampling distance at the tile's centre, metres.
+    """
+
+    wkb: bytes
+    bbox: tuple[float, float, float, float]
+    gsd_m: float
+
+
+def footprint(crs_wkt: str, transform: "Affine", width: int, height: int) -> Footprint | None:
+    """Find the footprint of a `width` by `height` pixel grid, or None where none exists.
+
+    Args:
+        crs_wkt: The grid's CRS as WKT.
+        transform: Pixel corner (column, row) → CRS coordinates.
+        width: Columns.
+        height: Rows.
+    """
+    to_lonlat = _transformer(crs_wkt)
+    if to_lonlat is None:
+        return None
+    ring = _edge_pixels(width, height)
+    lon, lat = _lonlat(to_lonlat, transform, ring)
+    if not (np.isfinite(lon).all() and np.isfinite(lat).all()):
+        return None
+    shape = polygon_on_globe(lon, lat)
+    return Footprint(
+        wkb=shapely.to_wkb(shape, byte_order=1),
+        bbox=shape.bounds,
+        gsd_m=_gsd(to_lonlat, transform, width, height),
+    )
+
+
+def polygon_on_globe(lon: NDArray[np.float64], lat: NDArray[np.float64]) -> BaseGeometry:
+    """Build a valid CRS84 geometry from a closed ring that may cross the antimeridian or a pole.
+
+    Longitudes are made continuous along the ring. A ring that then ends a turn away from its
+    start goes round a pole and is closed along it; the shape is cut at ±180° (RFC 7946 §3.1.9).
+
+    Args:
+        lon: Ring longitudes in degrees, first = last, neighbours less than 180° apart, shape (N,).
+        lat: Ring latitudes in degrees, shape (N,).
+    """
+    continuous = np.unwrap(lon, period=360)
+    turns = continuous[-1] - continuous[0]
+    points = np.stack([continuous, lat], axis=1)
+    if abs(turns) > 180:
+        pole = math.copysign(90.0, float(lat.mean()))
+        points = np.vstack([points, [continuous[-1], pole], [continuous[0], pole]])
+    whole = shapely.make_valid(shapely.Polygon(points))
+    return _simplified(_cut_at_antimeridian(whole))
+
+
+def _cut_at_antimeridian(shape: BaseGeometry) -> BaseGeometry:
+    xmin, _, xmax, _ = shape.bounds
+    if xmin >= -180 and xmax <= 180:
+        return shape
+    pieces = []
+    for turn in range(math.floor((xmin + 180) / 360), math.ceil((xmax - 180) / 360) + 1):
+        west = -180.0 + 360 * turn
+        piece = shape.intersection(shapely.box(west, -90, west + 360, 90))
+        pieces.append(shapely.transform(piece, lambda xy, by=360 * turn: xy - (by, 0)))
+    polygons = [p for piece in pieces for p in shapely.get_parts(piece) if p.area > 0]
+    return polygons[0] if len(polygons) == 1 else shapely.union_all(polygons)
+
+
+def _simplified(shape: BaseGeometry) -> BaseGeometry:
+    xmin, ymin, xmax, ymax = shape.bounds
+    simple = shape.simplify(_SIMPLIFY * math.hypot(xmax - xmin, ymax - ymin))
+    return shapely.orient_polygons(simple) if simple.is_valid and not simple.is_empty else shape
+
+
+def _edge_pixels(width: int, height: int) -> NDArray[np.float64]:
+    """Walk the grid's outline in pixel coordinates, closed, shape (4 * points + 1, 2)."""
+    step = np.linspace(0, 1, _POINTS_PER_EDGE, endpoint=False)
+    zero, one = np.zeros_like(step), np.ones_like(step)
+    x = np.concatenate([step, one, 1 - step, zero, [0]])
+    y = np.concatenate([zero, step, one, 1 - step, [0]])
+    return np.stack([x * width, y * height], axis=1)
+
+
+def _lonlat(
+    to_lonlat: "Transformer", transform: "Affine", pixels: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    x = transform.a * pixels[:, 0] + transform.b * pixels[:, 1] + transform.c
+    y = transform.d * pixels[:, 0] + transform.e * pixels[:, 1] + transform.f
+    lon, lat = to_lonlat.transform(x, y)
+    return np.asarray(lon), np.asarray(lat)
+
+
+def _gsd(to_lonlat: "Transformer", transform: "Affine", width: int, height: int) -> float:
+    """Measure one pixel at the centre along both axes on the ellipsoid; geometric mean, metres."""
+    x, y = width / 2, height / 2
+    lon, lat = _lonlat(to_lonlat, transform, np.array([[x, y], [x + 1, y], [x, y + 1]]))
+    _, _, metres = _geod().inv([lon[0]] * 2, [lat[0]] * 2, lon[1:], lat[1:])
+    return float(np.sqrt(metres[0] * metres[1]))
+
+
+@lru_cache(maxsize=256)
+def _transformer(crs_wkt: str) -> "Transformer | None":
+    from pyproj import CRS, Transformer
+    from pyproj.exceptions import ProjError
+
+    try:
+        crs = CRS.from_user_input(crs_wkt)
+        return Transformer.from_crs(crs, "OGC:CRS84", always_xy=True)
+    except ProjError:  # an engineering or broken CRS: no place on the globe
+        return None
+
+
+@lru_cache(maxsize=1)
+def _geod() -> "Geod":
+    from pyproj import Geod
+
+    return Geod(ellps="WGS84")

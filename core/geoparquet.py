@@ -1,0 +1,63 @@
+"""File-level metadata of a part: `geo` (GeoParquet 1.1), `emb` (geoembeddings.org), `tilezoo`."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import shapely
+
+_BBOX = ("xmin", "ymin", "xmax", "ymax")
+_FAMILIES = {3: "Polygon", 6: "MultiPolygon"}
+
+
+def geo_key(table: pa.Table) -> dict[str, Any]:
+    """Describe the `geometry` column by GeoParquet 1.1; an absent `crs` means OGC:CRS84.
+
+    Source: https://geoparquet.org/releases/v1.1.0/
+    """
+    wkb = table["geometry"].drop_null().to_numpy()
+    shapes = shapely.from_wkb(wkb.astype(object))
+    column: dict[str, Any] = {
+        "encoding": "WKB",
+        "geometry_types": sorted({_FAMILIES[kind] for kind in np.unique(shapely.get_type_id(shapes))}),
+        "covering": {"bbox": {side: ["bbox", side] for side in _BBOX}},
+    }
+    if len(shapes):
+        column["bbox"] = [float(value) for value in shapely.total_bounds(shapes)]
+    return {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}}
+
+
+def emb_key(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Describe the vectors as geoembeddings.org's best practices and STAC's `emb` prefix do.
+
+    Source: https://geoembeddings.org (best practices of 2026-03) and
+    https://stac-extensions.github.io/embeddings/v0.0.1/schema.json
+    """
+    space = manifest["space"]
+    return {
+        "version": "0.0.1",
+        "type": "chip",
+        "dimensions": manifest["dimension"],
+        "data_type": manifest["request"]["dtype"],
+        "embedding": {"dim": manifest["dimension"], "quantization": None, "normalized": False},
+        "model": {
+            "name": manifest["model"]["name"],
+            "family": space["architecture"],
+            "source": manifest["model"]["source"],
+            "weights_sha256": space["weights_sha256"],
+            "pooling": space["pooling"],
+            "config": space["contract"],
+        },
+    }
+
+
+def with_keys(table: pa.Table, manifest: Mapping[str, Any]) -> pa.Table:
+    """Attach the file keys to a part; `geo` only where geometries exist."""
+    own = {key: manifest[key] for key in ("space", "precision", "device", "versions")}
+    keys = {"emb": emb_key(manifest), "tilezoo": own}
+    placed = table["geometry"].null_count < table.num_rows
+    if placed or manifest["georeferenced"]:
+        keys["geo"] = geo_key(table)
+    return table.replace_schema_metadata({key: json.dumps(value) for key, value in keys.items()})

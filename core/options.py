@@ -1,0 +1,39 @@
+"""Texts that options are given in, turned into values."""
+
+import math
+import re
+
+from tilezoo.errors import OptionError
+
+
+def parse_numbers(text: str, option: str, *, count: int, example: str) -> tuple[float, ...]:
+    """Read `count` finite numbers divided by commas (or colons or spaces)."""
+    parts = [part for part in re.split(r"[,:\s]+", text.strip()) if part]
+    try:
+        numbers = tuple(float(part) for part in parts)
+    except ValueError:
+        numbers = ()
+    if len(numbers) != count or not all(map(math.isfinite, numbers)):
+        raise OptionError(f"{option} {text!r} should be {count} numbers, for example {example}")
+    return numbers
+
+
+def parse_value_range(text: str | None) -> tuple[float, float] | None:
+    """Read `--value-range LOW,HIGH`."""
+    if text is None:
+        return None
+    low, high = parse_numbers(text, "--value-range", count=2, example="0,2000")
+    if not low < high:
+        raise OptionError(f"--value-range {text}: the first number must be the smaller one")
+    return low, high
+
+
+def parse_shard(text: str | None) -> tuple[int, int]:
+    """Read `--shard I/N` (I from 0); (0, 1) for the whole."""
+    if text is None:
+        return 0, 1
+    match = re.fullmatch(r"(\d+)/(\d+)", text.strip())
+    shard, count = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not shard < count:
+        raise OptionError(f"--shard {text!r} should be I/N with I from 0 to N-1, for example 0/4")
+    return shard, count

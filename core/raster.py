@@ -1,0 +1,339 @@
+"""Reading pixels: one source, whole or by windows, never more of it than asked."""
+
+import math
+import os
+import warnings
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilezoo.bands import BandRequest, canonical
+from tilezoo.errors import TileError, TileErrorKind
+from tilezoo.geo import Footprint, footprint
+from tilezoo.sources import Source
+from tilezoo.space import Contract
+from tilezoo.tiles import Tile, TileRef, Window
+from tilezoo.times import acquisition_time
+
+if TYPE_CHECKING:
+    from rasterio.env import Env
+    from rasterio.io import DatasetReader
+    from rasterio.transform import Affine
+
+MIN_SIDE_PX = 4
+MAX_TILE_BYTES = 128 << 20  # a few read-ahead threads may hold one each
+# The best codecs reach some thousands to one; a header beyond this claims what is not there.
+_MAX_BYTES_PER_STORED_BYTE = 1_000_000
+
+# Formats a tile may have, by a file's first bytes. Others are refused: a VRT, say, can point
+# anywhere, the network too.
+_DRIVERS = {
+    b"II*\0": "GTiff",
+    b"MM\0*": "GTiff",
+    b"II+\0": "GTiff",  # BigTIFF
+    b"MM\0+": "GTiff",
+    b"\x89PNG": "PNG",
+    b"\xff\xd8\xff": "JPEG",
+    b"\0\0\0\x0cjP  ": "JP2OpenJPEG",
+    b"\xff\x4f\xff\x51": "JP2OpenJPEG",
+}
+_GDAL = {
+    "GDAL_DISABLE_READDIR_ON_OPEN": "TRUE",  # a folder of 100,000 tiles is not listed per tile
+    "GDAL_ERROR_ON_LIBJPEG_WARNING": "TRUE",  # a truncated JPEG is an error, not a grey half
+    "GDAL_CACHEMAX": 64 << 20,  # bytes; the default is 5 % of the machine
+    "GDAL_PAM_ENABLED": "YES",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Layer:
+    """One band to read: position (1-based) in an open dataset."""
+
+    dataset: "DatasetReader"
+    index: int
+
+
+class Image:
+    """One source, opened for the bands that are asked for; a context manager.
+
+    A set of band files is read on the grid of the finest of those bands; coarser ones
+    (Sentinel-2's 20 m and 60 m) are resampled to it, bilinear.
+
+    Raises:
+        TileError: On opening or reading, for anything wrong with this one source.
+    """
+
+    def __init__(self, source: Source, request: BandRequest) -> None:
+        self._source = source
+        self._stack = ExitStack()
+        try:
+            self._layers = self._open(request)
+        except BaseException:
+            self._stack.close()
+            raise
+        self._grid = max((layer.dataset for layer in self._layers), key=lambda d: d.width)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the grid, pixels."""
+        return self._grid.width, self._grid.height
+
+    @property
+    def dtype(self) -> str:
+        """The pixels' common dtype."""
+        return np.result_type(*(la.dataset.dtypes[la.index - 1] for la in self._layers)).name
+
+    def read(self, ref: TileRef, contract: Contract, request: BandRequest) -> Tile:
+        """Read one tile: its pixels without holes, and what is known of it."""
+        width, height = self.size
+        window = ref.window or (0, 0, width, height)
+        self.check(contract, request)
+        self._check_size(window, contract)
+        pixels, valid = self._pixels(window)
+        valid = _without_unexplained(pixels, valid)
+        if not valid.any():
+            raise TileError("nodata", "no pixel holds data")
+        return Tile(
+            id=ref.id,
+            pixels=_filled(pixels, valid, contract.value_range[0]),
+            source_uri=self._source.uri,
+            pixel_bbox=window,
+            nodata_fraction=1.0 - float(valid.mean()),
+            crs=self._crs,
+            footprint=self._footprint(window),
+            datetime=self._datetime,
+        )
+
+    def _open(self, request: BandRequest) -> tuple[Layer, ...]:
+        if self._source.problem is not None:
+            raise TileError(*self._source.problem)
+        files = self._source.files
+        if files:
+            names = list(files)
+            chosen = request.choose(names, len(names))
+            return tuple(self._single_band(files[names[i]]) for i in chosen)
+        dataset = self._dataset(self._source.path)
+        names = _band_names(dataset)
+        return tuple(
+            Layer(dataset=dataset, index=i + 1)
+            for i in request.choose(names, _count_without_alpha(dataset))
+        )
+
+    def _single_band(self, path: str) -> Layer:
+        dataset = self._dataset(path)
+        if dataset.count != 1:
+            name = os.path.basename(path)
+            raise TileError("contract", f"{name} is called a single band but has {dataset.count}")
+        return Layer(dataset=dataset, index=1)
+
+    def _dataset(self, path: str) -> "DatasetReader":
+        dataset = self._stack.enter_context(_opened(path))
+        if min(dataset.width, dataset.height) < MIN_SIDE_PX:
+            size = f"{dataset.width}x{dataset.height}"
+            raise TileError("too_small", f"{size} px; a tile needs {MIN_SIDE_PX} px a side")
+        claimed = dataset.width * dataset.height * dataset.count
+        stored = os.path.getsize(path)
+        if claimed > stored * _MAX_BYTES_PER_STORED_BYTE:
+            size = f"{dataset.width}x{dataset.height} px in a file of {stored} bytes"
+            raise TileError("too_large", f"the header claims {size}; it is damaged")
+        return dataset
+
+    def check(self, contract: Contract, request: BandRequest) -> None:
+        """Refuse pixels that do not fit the contract, before any is read."""
+        contract.check_dtype(self.dtype, stated=request.values_stated)
+
+    def _check_size(self, window: Window, contract: Contract) -> None:
+        size = window[2] * window[3] * len(self._layers) * np.dtype(self.dtype).itemsize
+        if size > MAX_TILE_BYTES:
+            shape = f"{window[2]}x{window[3]} px, {size >> 20} MiB as one tile"
+            raise TileError("too_large", f"{shape}; cut it with --tile-px {contract.size_px}")
+
+    def _pixels(self, window: Window) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
+        """Read a window; beyond the grid nothing is valid. Shapes (C, h, w) and (h, w)."""
+        x, y, width, height = window
+        inside = (x, y, min(width, self.size[0] - x), min(height, self.size[1] - y))
+        core = (slice(0, inside[3]), slice(0, inside[2]))
+        pixels = np.zeros((len(self._layers), height, width), np.dtype(self.dtype))
+        valid = np.zeros((height, width), np.bool_)
+        for dataset, places in _by_dataset(self._layers).items():
+            values, mask = self._read_dataset(dataset, list(places.values()), inside)
+            pixels[(list(places), *core)] = values
+            valid[core] |= mask
+        return pixels, valid
+
+    def _read_dataset(
+        self, dataset: "DatasetReader", indexes: list[int], inside: Window
+    ) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
+        from rasterio.enums import Resampling
+        from rasterio.errors import RasterioError
+        from rasterio import windows
+
+        x, y, width, height = inside
+        fx, fy = dataset.width / self.size[0], dataset.height / self.size[1]
+        area = {
+            "window": windows.Window(x * fx, y * fy, width * fx, height * fy),
+            "out_shape": (height, width),
+            "resampling": Resampling.bilinear,
+        }
+        try:
+            values = dataset.read(indexes, **{**area, "out_shape": (len(indexes), height, width)})
+            mask = _mask(dataset, indexes, values, area)
+        except (RasterioError, OSError, MemoryError) as error:
+            raise TileError("unreadable", _one_line(error)) from error
+        return values, mask
+
+    @cached_property
+    def _crs(self) -> str | None:
+        return self._grid.crs.to_string() if self._grid.crs else None
+
+    @cached_property
+    def _wkt(self) -> str | None:
+        """The CRS, if the grid has a place in it (ground control points alone give none)."""
+        placed = self._grid.crs and not self._grid.transform.is_identity
+        return self._grid.crs.to_wkt() if placed else None
+
+    def _footprint(self, window: Window) -> Footprint | None:
+        if self._wkt is None:
+            return None
+        return footprint(self._wkt, _shifted(self._grid.transform, window), window[2], window[3])
+
+    @cached_property
+    def _datetime(self) -> datetime | None:
+        tags = {**self._grid.tags(), **self._grid.tags(ns="IMAGERY")}
+        path = Path(self._source.path)
+        return acquisition_time(tags, [path.name, path.parent.name])
+
+
+def read_tile(ref: TileRef, contract: Contract, request: BandRequest) -> Tile:
+    """Open a source, read one tile of it, and close it again."""
+    with gdal(), Image(ref.source, request) as image:
+        return image.read(ref, contract, request)
+
+
+def gdal() -> "Env":
+    """GDAL's settings for reading, in force inside the `with` block and this thread."""
+    import rasterio
+
+    return rasterio.Env(**_GDAL)
+
+
+def _opened(path: str) -> "DatasetReader":
+    import rasterio
+    from rasterio.errors import NotGeoreferencedWarning, RasterioError
+
+    # Tiles without a place are ordinary here: their geometry is null.
+    warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
+    try:
+        return rasterio.open(path, driver=_driver(path))
+    except (RasterioError, OSError) as error:
+        kind: TileErrorKind = "unreadable" if os.path.exists(path) else "missing"
+        raise TileError(kind, _one_line(error)) from error
+
+
+def _driver(path: str) -> str:
+    with open(path, "rb") as file:  # noqa: PTH123  (paths are strings here, for speed)
+        start = file.read(8)
+    if not start:
+        raise TileError("unreadable", "the file is empty")
+    found = next((name for magic, name in _DRIVERS.items() if start.startswith(magic)), None)
+    if found is None:
+        raise TileError("unreadable", "not a TIFF, PNG, JPEG or JPEG 2000 file")
+    return found
+
+
+def _band_names(dataset: "DatasetReader") -> list[str]:
+    """Names from descriptions, else from colours; empty when the file tells none."""
+    if all(dataset.descriptions):
+        return [canonical(name) for name in dataset.descriptions]
+    colours = [colour.name for colour in dataset.colorinterp]
+    if "palette" in colours:
+        raise TileError("contract", "a palette image; expand it with gdal_translate -expand rgb")
+    known = {"red", "green", "blue", "nir"}
+    named = [colour for colour in colours if colour != "alpha"]
+    return named if named and all(colour in known for colour in named) else []
+
+
+def _count_without_alpha(dataset: "DatasetReader") -> int:
+    return sum(colour.name != "alpha" for colour in dataset.colorinterp)
+
+
+def _by_dataset(layers: tuple[Layer, ...]) -> Mapping["DatasetReader", dict[int, int]]:
+    """Group layers so that one read serves each dataset: dataset → {place in C: band index}."""
+    grouped: dict[DatasetReader, dict[int, int]] = {}
+    for place, layer in enumerate(layers):
+        grouped.setdefault(layer.dataset, {})[place] = layer.index
+    return grouped
+
+
+def _mask(
+    dataset: "DatasetReader",
+    indexes: list[int],
+    values: NDArray[np.generic],
+    area: Mapping[str, object],
+) -> NDArray[np.bool_]:
+    """Mark the pixels that hold data in any of the bands, shape (h, w)."""
+    from rasterio.enums import MaskFlags
+
+    flags = {flag for index in indexes for flag in dataset.mask_flag_enums[index - 1]}
+    if MaskFlags.nodata in flags:
+        nodata = [dataset.nodatavals[index - 1] for index in indexes]
+        return np.any([_holds(v, n) for v, n in zip(values, nodata, strict=True)], axis=0)
+    if flags & {MaskFlags.alpha, MaskFlags.per_dataset}:
+        return dataset.read_masks(indexes[0], **area) > 0
+    return np.ones(values.shape[1:], np.bool_)
+
+
+def _holds(values: NDArray[np.generic], nodata: float | None) -> NDArray[np.bool_]:
+    if nodata is None:
+        return np.ones(values.shape, np.bool_)
+    return ~np.isnan(values) if math.isnan(nodata) else values != nodata
+
+
+def _without_unexplained(
+    pixels: NDArray[np.generic], valid: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """Refuse NaN and infinity in pixels that are said to hold data."""
+    if pixels.dtype.kind != "f":
+        return valid
+    broken = int((~np.isfinite(pixels).all(axis=0) & valid).sum())
+    if broken:
+        fix = "if they mean no data, set the file's nodata value (gdal_edit -a_nodata nan)"
+        raise TileError("invalid_pixels", f"{broken} pixels are NaN or infinite; {fix}")
+    return valid
+
+
+def _filled(
+    pixels: NDArray[np.generic], valid: NDArray[np.bool_], low: float
+) -> NDArray[np.generic]:
+    if valid.all():
+        return pixels
+    if pixels.dtype.kind in "iu":
+        limits = np.iinfo(pixels.dtype)
+        low = float(np.clip(np.ceil(low), limits.min, limits.max))
+    pixels[:, ~valid] = np.asarray(low).astype(pixels.dtype)
+    return pixels
+
+
+def _shifted(transform: "Affine", window: Window) -> "Affine":
+    return transform @ type(transform).translation(window[0], window[1])
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 200 else text[:199] + "…"

@@ -1,0 +1,188 @@
+"""The contract between pixels and a backbone, and the space its vectors live in."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, Self, get_args
+
+from tilezoo.bands import BandRequest
+from tilezoo.errors import ContractError, SpaceError, TileError
+from tilezoo.io import canonical_json, sha256_text
+
+Unit = Literal["uint8", "dn", "reflectance", "stated"]
+Resize = Literal["shorter_side_then_center_crop", "squash", "none"]
+Interpolation = Literal["bicubic", "bilinear", "nearest"]
+Pooling = Literal["cls", "mean", "cls+mean", "last4"]
+
+POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
+# What a pixel's dtype may be for each unit; "stated" is the user's own --value-range.
+_KINDS = {"uint8": ("uint8",), "dn": ("int", "uint16", "uint32"), "reflectance": ("float",)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contract:
+    """What a backbone needs of its pixels.
+
+    Values are mapped as: clip to `value_range` → 0..1 (→ rounded to 8 bits if
+    `quantize_uint8`) → resized → (x - mean) / std.
+
+    Attributes:
+        bands: In the order the network takes them.
+        unit: `uint8` (0-255 imagery), `dn` (integer digital numbers), `reflectance` (floats),
+            or `stated` (the user gave --value-range and so vouches for it).
+        value_range: Values that become 0 and 1.
+        quantize_uint8: Round to 8 bits, as networks trained on 8-bit images saw it.
+        size_px: Side of the square the network is fed, pixels.
+        resize: How a tile gets that size.
+        resize_px: Side it is resized to before a centre crop, pixels.
+        interpolation: Of the resizing, always with antialias.
+        gsd_m: Smallest and largest ground sampling distance it was made for, metres; None
+            where it was made for no particular one.
+        mean: Per band, on the 0..1 scale.
+        std: Per band, on the 0..1 scale.
+    """
+
+    bands: tuple[str, ...]
+    unit: Unit
+    value_range: tuple[float, float]
+    quantize_uint8: bool
+    size_px: int
+    resize: Resize
+    resize_px: int
+    interpolation: Interpolation
+    gsd_m: tuple[float, float] | None
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse a contract that no pixel could meet."""
+        low, high = self.value_range
+        if not low < high:
+            raise ContractError(f"value_range {low},{high} is empty; write LOW,HIGH")
+        if not len(self.bands) == len(self.mean) == len(self.std):
+            sizes = f"{len(self.bands)}, {len(self.mean)} and {len(self.std)}"
+            raise ContractError(f"bands, mean and std have {sizes} values; they must agree")
+        if self.unit not in get_args(Unit) or self.resize not in get_args(Resize):
+            raise ContractError(f"unknown unit {self.unit!r} or resize {self.resize!r}")
+        if self.interpolation not in get_args(Interpolation) or not 0 < self.size_px <= self.resize_px:
+            msg = f"unusable {self.interpolation!r} resizing to {self.size_px} of {self.resize_px} px"
+            raise ContractError(msg)
+
+    def adapted(
+        self, *, bands: tuple[str, ...] | None, value_range: tuple[float, float] | None
+    ) -> tuple[Self, BandRequest]:
+        """Apply the user's `--bands` and `--value-range`.
+
+        Returns:
+            The contract in force (another space if it differs) and what to ask files for.
+        """
+        request = BandRequest(
+            wanted=self.bands, given=bands, values_stated=value_range is not None
+        )
+        changed = replace(self, bands=request.effective)
+        if value_range is not None and value_range != self.value_range:
+            changed = replace(changed, value_range=_pair(value_range), unit="stated")
+        return changed, request
+
+    def check_dtype(self, dtype: str, *, stated: bool) -> None:
+        """Refuse pixels whose dtype cannot be in the contract's unit.
+
+        Args:
+            dtype: Of the pixels, by NumPy's name.
+            stated: The user gave --value-range, so any dtype that can hold it is taken.
+
+        Raises:
+            TileError: With the option that states the unit.
+        """
+        low, high = self.value_range
+        if stated and dtype == "uint8" and high > 255:
+            raise TileError(
+                "contract",
+                f"pixels are uint8 and cannot reach --value-range {low:g},{high:g}; "
+                "embed 8-bit and 16-bit imagery in separate runs",
+            )
+        if stated or self.unit == "stated" or dtype.startswith(_KINDS[self.unit]):
+            return
+        raise TileError(
+            "contract",
+            f"pixels are {dtype}, the model takes {self.unit} in {low:g}..{high:g}; "
+            "say what maps to black and white with --value-range LOW,HIGH (0,2000 for Sentinel-2)",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Space:
+    """What must be equal for two vectors to be comparable."""
+
+    weights_sha256: str
+    architecture: str
+    contract: Contract
+    pooling: Pooling
+
+    @property
+    def fingerprint(self) -> str:
+        """First 16 hex digits of SHA-256 over the canonical JSON of `to_json` less itself."""
+        return sha256_text(canonical_json(self._fields()))[:16]
+
+    def _fields(self) -> dict[str, Any]:
+        contract = asdict(self.contract)
+        mean, std = contract.pop("mean"), contract.pop("std")
+        return {
+            "weights_sha256": self.weights_sha256,
+            "architecture": self.architecture,
+            "contract": contract,
+            "mean": mean,
+            "std": std,
+            "pooling": self.pooling,
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """Write the space as it stands in manifests, tables and indexes."""
+        return {"fingerprint": self.fingerprint, **self._fields()}
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> "Space":
+        """Read `to_json`'s form back.
+
+        Raises:
+            SpaceError: Fields are missing, or the fingerprint does not belong to them.
+        """
+        try:
+            fields = {**stored["contract"], "mean": stored["mean"], "std": stored["std"]}
+            space = cls(
+                weights_sha256=stored["weights_sha256"],
+                architecture=stored["architecture"],
+                contract=contract_from(fields),
+                pooling=stored["pooling"],
+            )
+        except (KeyError, TypeError, ContractError) as error:
+            raise SpaceError(f"not a space: {error!r}; make the table again") from error
+        if space.fingerprint != stored.get("fingerprint"):
+            raise SpaceError("the space's fingerprint and fields disagree; make the table again")
+        return space
+
+
+def contract_from(fields: Mapping[str, Any]) -> Contract:
+    """Build a contract from JSON, where tuples are lists.
+
+    Raises:
+        KeyError: A field is missing (there is no default for a contract).
+        TypeError: A field is of the wrong type.
+    """
+    return Contract(
+        bands=tuple(fields["bands"]),
+        unit=fields["unit"],
+        value_range=_pair(fields["value_range"]),
+        quantize_uint8=bool(fields["quantize_uint8"]),
+        size_px=int(fields["size_px"]),
+        resize=fields["resize"],
+        resize_px=int(fields["resize_px"]),
+        interpolation=fields["interpolation"],
+        gsd_m=None if fields["gsd_m"] is None else _pair(fields["gsd_m"]),
+        mean=tuple(map(float, fields["mean"])),
+        std=tuple(map(float, fields["std"])),
+    )
+
+
+def _pair(values: Sequence[float]) -> tuple[float, float]:
+    low, high = values
+    return float(low), float(high)

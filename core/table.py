@@ -1,0 +1,224 @@
+"""The table: embeddings of many tiles as a folder of GeoParquet parts, and how it is read."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from tilezoo.errors import SpaceError, TableError, TileErrorKind
+from tilezoo.io import canonical_json, sha256_text
+from tilezoo.space import Space
+from tilezoo.tiles import Tile, TileRef
+
+TABLE_VERSION = 1
+MANIFEST = "manifest.json"
+ERRORS = "errors.parquet"
+Dtype = Literal["float32", "float16"]
+
+_VECTORS_PER_BATCH = 8192
+_BBOX = pa.struct([(name, pa.float64()) for name in ("xmin", "ymin", "xmax", "ymax")])
+_PIXEL_BBOX = pa.list_(pa.int32(), 4)
+ERROR_SCHEMA = pa.schema(
+    [
+        pa.field("source_uri", pa.string(), nullable=False),
+        pa.field("pixel_bbox", _PIXEL_BBOX),
+        pa.field("kind", pa.string(), nullable=False),
+        pa.field("message", pa.string(), nullable=False),
+    ]
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Failure:
+    """A tile that gave no vector, and why."""
+
+    ref: TileRef
+    kind: TileErrorKind
+    message: str
+
+
+def schema(dimension: int, dtype: Dtype) -> pa.Schema:
+    """The columns of a table whose vectors have `dimension` values."""
+    value = pa.float16() if dtype == "float16" else pa.float32()
+    return pa.schema(
+        [
+            pa.field("id", pa.string(), nullable=False),
+            pa.field("embedding", pa.list_(value, dimension)),
+            pa.field("geometry", pa.binary()),
+            pa.field("bbox", _BBOX),
+            pa.field("datetime", pa.timestamp("us", tz="UTC")),
+            pa.field("source_uri", pa.string(), nullable=False),
+            pa.field("pixel_bbox", _PIXEL_BBOX, nullable=False),
+            pa.field("crs", pa.string()),
+            pa.field("gsd_m", pa.float32()),
+            pa.field("nodata_fraction", pa.float32(), nullable=False),
+        ]
+    )
+
+
+def rows(
+    tiles: Sequence[Tile], vectors: NDArray[np.float32], dtype: Dtype = "float32"
+) -> pa.RecordBatch:
+    """Put tiles and their vectors, shape (N, D), into rows."""
+    columns = schema(vectors.shape[1], dtype)
+    values = pa.array(vectors.astype(dtype, copy=False).ravel())
+    places = [tile.footprint for tile in tiles]
+    boxes = [p and dict(zip(("xmin", "ymin", "xmax", "ymax"), p.bbox, strict=True)) for p in places]
+    data = {
+        "id": [tile.id for tile in tiles],
+        "embedding": pa.FixedSizeListArray.from_arrays(values, type=columns.field(1).type),
+        "geometry": [place and place.wkb for place in places],
+        "bbox": boxes,
+        "datetime": [tile.datetime for tile in tiles],
+        "source_uri": [tile.source_uri for tile in tiles],
+        "pixel_bbox": [list(tile.pixel_bbox) for tile in tiles],
+        "crs": [tile.crs for tile in tiles],
+        "gsd_m": [place and place.gsd_m for place in places],
+        "nodata_fraction": [tile.nodata_fraction for tile in tiles],
+    }
+    arrays = [
+        value if isinstance(value, pa.Array) else pa.array(value, type=columns.field(name).type)
+        for name, value in data.items()
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=columns)
+
+
+def error_rows(failures: Sequence[Failure]) -> pa.Table:
+    """Put failures into rows of errors.parquet."""
+    windows = [f.ref.window and list(f.ref.window) for f in failures]
+    columns = [
+        [f.ref.source.uri for f in failures],
+        windows,
+        [f.kind for f in failures],
+        [f.message for f in failures],
+    ]
+    arrays = [pa.array(c, type=f.type) for c, f in zip(columns, ERROR_SCHEMA, strict=True)]
+    return pa.Table.from_arrays(arrays, schema=ERROR_SCHEMA)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A finished table on disk; vectors are streamed, never held whole unless asked for.
+
+    Attributes:
+        path: Its folder.
+        manifest: What manifest.json says.
+    """
+
+    path: Path
+    manifest: Mapping[str, Any]
+
+    @cached_property
+    def space(self) -> Space:
+        """The space its vectors live in."""
+        return Space.from_json(self.manifest["space"])
+
+    @property
+    def row_count(self) -> int:
+        """Number of rows."""
+        return int(self.manifest["rows"])
+
+    @property
+    def dimension(self) -> int:
+        """Length of a vector."""
+        return int(self.manifest["dimension"])
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits that change with the space, any part, or the order of parts."""
+        state = {"space": self.manifest["space"]["fingerprint"], "parts": self.manifest["parts"]}
+        return sha256_text(canonical_json(state))[:16]
+
+    @cached_property
+    def _dataset(self) -> ds.Dataset:
+        return ds.dataset([str(self.path / part["file"]) for part in self.manifest["parts"]])
+
+    def vectors(self) -> Iterator[NDArray[np.float32]]:
+        """Stream the embedding column in row order, arrays of shape (n, D)."""
+        scanner = self._dataset.scanner(columns=["embedding"], batch_size=_VECTORS_PER_BATCH)
+        for batch in scanner.to_batches():
+            if batch.num_rows:
+                flat = batch.column(0).flatten().to_numpy(zero_copy_only=False)
+                yield flat.reshape(-1, self.dimension).astype(np.float32, copy=False)
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """Read one column whole, in row order."""
+        return self._dataset.to_table(columns=[name])[name]
+
+    def take(self, row_numbers: Sequence[int]) -> list[dict[str, Any]]:
+        """Fetch rows by number, in the order asked, all columns."""
+        return self._dataset.take(pa.array(row_numbers, pa.int64())).to_pylist()
+
+    def row_of(self, tile_id: str) -> int | None:
+        """Find a row's number by its id; None when there is none."""
+        place = self.column("id").index(pa.scalar(tile_id)).as_py()
+        return None if place < 0 else int(place)
+
+
+def open_table(path: str | Path) -> Table:
+    """Open a finished table.
+
+    Raises:
+        TableError: There is none, it is unfinished, or a part is missing or damaged.
+    """
+    folder = Path(path)
+    manifest = read_manifest(folder)
+    if manifest is None:
+        raise TableError(f"{folder}: no table here; make one with `tilezoo embed … -o {folder}`")
+    if not manifest["complete"]:
+        raise TableError(f"{folder}: the table is unfinished; run its `tilezoo embed` again")
+    for part in manifest["parts"]:
+        _check_part(folder / part["file"], part["rows"])
+    return Table(folder, manifest)
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """Read a table's manifest; None when there is none.
+
+    Raises:
+        TableError: It is damaged or of a version this program does not know.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        return None
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        version = manifest["tilezoo_table"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise TableError(f"{path}: not a table's manifest; make the table again") from error
+    if version != TABLE_VERSION:
+        raise TableError(f"{path}: version {version} of the format, this program knows 1; update")
+    return dict(manifest)
+
+
+def _check_part(path: Path, row_count: int) -> None:
+    try:
+        found = pq.read_metadata(path).num_rows
+    except (OSError, pa.ArrowException) as error:
+        raise TableError(f"{path}: missing or damaged; make the table again") from error
+    if found != row_count:
+        raise TableError(f"{path}: {found} rows, the manifest says {row_count}; make it again")
+
+
+def same_space(first: Space, second: Space, what: str) -> None:
+    """Refuse to compare vectors of two spaces.
+
+    Raises:
+        SpaceError: Naming what differs.
+    """
+    if first.fingerprint == second.fingerprint:
+        return
+    ours, theirs = first.to_json(), second.to_json()
+    differing = [key for key in ours if key != "fingerprint" and ours[key] != theirs[key]]
+    raise SpaceError(
+        f"{what}: vectors of space {second.fingerprint} cannot be compared with {first.fingerprint}"
+        f" ({', '.join(differing)} differ); embed both with one model and the same options"
+    )

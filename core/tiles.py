@@ -1,0 +1,87 @@
+"""Tiles: where each is to be read, and what one is once read."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilezoo.errors import OptionError
+from tilezoo.geo import Footprint
+from tilezoo.sources import Source
+
+Window = tuple[int, int, int, int]  # x, y, width, height in pixels of the source's grid
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TileRef:
+    """A tile before it is read: a source, whole or by a window."""
+
+    source: Source
+    window: Window | None = None
+
+    @property
+    def id(self) -> str:
+        """The source's id, plus `#x,y,w,h` for a window."""
+        if self.window is None:
+            return self.source.id
+        return f"{self.source.id}#{','.join(map(str, self.window))}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tile:
+    """One square of pixels, with all that is known of it.
+
+    Attributes:
+        id: See `TileRef.id`.
+        pixels: In the asked order of bands, the file's dtype, shape (C, H, W); pixels without
+            data hold what the contract maps to 0.
+        source_uri: The file, or the folder of band files.
+        pixel_bbox: x, y, width, height in the source's grid.
+        nodata_fraction: Share of pixels without data, 0..1 (padding beyond the edge included).
+        crs: The source's CRS as `EPSG:…` or WKT; None without one.
+        footprint: Place on the globe; None when not georeferenced.
+        datetime: Acquisition time in UTC; None when unknown.
+        fitted: The pixels were scaled and resized by the contract already, to save memory.
+    """
+
+    id: str
+    pixels: NDArray[np.generic]
+    source_uri: str
+    pixel_bbox: Window
+    nodata_fraction: float
+    crs: str | None
+    footprint: Footprint | None
+    datetime: datetime | None
+    fitted: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cut:
+    """How a source is cut into windows.
+
+    Attributes:
+        tile_px: Side of a window, pixels of the source's finest band.
+        stride_px: Step between windows' left (and top) edges, pixels.
+    """
+
+    tile_px: int
+    stride_px: int
+
+    def __post_init__(self) -> None:
+        """Refuse windows that would miss pixels or be empty."""
+        if not 0 < self.stride_px <= self.tile_px:
+            given = f"--tile-px {self.tile_px} --stride-px {self.stride_px}"
+            raise OptionError(f"{given}: the stride must be between 1 and the tile's size")
+
+    def count(self, width: int, height: int) -> int:
+        """How many windows cover a grid of `width` by `height` pixels."""
+        return self._along(width) * self._along(height)
+
+    def window(self, number: int, width: int) -> Window:
+        """The window of that number (from 0, row by row); at the edge it reaches beyond it."""
+        row, column = divmod(number, self._along(width))
+        return column * self.stride_px, row * self.stride_px, self.tile_px, self.tile_px
+
+    def _along(self, length: int) -> int:
+        return 1 + max(0, -((self.tile_px - length) // self.stride_px))

@@ -1,0 +1,225 @@
+"""The table being written: segments → parts → manifest, each whole or not there at all.
+
+A part covers a fixed range of the plan's tiles and is put together from segments of about a
+thousand tiles, each a file under `.segments/`. After a kill, finished parts and segments stay;
+the same command makes the others, from the same batches, so the rows are the same.
+"""
+
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
+
+from tilezoo.errors import TableError
+from tilezoo.geoparquet import with_keys
+from tilezoo.io import sha256_file, whole_file, write_json
+from tilezoo.table import ERROR_SCHEMA, ERRORS, MANIFEST, Failure, error_rows, read_manifest
+
+_SEGMENTS = ".segments"
+_LOCK = ".lock"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Segment:
+    """Tiles `first` to `last` (exclusive) of the plan, all of one part."""
+
+    part: int
+    number: int
+    first: int
+    last: int
+
+
+@dataclass
+class Store:
+    """One table's folder while it is written.
+
+    Attributes:
+        path: The folder.
+        manifest: As far as it is known.
+    """
+
+    path: Path
+    manifest: dict[str, Any]
+    _counts: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the table is finished."""
+        return bool(self.manifest["complete"])
+
+    def begin(self) -> None:
+        """Put the manifest down, so that a killed run knows its own request."""
+        (self.path / _SEGMENTS).mkdir(exist_ok=True)
+        write_json(self.path / MANIFEST, self.manifest)
+
+    def missing(self) -> Iterator[Segment]:
+        """Segments that are still to be made, in order."""
+        for segment in self._segments():
+            made = self._part(segment.part).is_file() or self._rows_of(segment).is_file()
+            if not made:
+                yield segment
+
+    def add(self, segment: Segment, rows: pa.Table, failures: Sequence[Failure]) -> None:
+        """Keep a segment; when its part has all of them, make the part."""
+        if failures:
+            self._write(error_rows(failures), self._errors_of(segment))
+        self._write(rows, self._rows_of(segment))
+        self._make_part(segment.part)
+
+    def finish(self) -> None:
+        """Make what parts and errors are due, the final manifest, and clear up."""
+        for part in range(self.part_count):
+            self._make_part(part)
+        errors = self._gather_errors()
+        parts = [self._described(self._part(part)) for part in range(self.part_count)]
+        rows = sum(part["rows"] for part in parts)
+        self.manifest.update(
+            parts=parts,
+            rows=rows,
+            failed=errors.num_rows,
+            empty_windows=_empty_windows(errors),
+            complete=True,
+        )
+        write_json(self.path / MANIFEST, self.manifest)
+        shutil.rmtree(self.path / _SEGMENTS)
+
+    @property
+    def part_count(self) -> int:
+        """Number of parts; one at least, so that an empty table has its columns."""
+        return max(1, -(-int(self.manifest["tiles"]) // int(self.manifest["part_rows"])))
+
+    def done_tiles(self) -> int:
+        """Tiles of finished segments."""
+        return int(self.manifest["tiles"]) - sum(s.last - s.first for s in self.missing())
+
+    def _segments(self, part: int | None = None) -> Iterator[Segment]:
+        tiles, part_rows = int(self.manifest["tiles"]), int(self.manifest["part_rows"])
+        step = int(self.manifest["segment_tiles"])
+        for which in range(self.part_count) if part is None else [part]:
+            end = min((which + 1) * part_rows, tiles)
+            for number, first in enumerate(range(which * part_rows, end, step)):
+                yield Segment(part=which, number=number, first=first, last=min(first + step, end))
+
+    def _make_part(self, part: int) -> None:
+        """Put a part together if all its segments are there and it is not."""
+        segments = list(self._segments(part))
+        if self._part(part).is_file() or not all(self._rows_of(s).is_file() for s in segments):
+            return
+        tables = [pq.read_table(self._rows_of(segment)) for segment in segments]
+        whole = pa.concat_tables(tables) if tables else self._empty()
+        self._write(with_keys(whole, self.manifest), self._part(part))
+        for segment in segments:
+            self._rows_of(segment).unlink()
+
+    def _empty(self) -> pa.Table:
+        from tilezoo.table import schema
+
+        return schema(self.manifest["dimension"], self.manifest["request"]["dtype"]).empty_table()
+
+    def _gather_errors(self) -> pa.Table:
+        """Write errors.parquet in the plan's order, if anything failed."""
+        found = [path for s in self._segments() if (path := self._errors_of(s)).is_file()]
+        (self.path / ERRORS).unlink(missing_ok=True)
+        errors = pa.concat_tables([ERROR_SCHEMA.empty_table(), *map(pq.read_table, found)])
+        if found:
+            self._write(errors, self.path / ERRORS)
+        return errors
+
+    def _write(self, table: pa.Table, path: Path) -> None:
+        with whole_file(path) as temporary:
+            pq.write_table(table, temporary, compression="zstd", row_group_size=len(table) or 1)
+
+    def _described(self, path: Path) -> dict[str, Any]:
+        rows = pq.read_metadata(path).num_rows
+        return {"file": path.name, "rows": rows, "sha256": sha256_file(path)}
+
+    def _part(self, part: int) -> Path:
+        return self.path / f"part-{part:05d}.parquet"
+
+    def _rows_of(self, segment: Segment) -> Path:
+        return self.path / _SEGMENTS / f"{segment.part:05d}-{segment.number:05d}.parquet"
+
+    def _errors_of(self, segment: Segment) -> Path:
+        return self.path / _SEGMENTS / f"{segment.part:05d}-{segment.number:05d}.errors.parquet"
+
+
+def _empty_windows(errors: pa.Table) -> int:
+    """Count windows of scenes without any data: told in errors.parquet, but no fault."""
+    nodata = pc.equal(errors["kind"], "nodata")
+    return int(pc.sum(pc.and_(nodata, pc.is_valid(errors["pixel_bbox"]))).as_py() or 0)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a table's folder for one writer; the lock goes with the process.
+
+    Raises:
+        TableError: Another process holds it, or the folder cannot be written.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with FileLock(path / _LOCK, blocking=False):
+            yield
+    except Timeout as error:
+        raise TableError(f"{path}: another run is writing this table; wait for it") from error
+    except (NotADirectoryError, FileExistsError, PermissionError) as error:
+        raise TableError(f"{path}: not a folder that can be written; choose another -o") from error
+
+
+def open_store(path: Path, manifest: dict[str, Any], *, overwrite: bool) -> Store:
+    """Start a table, or go on with the one that the same request began.
+
+    Args:
+        path: Its folder.
+        manifest: Of the run that is asked for.
+        overwrite: Throw away what is there.
+
+    Raises:
+        TableError: The folder holds another run's table, or files that are no table.
+    """
+    found = None if overwrite else read_manifest(path)
+    if overwrite:
+        _clear(path)
+    elif found is None:
+        _refuse_foreign(path)
+    else:
+        _refuse_other_run(path, found, manifest)
+    return Store(path, manifest if found is None else found)
+
+
+def _clear(path: Path) -> None:
+    """Remove a table's own files and nothing else."""
+    for part in [*path.glob("part-*.parquet"), path / ERRORS, path / MANIFEST]:
+        part.unlink(missing_ok=True)
+    for folder in (path / _SEGMENTS, path / "index"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _refuse_foreign(path: Path) -> None:
+    others = [entry.name for entry in path.iterdir() if not entry.name.startswith(".")]
+    if others:
+        raise TableError(f"{path} holds {others[0]!r} and no table; choose another -o")
+
+
+def _refuse_other_run(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Compare what decides the rows of two runs."""
+    differing = [
+        f"{key}: {found['request'].get(key)!r} there, {value!r} now"
+        for key, value in wanted["request"].items()
+        if found["request"].get(key) != value
+    ]
+    if found["space"]["fingerprint"] != wanted["space"]["fingerprint"]:
+        there, now = found["model"]["name"], wanted["model"]["name"]
+        differing.insert(0, f"model: {there} there, {now} now (another space)")
+    if not differing and found["tiles_sha256"] != wanted["tiles_sha256"]:
+        differing = [f"tiles: {found['tiles']} there, {wanted['tiles']} now, or files have changed"]
+    if differing:
+        fix = "choose another -o, or --overwrite to start anew"
+        raise TableError(f"{path} is the table of another run ({'; '.join(differing)}); {fix}")

@@ -1,0 +1,23 @@
+"""The zoo: what models exist; how to get, feed and run one."""
+
+from typing import TYPE_CHECKING
+
+from tilezoo.lazy import exports
+
+if TYPE_CHECKING:
+    from tilezoo.zoo.backbone import Backbone as Backbone
+    from tilezoo.zoo.catalog import CatalogEntry as CatalogEntry
+    from tilezoo.zoo.catalog import entries as entries
+    from tilezoo.zoo.loading import find_model as find_model
+    from tilezoo.zoo.loading import load as load
+    from tilezoo.zoo.modeldir import write_model_dir as write_model_dir
+
+__getattr__ = exports(
+    __name__,
+    Backbone="backbone",
+    CatalogEntry="catalog",
+    entries="catalog",
+    find_model="loading",
+    load="loading",
+    write_model_dir="modeldir",
+)

@@ -1,0 +1,182 @@
+"""A frozen backbone: tiles in, vectors out, on one device in one precision."""
+
+import os
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import replace
+from typing import Literal, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from tilezoo.bands import BandRequest
+from tilezoo.errors import ContractError, ModelError, OptionError
+from tilezoo.space import Pooling, Space
+from tilezoo.tiles import Tile
+from tilezoo.zoo.modeldir import WEIGHTS, ModelDir
+from tilezoo.zoo.pooling import Features, check_pooling, features
+from tilezoo.zoo.preprocess import fit, normalise
+
+Precision = Literal["fp32", "bf16", "fp16"]
+DTYPES: dict[Precision, torch.dtype] = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
+# Tiles per forward pass on a CPU: their activations stay in its caches
+# (benchmarks/README.md, "Tiles per pass").
+_CPU_PASS = 16
+_LARGE_BYTES = 2 << 20  # of a tile's pixels, from where it is fitted as soon as it is read
+
+
+class Backbone:
+    """A network of the zoo, ready to run.
+
+    Attributes:
+        model: The model directory it came from.
+        space: Of its vectors, with the user's `--bands`, `--value-range` and pooling in force.
+        request: What to ask files for.
+        device: Where it runs.
+        precision: Of its weights and activations; vectors are float32 always.
+        dimension: Length of a vector.
+    """
+
+    def __init__(
+        self, model: ModelDir, network: nn.Module, *, space: Space, request: BandRequest, device: str
+    ) -> None:
+        check_pooling(network, space.pooling)
+        self.model, self.space, self.request = model, space, request
+        self.device = torch.device(device)
+        self.precision: Precision = "fp32"
+        self._fp32 = network.to(self.device)
+        self._network = self._fp32
+        self.dimension = self._measured_dimension()
+
+    def use(self, precision: Precision) -> None:
+        """Change the precision that tiles are embedded in."""
+        if precision != self.precision:
+            cast_copy = deepcopy(self._fp32).to(DTYPES[precision])
+            self._network = self._fp32 if precision == "fp32" else cast_copy
+            self.precision = precision
+
+    def features(self, images: Tensor) -> Features:
+        """Run the network on prepared images, shape (B, C, size, size), without gradients."""
+        with torch.inference_mode():
+            fed = images.to(self.device, DTYPES[self.precision])
+            return features(self._network, fed, self.space.pooling)
+
+    def encode(self, tiles: Sequence[Tile]) -> NDArray[np.float32]:
+        """Embed tiles of any sizes, shape (N, D), float32, in their order."""
+        vectors = np.empty((len(tiles), self.dimension), np.float32)
+        for places in _alike(tiles):
+            stacked = torch.from_numpy(np.stack([tiles[i].pixels for i in places]))
+            vectors[places] = self._encode_alike(stacked, fitted=tiles[places[0]].fitted)
+        return vectors
+
+    def shrink(self, tile: Tile) -> Tile:
+        """Fit a large tile to the contract's size now, so that a queue of them stays small."""
+        if tile.fitted or tile.pixels.nbytes <= _LARGE_BYTES:
+            return tile
+        pixels = fit(torch.from_numpy(tile.pixels)[None], self.space.contract)[0].numpy()
+        return replace(tile, pixels=pixels, fitted=True)
+
+    def _encode_alike(self, pixels: Tensor, *, fitted: bool) -> NDArray[np.float32]:
+        step = _CPU_PASS if self.device.type == "cpu" else len(pixels)
+        with torch.inference_mode():
+            passes = [pixels[i : i + step] for i in range(0, len(pixels), step)]
+            pooled = [self._pooled(part, fitted=fitted) for part in passes]
+            return torch.cat(pooled).float().cpu().numpy()
+
+    def _pooled(self, pixels: Tensor, *, fitted: bool) -> Tensor:
+        contract = self.space.contract
+        on_device = pixels.to(self.device, non_blocking=True)
+        values = on_device if fitted else fit(on_device, contract)
+        return self.features(normalise(values, contract)).pooled
+
+    def _measured_dimension(self) -> int:
+        contract = self.space.contract
+        blank = torch.zeros(1, len(contract.bands), contract.size_px, contract.size_px)
+        try:
+            return int(self.features(blank).pooled.shape[1])
+        except (RuntimeError, AssertionError) as error:
+            taken = f"{len(contract.bands)} bands of {contract.size_px} px"
+            raise ModelError(f"{self.model.path}: the network does not take {taken}") from error
+
+
+def build(
+    model: ModelDir,
+    *,
+    device: str = "auto",
+    pooling: Pooling | None = None,
+    bands: tuple[str, ...] | None = None,
+    value_range: tuple[float, float] | None = None,
+) -> Backbone:
+    """Build the network of a model directory with its weights, every key accounted for.
+
+    Raises:
+        ModelError: The weights do not fit the network.
+        ContractError: `bands` cannot serve the model.
+        OptionError: The device is not there.
+    """
+    contract, request = model.contract.adapted(bands=bands, value_range=value_range)
+    network = _strictly_loaded(model)
+    _resize_input(network, contract.size_px)
+    space = model.space(contract, pooling)
+    return Backbone(model, network, space=space, request=request, device=chosen_device(device))
+
+
+def chosen_device(device: str) -> str:
+    """Resolve `auto` to the best device here; refuse one that is not.
+
+    Raises:
+        OptionError: No such device.
+    """
+    if device == "auto":
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise OptionError(f"--device {device} is not to be had here; try --device auto") from error
+    return device
+
+
+def _strictly_loaded(model: ModelDir) -> nn.Module:
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    import timm
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not timm.is_model(model.architecture):
+        raise ModelError(f"{model.path}: timm {timm.__version__} has no {model.architecture!r}")
+    try:
+        network = timm.create_model(
+            model.architecture, num_classes=model.num_classes, **model.model_args
+        )
+        state = {name: t.float() for name, t in load_file(model.path / WEIGHTS).items()}
+        network.load_state_dict(state, strict=True)
+    except (RuntimeError, TypeError, ValueError, SafetensorError) as error:
+        why = " ".join(str(error).split())[:300]
+        raise ModelError(f"{model.path}: weights and {model.architecture} do not fit: {why}") from error
+    return cast("nn.Module", network.eval().requires_grad_(requires_grad=False))
+
+
+def _resize_input(network: nn.Module, size_px: int) -> None:
+    """Resample a vision transformer's positional embedding where the contract's size asks for it."""
+    embed = getattr(network, "patch_embed", None)
+    if embed is None or getattr(embed, "img_size", None) in {None, (size_px, size_px)}:
+        return
+    if not hasattr(network, "set_input_size"):
+        raise ContractError(f"the network's input size is fixed; it cannot take {size_px} px")
+    network.set_input_size(img_size=(size_px, size_px))
+
+
+def _alike(tiles: Sequence[Tile]) -> list[list[int]]:
+    """Group tiles' places by shape and dtype, so that each group stacks."""
+    groups: dict[tuple[object, ...], list[int]] = {}
+    for place, tile in enumerate(tiles):
+        groups.setdefault((tile.pixels.shape, tile.pixels.dtype.str, tile.fitted), []).append(place)
+    return list(groups.values())

@@ -1,0 +1,52 @@
+"""Give me that backbone: by name or by directory."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tilezoo.space import Pooling
+from tilezoo.zoo.catalog import entry
+from tilezoo.zoo.modeldir import ModelDir, read_model_dir
+
+if TYPE_CHECKING:
+    from tilezoo.zoo.backbone import Backbone
+
+
+def find_model(name: str | Path) -> ModelDir:
+    """Find a model directory by path, or a model of the zoo by name.
+
+    Raises:
+        UnknownModelError: Neither.
+        ModelError: The directory is incomplete or damaged.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return read_model_dir(folder.resolve())
+    from tilezoo.zoo.packaged import packaged_model
+
+    return packaged_model(entry(str(name)))
+
+
+def load(
+    name: str | Path,
+    *,
+    device: str = "auto",
+    pooling: Pooling | None = None,
+    bands: tuple[str, ...] | None = None,
+    value_range: tuple[float, float] | None = None,
+) -> "Backbone":
+    """Load a backbone, frozen, in float32.
+
+    Args:
+        name: A model directory, or a name from `tilezoo models`.
+        device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
+        pooling: Other than the model's own.
+        bands: `--bands`: names or 1-based numbers, in the model's order or naming the file's.
+        value_range: Pixel values that map to 0 and 1, in place of the model's.
+
+    Raises:
+        TilezooError: Whatever keeps it from being loaded exactly as stated.
+    """
+    model = find_model(name)
+    from tilezoo.zoo.backbone import build
+
+    return build(model, device=device, pooling=pooling, bands=bands, value_range=value_range)
