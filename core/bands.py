@@ -16,7 +16,7 @@ _NUMBERED = re.compile(r"^b(?:and)?[ _]?0*(\d{1,2})(a?)$", re.IGNORECASE)
 # Sentinel-2 MSI and Landsat 8/9 OLI agree on these three
 # (https://sentiwiki.copernicus.eu/web/s2-mission, https://www.usgs.gov/landsat-missions).
 _COLOUR = {"B02": "blue", "B03": "green", "B04": "red"}
-_SHORT = {"r": "red", "g": "green", "b": "blue", "grey": "gray"}
+_SHORT = {"r": "red", "red": "red", "g": "green", "b": "blue", "grey": "gray"}
 
 
 def canonical(name: str) -> str:

@@ -21,7 +21,9 @@ def geo_key(table: pa.Table) -> dict[str, Any]:
     shapes = shapely.from_wkb(wkb.astype(object))
     column: dict[str, Any] = {
         "encoding": "WKB",
-        "geometry_types": sorted({_FAMILIES[kind] for kind in np.unique(shapely.get_type_id(shapes))}),
+        "geometry_types": sorted(
+            {_FAMILIES[kind] for kind in np.unique(shapely.get_type_id(shapes))}
+        ),
         "covering": {"bbox": {side: ["bbox", side] for side in _BBOX}},
     }
     if len(shapes):

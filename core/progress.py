@@ -11,7 +11,9 @@ Advance = Callable[[int], None]
 
 
 @contextmanager
-def progress(total: int, label: str, unit: str = "tiles", *, shown: bool = True) -> Iterator[Advance]:
+def progress(
+    total: int, label: str, unit: str = "tiles", *, shown: bool = True
+) -> Iterator[Advance]:
     """Show progress while the block runs.
 
     Args:
@@ -35,7 +37,13 @@ def progress(total: int, label: str, unit: str = "tiles", *, shown: bool = True)
 @contextmanager
 def _bar(total: int, label: str, unit: str) -> Iterator[Advance]:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
     columns = (
         TextColumn("{task.description}"),

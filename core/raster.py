@@ -85,7 +85,10 @@ class Image:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
     ) -> None:
         self._stack.close()
 
@@ -180,9 +183,9 @@ class Image:
     def _read_dataset(
         self, dataset: "DatasetReader", indexes: list[int], inside: Window
     ) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
+        from rasterio import windows
         from rasterio.enums import Resampling
         from rasterio.errors import RasterioError
-        from rasterio import windows
 
         x, y, width, height = inside
         fx, fy = dataset.width / self.size[0], dataset.height / self.size[1]
@@ -247,7 +250,7 @@ def _opened(path: str) -> "DatasetReader":
 
 
 def _driver(path: str) -> str:
-    with open(path, "rb") as file:  # noqa: PTH123  (paths are strings here, for speed)
+    with open(path, "rb") as file:
         start = file.read(8)
     if not start:
         raise TileError("unreadable", "the file is empty")

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 
 from tilezoo.bands import BAND_SUFFIX, canonical
@@ -102,7 +103,7 @@ def _expand(name: str) -> list[Path]:
         return [path]
     if path.is_file():
         return _listed(path) if path.suffix.lower() in _LIST_SUFFIXES else [path]
-    found = sorted(glob.glob(str(path), recursive=True)) if glob.has_magic(name) else []  # noqa: PTH207  (Path.glob refuses absolute patterns)
+    found = sorted(glob.glob(str(path), recursive=True)) if glob.has_magic(name) else []
     if found:
         return [Path(match) for match in found]
     raise SourceError(f"{name}: no such file, folder or glob; check the path")
@@ -129,7 +130,7 @@ def _beside(list_file: Path, entry: Path) -> Path:
 
 def _base(roots: Sequence[Path]) -> Path:
     """The folder that ids are relative to: the named folder, or what all names have in common."""
-    folders = [os.path.abspath(r if r.is_dir() else r.parent) for r in roots]  # noqa: PTH100  (resolve would follow links)
+    folders = [os.path.abspath(r if r.is_dir() else r.parent) for r in roots]
     if len(roots) == 1 and roots[0].is_dir() and _is_one_image(roots[0]):
         return Path(folders[0]).parent
     return Path(os.path.commonpath(folders))
@@ -143,7 +144,7 @@ def _is_one_image(folder: Path) -> bool:
 def _all_sources(roots: Iterable[Path], base: Path) -> Iterator[Source]:
     loose: dict[Path, list[Path]] = {}
     for root in roots:
-        path = Path(os.path.abspath(root))  # noqa: PTH100
+        path = Path(os.path.abspath(root))
         if path.is_dir():
             yield from _walk(path, base, frozenset())
         else:
@@ -261,7 +262,7 @@ def _checked(sources: list[Source], named: Sequence[str | Path]) -> list[Source]
     if not sources:
         kinds = " ".join(sorted(IMAGE_SUFFIXES))
         raise SourceError(f"No image under {', '.join(map(str, named))}; looked for {kinds}")
-    for before, after in zip(sources, sources[1:], strict=False):
+    for before, after in pairwise(sources):
         if before.id == after.id:
             msg = f"Two images have the id {after.id!r}: {before.uri} and {after.uri}; rename one"
             raise SourceError(msg)

@@ -63,8 +63,13 @@ class Contract:
             raise ContractError(f"bands, mean and std have {sizes} values; they must agree")
         if self.unit not in get_args(Unit) or self.resize not in get_args(Resize):
             raise ContractError(f"unknown unit {self.unit!r} or resize {self.resize!r}")
-        if self.interpolation not in get_args(Interpolation) or not 0 < self.size_px <= self.resize_px:
-            msg = f"unusable {self.interpolation!r} resizing to {self.size_px} of {self.resize_px} px"
+        if (
+            self.interpolation not in get_args(Interpolation)
+            or not 0 < self.size_px <= self.resize_px
+        ):
+            msg = (
+                f"unusable {self.interpolation!r} resizing to {self.size_px} of {self.resize_px} px"
+            )
             raise ContractError(msg)
 
     def adapted(
@@ -75,9 +80,7 @@ class Contract:
         Returns:
             The contract in force (another space if it differs) and what to ask files for.
         """
-        request = BandRequest(
-            wanted=self.bands, given=bands, values_stated=value_range is not None
-        )
+        request = BandRequest(wanted=self.bands, given=bands, values_stated=value_range is not None)
         changed = replace(self, bands=request.effective)
         if value_range is not None and value_range != self.value_range:
             changed = replace(changed, value_range=_pair(value_range), unit="stated")

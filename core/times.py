@@ -64,9 +64,9 @@ def parse_time(text: str) -> datetime | None:
     """Read an ISO 8601 date or time; without a zone it is UTC."""
     try:
         found = datetime.fromisoformat(text.strip())
-    except ValueError:
+        return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+    except (ValueError, OverflowError):  # overflow: a zone that leads out of years 1 to 9999
         return None
-    return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
 
 
 def _from_tag(text: str) -> datetime | None:

@@ -49,7 +49,9 @@ class Plan:
     def digest(self) -> str:
         """Hash of all tiles' ids and their files' sizes; 64 hex digits."""
         digest = hashlib.sha256(f"{self.start},{self.stop},{self.cut}".encode())
-        for source, grid in zip(self.sources, self.grids or [None] * len(self.sources), strict=True):
+        for source, grid in zip(
+            self.sources, self.grids or [None] * len(self.sources), strict=True
+        ):
             digest.update(f"{source.id}\0{_size(source)}\0{grid}\n".encode())
         return digest.hexdigest()
 

@@ -90,7 +90,12 @@ def read_model_dir(path: Path, name: str | None = None) -> ModelDir:
 
 
 def write_model_dir(
-    path: Path, network: "nn.Module", *, contract: Contract, pooling: Pooling, config: Mapping[str, Any]
+    path: Path,
+    network: "nn.Module",
+    *,
+    contract: Contract,
+    pooling: Pooling,
+    config: Mapping[str, Any],
 ) -> ModelDir:
     """Write a network as a model directory that timm loads by `local-dir:`.
 
@@ -162,7 +167,9 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 def _stated_contract(own: Mapping[str, Any], config: Mapping[str, Any]) -> Contract:
     if own["contract"] != CONTRACT_VERSION:
-        raise ModelError(f"contract version {own['contract']}; this program knows 1: update tilezoo")
+        raise ModelError(
+            f"contract version {own['contract']}; this program knows 1: update tilezoo"
+        )
     timm_cfg = config["pretrained_cfg"]
     return contract_from({"gsd_m": None, **own, "mean": timm_cfg["mean"], "std": timm_cfg["std"]})
 
@@ -173,7 +180,9 @@ def _plain_contract(config: Mapping[str, Any]) -> Contract:
     channels, height, width = timm_cfg["input_size"]
     if (channels, height) != (3, width):
         size = f"{channels} channels, {height}x{width} px"
-        raise ModelError(f"takes {size} and has no tilezoo contract; only square RGB is known as is")
+        raise ModelError(
+            f"takes {size} and has no tilezoo contract; only square RGB is known as is"
+        )
     modes = {"center": "shorter_side_then_center_crop", "squash": "squash"}
     return contract_from(
         {

@@ -1,0 +1,32 @@
+"""Fixtures that many tests share: small models, written once a session."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import making
+import pytest
+
+
+@pytest.fixture(scope="session")
+def vit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model directory for 8-bit RGB at 64 px."""
+    return making.write_vit(tmp_path_factory.mktemp("models") / "vit")
+
+
+@pytest.fixture(scope="session")
+def sentinel_vit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model directory for Sentinel-2's B04, B03, B02 in 0..2000 at 64 px."""
+    folder = tmp_path_factory.mktemp("models") / "sentinel-vit"
+    return making.write_vit(folder, **making.SENTINEL2)
+
+
+@pytest.fixture(scope="session")
+def _session_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def cache(_session_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """tilezoo's cache, one for the whole session, so that weights are converted once."""
+    monkeypatch.setenv("TILEZOO_CACHE", str(_session_cache))
+    return _session_cache
