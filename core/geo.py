@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from rasterio.transform import Affine
 
 _POINTS_PER_EDGE = 16  # enough that no two neighbours on a whole-globe edge are 180° apart
-_SIMPLIFY = 1e-4  # share of the footprint's diagonal that a dropped vertex may lie off the line
+_SIMPLIFY = 1e-4  # share of the footprint's shorter extent that a dropped vertex may lie off
+_LEAST_AREA = 1e-14  # square degrees, about a square centimetre: less is a line
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,25 +45,25 @@ def footprint(crs_wkt: str, transform: "Affine", width: int, height: int) -> Foo
         height: Rows.
     """
     to_lonlat = _transformer(crs_wkt)
-    if to_lonlat is None:
+    if to_lonlat is None or not np.isfinite(transform).all():
         return None
     ring = _edge_pixels(width, height)
     lon, lat = _lonlat(to_lonlat, transform, ring)
     if not (np.isfinite(lon).all() and np.isfinite(lat).all()):
         return None
     shape = polygon_on_globe(lon, lat)
-    return Footprint(
-        wkb=shapely.to_wkb(shape, byte_order=1),
-        bbox=shape.bounds,
-        gsd_m=_gsd(to_lonlat, transform, width, height),
-    )
+    gsd_m = _gsd(to_lonlat, transform, width, height)
+    if shape is None or not math.isfinite(gsd_m):
+        return None
+    return Footprint(wkb=shapely.to_wkb(shape, byte_order=1), bbox=shape.bounds, gsd_m=gsd_m)
 
 
-def polygon_on_globe(lon: NDArray[np.float64], lat: NDArray[np.float64]) -> BaseGeometry:
+def polygon_on_globe(lon: NDArray[np.float64], lat: NDArray[np.float64]) -> BaseGeometry | None:
     """Build a valid CRS84 geometry from a closed ring that may cross the antimeridian or a pole.
 
     Longitudes are made continuous along the ring. A ring that then ends a turn away from its
     start goes round a pole and is closed along it; the shape is cut at ±180° (RFC 7946 §3.1.9).
+    A ring without area gives None.
 
     Args:
         lon: Ring longitudes in degrees, first = last, neighbours less than 180° apart, shape (N,).
@@ -74,26 +75,34 @@ def polygon_on_globe(lon: NDArray[np.float64], lat: NDArray[np.float64]) -> Base
     if abs(turns) > 180:
         pole = math.copysign(90.0, float(lat.mean()))
         points = np.vstack([points, [continuous[-1], pole], [continuous[0], pole]])
-    whole = shapely.make_valid(shapely.Polygon(points))
-    return _simplified(_cut_at_antimeridian(whole))
+    with np.errstate(all="ignore"):  # GEOS divides by zero on its way to slivers
+        ring = shapely.Polygon(points)
+        drawn = _polygons(shapely.make_valid(ring, method="structure", keep_collapsed=False))
+        pieces = [piece for part in drawn for piece in _cut_at_antimeridian(_simplified(part))]
+        return shapely.union_all(pieces) if len(pieces) > 1 else next(iter(pieces), None)
 
 
-def _cut_at_antimeridian(shape: BaseGeometry) -> BaseGeometry:
+def _polygons(shape: BaseGeometry) -> list[BaseGeometry]:
+    parts = shapely.get_parts(shape)
+    return [p for p in parts if p.geom_type == "Polygon" and p.area > _LEAST_AREA]
+
+
+def _cut_at_antimeridian(shape: BaseGeometry) -> list[BaseGeometry]:
     xmin, _, xmax, _ = shape.bounds
     if xmin >= -180 and xmax <= 180:
-        return shape
-    pieces = []
+        return [shape]
+    pieces: list[BaseGeometry] = []
     for turn in range(math.floor((xmin + 180) / 360), math.ceil((xmax - 180) / 360) + 1):
         west = -180.0 + 360 * turn
         piece = shape.intersection(shapely.box(west, -90, west + 360, 90))
-        pieces.append(shapely.transform(piece, lambda xy, by=360 * turn: xy - (by, 0)))
-    polygons = [p for piece in pieces for p in shapely.get_parts(piece) if p.area > 0]
-    return polygons[0] if len(polygons) == 1 else shapely.union_all(polygons)
+        moved = shapely.transform(piece, lambda xy, by=360 * turn: xy - (by, 0))
+        pieces.extend(_polygons(moved))
+    return pieces
 
 
 def _simplified(shape: BaseGeometry) -> BaseGeometry:
     xmin, ymin, xmax, ymax = shape.bounds
-    simple = shape.simplify(_SIMPLIFY * math.hypot(xmax - xmin, ymax - ymin))
+    simple = shape.simplify(_SIMPLIFY * min(xmax - xmin, ymax - ymin))
     return shapely.orient_polygons(simple) if simple.is_valid and not simple.is_empty else shape
 
 
@@ -112,7 +121,8 @@ def _lonlat(
     x = transform.a * pixels[:, 0] + transform.b * pixels[:, 1] + transform.c
     y = transform.d * pixels[:, 0] + transform.e * pixels[:, 1] + transform.f
     lon, lat = to_lonlat.transform(x, y)
-    return np.asarray(lon), np.asarray(lat)
+    # Grids whose pixel centres lie on the poles reach half a pixel beyond them.
+    return np.asarray(lon), np.clip(lat, -90, 90)
 
 
 def _gsd(to_lonlat: "Transformer", transform: "Affine", width: int, height: int) -> float:

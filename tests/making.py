@@ -196,6 +196,6 @@ def as_pillow(pixels: NDArray[np.generic], low: float = 0, high: float = 255) ->
 def python(code: str, *args: object, **how: object) -> "subprocess.Popen[str]":
     """Start Python on some code; its stdout and stderr come together."""
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-W", "error", "-c", code, *map(str, args)]
+    command = [sys.executable, "-c", code, *map(str, args)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     return subprocess.Popen(command, env=env, **pipes, **how)  # type: ignore[call-overload,no-any-return]

@@ -1,0 +1,103 @@
+"""The house stands as docs/architecture.md draws it."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+FOLDERS = {
+    package: folder for package, folder in PROJECT["tool"]["setuptools"]["package-dir"].items()
+}
+FLOORS = {
+    "tilezoo": 0,
+    "tilezoo.zoo": 1,
+    "tilezoo.embed": 2,
+    "tilezoo.search": 2,
+    "tilezoo.cli": 3,
+}
+MODULES = [
+    (package, path) for package, folder in FOLDERS.items() for path in (ROOT / folder).glob("*.py")
+]
+HEAVY = ("torch", "faiss", "rasterio", "geopandas", "sagemaker", "timm", "pyarrow", "numpy")
+
+
+def imported(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return {name for name in found if name == "tilezoo" or name.startswith("tilezoo.")}
+
+
+def room(name: str) -> str:
+    second = ".".join(name.split(".")[:2])
+    return second if second in FLOORS else "tilezoo"
+
+
+@pytest.mark.parametrize(("package", "path"), MODULES, ids=lambda value: str(value))
+def test_imports_point_down(package, path):
+    for name in imported(path):
+        target = room(name)
+        lower = FLOORS[target] < FLOORS[package]
+        assert lower or target == package, f"{path.name} imports {name}, not below {package}"
+
+
+def test_every_folder_of_code_ships_and_is_flat():
+    tracked = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard", "*.py"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    ).stdout.split()  # fmt: skip
+    folders = {str(Path(name).parent) for name in tracked} - {"tests", "benchmarks"}
+    assert folders == set(FOLDERS.values())
+    assert set(PROJECT["tool"]["setuptools"]["packages"]) == set(FOLDERS) == set(FLOORS)
+    assert not (ROOT / "tilezoo").exists()
+
+
+def test_help_loads_nothing_heavy():
+    code = (
+        "import sys; from typer.testing import CliRunner; from tilezoo.cli.main import app\n"
+        "for words in (['--help'], ['embed', '--help'], ['search', '--help']):\n"
+        "    assert CliRunner().invoke(app, words).exit_code == 0\n"
+        f"print([m for m in {HEAVY!r} if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_rooms_are_light_until_they_are_used():
+    rooms = "import tilezoo.zoo, tilezoo.embed, tilezoo.search"
+    code = f"import sys; {rooms}; print([m for m in {HEAVY!r} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(("package", "path"), MODULES, ids=lambda value: str(value))
+def test_a_module_has_one_job_in_under_400_lines(package, path):
+    assert len(path.read_text().splitlines()) < 400, f"{package}: {path.name}"
+
+
+def test_options_of_embed_are_those_of_its_function():
+    import inspect
+
+    from tilezoo.cli.embedding import embed_sources
+    from tilezoo.embed import embed
+
+    command = set(inspect.signature(embed_sources).parameters) - {"as_json"}
+    function = set(inspect.signature(embed).parameters) - {"show_progress"}
+    assert command == function
+
+
+def test_the_version_is_said_once():
+    from tilezoo import __version__
+
+    assert re.fullmatch(r"\d+\.\d+\.\d+", __version__)
+    assert PROJECT["project"]["dynamic"] == ["version"]
