@@ -1,11 +1,1 @@
-"""Tiles to vectors to table."""
-
-from typing import TYPE_CHECKING
-
-from tilezoo.lazy import exports
-
-if TYPE_CHECKING:
-    from tilezoo.embed.run import EmbedResult as EmbedResult
-    from tilezoo.embed.run import embed as embed
-
-__getattr__ = exports(__name__, EmbedResult="run", embed="run")
+"""The front door: one command line over all rooms."""

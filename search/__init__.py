@@ -1,11 +1,15 @@
-"""Tiles to vectors to table."""
+"""Table to index to answers one can look at."""
 
 from typing import TYPE_CHECKING
 
 from tilezoo.lazy import exports
 
 if TYPE_CHECKING:
-    from tilezoo.embed.run import EmbedResult as EmbedResult
-    from tilezoo.embed.run import embed as embed
+    from tilezoo.search.answers import Answers as Answers
+    from tilezoo.search.answers import Hit as Hit
+    from tilezoo.search.indexing import build_index as build_index
+    from tilezoo.search.run import search as search
 
-__getattr__ = exports(__name__, EmbedResult="run", embed="run")
+__getattr__ = exports(
+    __name__, Answers="answers", Hit="answers", build_index="indexing", search="run"
+)

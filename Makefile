@@ -1,0 +1,52 @@
+# Two commands to start with: `make demo` and `make test`. Each makes .venv and installs what it
+# needs, again only when pyproject.toml has changed.
+PYTHON ?= python3
+BIN := .venv/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_ROOT_USER_ACTION := ignore
+
+.PHONY: demo test lint format types bench clean
+
+demo: .venv/.demo  ## embed, index and search NASA's Blue Marble; about a minute after installing
+	$(BIN)/tilezoo demo
+
+test: .venv/.test  ## the whole test suite
+	$(BIN)/pytest $(ARGS)
+
+lint: .venv/.dev  ## what CI asks of the style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: .venv/.dev  ## put the style right where a program can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: .venv/.dev  ## mypy over the built package: the folders are mapped to `tilezoo` only there
+	rm -rf build
+	$(BIN)/pip install --quiet --no-deps --target build/types .
+	MYPYPATH=build/types $(BIN)/mypy -p tilezoo
+
+bench: .venv/.demo  ## measure against the loop a user writes; see benchmarks/README.md
+	$(BIN)/python benchmarks/embed.py
+
+clean:
+	rm -rf build .venv *.egg-info
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "tilezoo needs Python 3.11 or newer; name one: make PYTHON=python3.12 demo"; exit 1; }
+	$(PYTHON) -m venv .venv
+
+.venv/.demo: pyproject.toml | $(BIN)/python
+	$(BIN)/pip install --quiet --editable '.[demo]'
+	@touch $@
+
+# bigearthnet-common holds six real patches; what it depends on is not needed and does not run.
+.venv/.test: .venv/.demo
+	$(BIN)/pip install --quiet --editable '.[demo,test]'
+	$(BIN)/pip install --quiet --no-deps 'bigearthnet-common>=2.8'
+	@touch $@
+
+.venv/.dev: pyproject.toml | $(BIN)/python
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	@touch $@

@@ -1,0 +1,54 @@
+"""The `tilezoo` command: every verb, and the one place where errors become text."""
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from tilezoo import __version__
+from tilezoo.cli import demo, embedding, models, searching
+from tilezoo.errors import TilezooError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Download backbones for overhead imagery by name, embed tiles, search them by similarity.",
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    pass
+
+
+app.command("models")(models.list_models)
+app.command("show")(models.show_model)
+app.command("embed")(embedding.embed_sources)
+app.command("index")(searching.index_table)
+app.command("search")(searching.search_table)
+app.command("demo")(demo.run_demo)
+
+
+def main() -> None:
+    """Run the command line; a known error is one line on stderr and its own exit code."""
+    try:
+        app()
+    except TilezooError as error:
+        if os.environ.get("TILEZOO_DEBUG"):
+            raise
+        typer.secho(f"error: {error}", fg="red", err=True)
+        sys.exit(error.exit_code)

@@ -1,0 +1,143 @@
+"""Answers as values, and as JSON, GeoJSON and a terminal table."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from rich.table import Table as RichTable
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hit:
+    """One tile that was found (or the query itself, if it is a row).
+
+    Attributes:
+        row: Its number in the table.
+        id: Its id.
+        score: Cosine with the query, -1..1.
+        source_uri: Where its pixels are.
+        pixel_bbox: x, y, width, height there.
+        lon: Of its centre, degrees; None without a place.
+        lat: Of its centre, degrees; None without a place.
+        geometry: Footprint as WKB in CRS84; None without a place.
+        datetime: Acquisition time, UTC.
+        gsd_m: Metres per pixel.
+        nodata_fraction: 0..1.
+    """
+
+    row: int
+    id: str
+    score: float
+    source_uri: str
+    pixel_bbox: tuple[int, int, int, int]
+    lon: float | None
+    lat: float | None
+    geometry: bytes | None
+    datetime: datetime | None
+    gsd_m: float | None
+    nodata_fraction: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but the footprint's bytes."""
+        fields = asdict(self)
+        del fields["geometry"]
+        return {**fields, "datetime": self.datetime and self.datetime.isoformat()}
+
+    @property
+    def place(self) -> str:
+        """Its centre in words, as `12.40°S 45.60°W`."""
+        if self.lon is None or self.lat is None:
+            return ""
+        south, west = "NS"[self.lat < 0], "EW"[self.lon < 0]
+        return f"{abs(self.lat):.2f}°{south} {abs(self.lon):.2f}°{west}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """A query and what was found.
+
+    Attributes:
+        table: The table's folder.
+        space: Fingerprint of the space in which was searched.
+        label: What was asked for.
+        query: The row that was asked for; None for an image from outside.
+        image: The image that was asked for; None for a row.
+        vector: The query's unit vector, shape (1, D).
+        hits: The best first.
+    """
+
+    table: str
+    space: str
+    label: str
+    query: Hit | None
+    image: str | None
+    vector: NDArray[np.float32] = field(repr=False, compare=False)
+    hits: tuple[Hit, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The form that `--json` prints."""
+        return {
+            "table": self.table,
+            "space": self.space,
+            "query": {
+                "label": self.label,
+                "image": self.image,
+                "id": self.query and self.query.id,
+                "row": self.query and self.query.row,
+            },
+            "results": [
+                {"rank": rank, **hit.to_json()} for rank, hit in enumerate(self.hits, start=1)
+            ],
+        }
+
+    def to_geojson(self) -> dict[str, Any]:
+        """A FeatureCollection (RFC 7946); tiles without a place have a null geometry."""
+        features = [
+            {
+                "type": "Feature",
+                "id": hit.id,
+                "geometry": _geometry(hit),
+                "properties": {"rank": rank, **hit.to_json()},
+            }
+            for rank, hit in enumerate(self.hits, start=1)
+        ]
+        return {"type": "FeatureCollection", "features": features}
+
+    def to_terminal(self) -> RichTable:
+        """A table that fits the terminal."""
+        table = RichTable(title=f"nearest to {self.label}", title_justify="left", box=None)
+        table.add_column("#", justify="right", style="dim")
+        table.add_column("score", justify="right")
+        table.add_column("id", overflow="ellipsis", no_wrap=True, ratio=1)
+        table.add_column("place", no_wrap=True)
+        table.add_column("time", no_wrap=True)
+        for rank, hit in enumerate(self.hits, start=1):
+            when = hit.datetime.strftime("%Y-%m-%d") if hit.datetime else ""
+            table.add_row(str(rank), f"{hit.score:.4f}", hit.id, hit.place, when)
+        return table
+
+
+def hit_from(row: int, score: float, stored: Mapping[str, Any]) -> Hit:
+    """Make a hit of a table's row."""
+    box = stored["bbox"]
+    return Hit(
+        row=row,
+        id=stored["id"],
+        score=score,
+        source_uri=stored["source_uri"],
+        pixel_bbox=tuple(stored["pixel_bbox"]),
+        lon=box and (box["xmin"] + box["xmax"]) / 2,
+        lat=box and (box["ymin"] + box["ymax"]) / 2,
+        geometry=stored["geometry"],
+        datetime=stored["datetime"],
+        gsd_m=stored["gsd_m"],
+        nodata_fraction=stored["nodata_fraction"],
+    )
+
+
+def _geometry(hit: Hit) -> dict[str, Any] | None:
+    return None if hit.geometry is None else dict(shapely.from_wkb(hit.geometry).__geo_interface__)

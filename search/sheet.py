@@ -1,0 +1,68 @@
+"""A contact sheet: a query and its answers as one PNG."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from tilezoo.io import whole_file
+from tilezoo.search.answers import Answers, Hit
+from tilezoo.search.thumbnails import Thumbnailer
+from tilezoo.table import open_table
+
+_SIDE, _GAP, _TEXT, _COLUMNS = 160, 12, 34, 6
+_INK, _SOFT, _PAPER, _EMPTY, _ASKED = "#1c2430", "#5c6773", "#ffffff", "#e9edf1", "#d1495b"
+
+
+def write_sheet(path: Path, answers: Sequence[Answers]) -> None:
+    """Write a sheet: for each query its tile, framed in red, then the answers in order."""
+    pictures = Thumbnailer(open_table(answers[0].table), _SIDE)
+    cells = [cell for one in answers for cell in _cells(one, pictures)]
+    height = sum(_rows(1 + len(one.hits)) for one in answers) * (_SIDE + _TEXT + _GAP) + _GAP
+    sheet = Image.new("RGB", (_COLUMNS * (_SIDE + _GAP) + _GAP, height), _PAPER)
+    row = 0
+    for one in answers:
+        count = 1 + len(one.hits)
+        for place, cell in enumerate(cells[:count]):
+            _draw(sheet, cell, row + place // _COLUMNS, place % _COLUMNS)
+        cells, row = cells[count:], row + _rows(count)
+    with whole_file(path) as temporary:
+        sheet.save(temporary, "PNG")
+
+
+_Cell = tuple[Image.Image | None, str, str, bool]
+
+
+def _cells(answers: Answers, pictures: Thumbnailer) -> list[_Cell]:
+    name = answers.query.id if answers.query else Path(answers.image or "").name
+    asked: _Cell = (pictures.of_query(answers), "query", name, True)
+    return [asked, *(_hit_cell(pictures, r, hit) for r, hit in enumerate(answers.hits, start=1))]
+
+
+def _hit_cell(pictures: Thumbnailer, rank: int, hit: Hit) -> _Cell:
+    return pictures.of_hit(hit), f"{rank}  {hit.score:.3f}", hit.place or hit.id, False
+
+
+def _rows(count: int) -> int:
+    return -(-count // _COLUMNS)
+
+
+def _draw(sheet: Image.Image, cell: _Cell, row: int, column: int) -> None:
+    picture, title, subtitle, asked = cell
+    x, y = _GAP + column * (_SIDE + _GAP), _GAP + row * (_SIDE + _TEXT + _GAP)
+    draw = ImageDraw.Draw(sheet)
+    draw.rectangle((x, y, x + _SIDE - 1, y + _SIDE - 1), fill=_EMPTY)
+    if picture is not None:
+        sheet.paste(picture, (x + (_SIDE - picture.width) // 2, y + (_SIDE - picture.height) // 2))
+    if asked:
+        draw.rectangle((x - 2, y - 2, x + _SIDE + 1, y + _SIDE + 1), outline=_ASKED, width=3)
+    font = ImageFont.load_default(13)
+    draw.text((x, y + _SIDE + 2), title, fill=_INK, font=font)
+    draw.text((x, y + _SIDE + 17), _short(subtitle, font), fill=_SOFT, font=font)
+
+
+def _short(text: str, font: "ImageFont.FreeTypeFont | ImageFont.ImageFont") -> str:
+    """Cut text that is wider than a tile, from the left: ids differ at their ends."""
+    while font.getlength(text) > _SIDE and len(text) > 2:
+        text = "…" + text[2:]
+    return text
