@@ -1,5 +1,6 @@
 """`tilezoo demo`: the whole path on real imagery, without any download of its own."""
 
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
@@ -32,7 +33,9 @@ def run_demo(*, out: Out = Path("tilezoo-demo")) -> None:
     cut_blue_marble(tiles)
     result = embed(tiles, out=table, show_progress=True)
     facts = build_index(table)
-    answers = [search(table, at=place, k=11) for place in QUERIES.values()]
+    answers = [
+        replace(search(table, at=place, k=11), label=label) for label, place in QUERIES.items()
+    ]
     write_page(out / "search.html", answers, "Blue Marble: tiles that look alike")
     write_sheet(out / "search.png", answers)
     first = answers[0].query

@@ -155,7 +155,7 @@ class Table:
 
     def take(self, row_numbers: Sequence[int]) -> list[dict[str, Any]]:
         """Fetch rows by number, in the order asked, all columns."""
-        return self._dataset.take(pa.array(row_numbers, pa.int64())).to_pylist()
+        return list(self._dataset.take(pa.array(row_numbers, pa.int64())).to_pylist())
 
     def row_of(self, tile_id: str) -> int | None:
         """Find a row's number by its id; None when there is none."""

@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from html import escape
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,37 +84,36 @@ class _View:
         return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{self.radius:.1f}" fill="{_colour(shade)}"/>'
 
     def frame(self, inside: str, low: float, high: float) -> str:
-        """Put lines of longitude and latitude under, and a legend below."""
+        """Put lines of longitude and latitude around, their names over all, a legend below."""
+        lines, names = self._graticule()
         ramp = "".join(
             f'<stop offset="{i * 25}%" stop-color="{_colour(i / 4)}"/>' for i in range(5)
         )
-        bottom = self.height + 34
         return (
-            f'<svg viewBox="0 0 {_WIDTH:.0f} {bottom:.0f}" role="img" aria-label="map of similarity">'
-            f'<rect width="{_WIDTH:.0f}" height="{self.height:.0f}" class="sea"/>'
-            f"{self._graticule()}{inside}"
+            f'<svg viewBox="0 0 {_WIDTH:.0f} {self.height + 34:.0f}" role="img" '
+            f'aria-label="map of similarity"><rect width="{_WIDTH:.0f}" '
+            f'height="{self.height:.0f}" class="sea"/><g class="graticule">{lines}</g>{inside}'
+            f'<g class="degrees">{names}</g>'
             f'<defs><linearGradient id="ramp">{ramp}</linearGradient></defs>'
             f'<rect x="0" y="{self.height + 12:.0f}" width="160" height="10" fill="url(#ramp)"/>'
             f'<text x="166" y="{self.height + 21:.0f}">cosine {low:.2f} to {high:.2f}</text></svg>'
         )
 
-    def _graticule(self) -> str:
+    def _graticule(self) -> tuple[str, str]:
+        """Lines of longitude and latitude, and their names."""
         step = _nice_step(_WIDTH / self.scale / 6)
-        lines = []
-        for lon in _multiples(self.west, self.west + _WIDTH / self.scale, step):
-            x, _ = self.at(lon, 0)
-            lines.append(
-                f'<line x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="{self.height:.1f}"/>'
-                f'<text x="{x + 3:.1f}" y="11">{escape(_degrees(lon, "EW"))}</text>'
-            )
+        east = self.west + _WIDTH / self.scale
         south = self.north - self.height / self.scale / self.stretch
+        lines, names = [], []
+        for lon in _multiples(self.west, east, step):
+            x, _ = self.at(lon, 0)
+            lines.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="{self.height:.1f}"/>')
+            names.append(f'<text x="{x + 3:.1f}" y="11">{_degrees(lon, "EW")}</text>')
         for lat in _multiples(south, self.north, step):
             _, y = self.at(0, lat)
-            lines.append(
-                f'<line x1="0" x2="{_WIDTH:.0f}" y1="{y:.1f}" y2="{y:.1f}"/>'
-                f'<text x="3" y="{y - 3:.1f}">{escape(_degrees(lat, "NS"))}</text>'
-            )
-        return f'<g class="graticule">{"".join(lines)}</g>'
+            lines.append(f'<line x1="0" x2="{_WIDTH:.0f}" y1="{y:.1f}" y2="{y:.1f}"/>')
+            names.append(f'<text x="3" y="{y - 3:.1f}">{_degrees(lat, "NS")}</text>')
+        return "".join(lines), "".join(names)
 
 
 def _markers(view: _View, answers: Answers) -> list[str]:
@@ -150,7 +148,7 @@ def _nice_step(wished: float) -> float:
     """The next of 1, 2, 5 times a power of ten; 15, 30 or 60 for globes."""
     if wished > 10:
         return next((step for step in (15.0, 30.0) if step >= wished), 60.0)
-    power = 10 ** math.floor(math.log10(wished))
+    power = math.pow(10, math.floor(math.log10(wished)))
     return next(power * factor for factor in (1, 2, 5, 10) if power * factor >= wished)
 
 

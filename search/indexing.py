@@ -19,6 +19,8 @@ from tilezoo.progress import progress
 from tilezoo.search.vectors import Vectors, exact, rows_at, unit_vectors
 from tilezoo.table import Table, open_table
 
+# faiss hands out subclasses by name; what they have beyond faiss.Index is not typed.
+AnyIndex = Any
 Kind = Literal["auto", "flat", "ivf", "hnsw"]
 
 FLAT_ROWS = 100_000  # up to here comparing with every row takes milliseconds
@@ -38,7 +40,7 @@ class VectorIndex:
         facts: What index.json says.
     """
 
-    index: faiss.Index
+    index: AnyIndex
     facts: dict[str, Any]
 
     def nearest(self, queries: Vectors, k: int) -> tuple[Vectors, NDArray[np.int64]]:
@@ -132,7 +134,7 @@ def _chosen(kind: Kind, row_count: int) -> Kind:
     return "flat" if row_count <= FLAT_ROWS else "ivf"
 
 
-def _empty(kind: Kind, table: Table) -> faiss.Index:
+def _empty(kind: Kind, table: Table) -> AnyIndex:
     """Make an index of that kind, trained where it needs to be."""
     dimension, metric = table.dimension, faiss.METRIC_INNER_PRODUCT
     if kind == "flat":
@@ -151,7 +153,7 @@ def _list_count(row_count: int) -> int:
     return max(1, min(power, row_count // 39))
 
 
-def _filled(table: Table, index: faiss.Index, *, show_progress: bool) -> faiss.Index:
+def _filled(table: Table, index: AnyIndex, *, show_progress: bool) -> AnyIndex:
     with progress(table.row_count, "indexing", "rows", shown=show_progress) as advance:
         for vectors in unit_vectors(table):
             index.add(vectors)
@@ -183,7 +185,7 @@ class _Queries:
         _, found = exact(table, vectors, _K + 1)
         return cls(rows, vectors, _without_self(found, rows))
 
-    def recall(self, index: faiss.Index) -> float:
+    def recall(self, index: AnyIndex) -> float:
         """Share of the true ten neighbours among the index's ten."""
         _, found = index.search(self.vectors, _K + 1)
         pairs = zip(self.truth, _without_self(found, self.rows), strict=True)
@@ -192,7 +194,7 @@ class _Queries:
         ]
         return float(np.mean(hits)) if (self.truth >= 0).any() else 1.0
 
-    def latency(self, index: faiss.Index) -> dict[str, float]:
+    def latency(self, index: AnyIndex) -> dict[str, float]:
         """Milliseconds of single queries: median and 95th percentile."""
         times = []
         for vector in self.vectors:
@@ -211,7 +213,7 @@ def _without_self(found: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[
     return np.array(kept, np.int64).reshape(len(rows), -1)
 
 
-def _tuned(index: faiss.Index, kind: Kind, queries: _Queries, recall: float) -> dict[str, int]:
+def _tuned(index: AnyIndex, kind: Kind, queries: _Queries, recall: float) -> dict[str, int]:
     """Search more of the index until the recall is reached; flat has nothing to tune."""
     if kind == "flat":
         return {}
@@ -225,13 +227,13 @@ def _tuned(index: faiss.Index, kind: Kind, queries: _Queries, recall: float) -> 
         value = min(2 * value, most)
 
 
-def _parameters(index: faiss.Index, kind: Kind, value: int) -> dict[str, int]:
+def _parameters(index: AnyIndex, kind: Kind, value: int) -> dict[str, int]:
     if kind == "ivf":
         return {"nlist": int(index.nlist), "nprobe": value}
     return {"links": _HNSW_LINKS, "ef_search": value}
 
 
-def _set(index: faiss.Index, kind: Kind, parameters: dict[str, int]) -> None:
+def _set(index: AnyIndex, kind: Kind, parameters: dict[str, int]) -> None:
     setters: dict[str, Callable[[], None]] = {
         "ivf": lambda: setattr(index, "nprobe", parameters["nprobe"]),
         "hnsw": lambda: setattr(index.hnsw, "efSearch", parameters["ef_search"]),
@@ -240,7 +242,7 @@ def _set(index: faiss.Index, kind: Kind, parameters: dict[str, int]) -> None:
     setters[kind]()
 
 
-def _keep(table: Path, index: faiss.Index, facts: dict[str, Any]) -> None:
+def _keep(table: Path, index: AnyIndex, facts: dict[str, Any]) -> None:
     """Put the index down; index.json comes last, and goes first where there was another."""
     folder = table / "index"
     folder.mkdir(exist_ok=True)

@@ -38,6 +38,7 @@ figcaption b { color: var(--ink); font-size: 13.5px; } .bar { height: 4px; borde
 svg { width: 100%; height: auto; display: block; font: 10px system-ui, "DejaVu Sans", sans-serif; }
 svg .sea { fill: #eef2f5; } svg text { fill: #5c6773; }
 svg .graticule line { stroke: #d3dae1; stroke-width: .7; }
+svg .degrees text { stroke: #fff; stroke-width: 3; paint-order: stroke; }
 svg .hit circle { fill: #fff; stroke: #1c2430; stroke-width: 1.6; }
 svg .hit text { fill: #1c2430; font-weight: 700; text-anchor: middle; }
 svg .asked { fill: #d1495b; stroke: #fff; stroke-width: 1.6; }

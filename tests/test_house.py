@@ -11,9 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-FOLDERS = {
-    package: folder for package, folder in PROJECT["tool"]["setuptools"]["package-dir"].items()
-}
+FOLDERS: dict[str, str] = PROJECT["tool"]["setuptools"]["package-dir"]
 FLOORS = {
     "tilezoo": 0,
     "tilezoo.zoo": 1,

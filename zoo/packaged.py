@@ -5,6 +5,7 @@ import pickle
 import tempfile
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -54,7 +55,7 @@ def _package_file(entry: CatalogEntry) -> Path:
 def _convert(entry: CatalogEntry, weights: Path, folder: Path) -> None:
     import timm
 
-    network = timm.create_model(entry.architecture)
+    network: Any = timm.create_model(entry.architecture)
     try:
         foreign = torch.load(weights, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

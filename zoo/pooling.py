@@ -1,12 +1,16 @@
 """Features of a timm network, pooled."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tilezoo.errors import ModelError
 from tilezoo.space import Pooling
+
+# timm's networks are modules whose methods differ by family; none of it is typed.
+TimmNetwork = Any
 
 LAST_BLOCKS = 4  # as DINO's linear evaluation of ViT-S takes them (arXiv:2104.14294, §4.1)
 
@@ -24,7 +28,7 @@ class Features:
     patch: Tensor
 
 
-def check_pooling(network: nn.Module, pooling: Pooling) -> None:
+def check_pooling(network: TimmNetwork, pooling: Pooling) -> None:
     """Refuse a pooling the network has no tokens for.
 
     Raises:
@@ -35,7 +39,7 @@ def check_pooling(network: nn.Module, pooling: Pooling) -> None:
     raise ModelError(f"the network has no class token for pooling {pooling!r}; take --pooling mean")
 
 
-def features(network: nn.Module, images: Tensor, pooling: Pooling) -> Features:
+def features(network: TimmNetwork, images: Tensor, pooling: Pooling) -> Features:
     """Run the network on prepared images, shape (B, C, H, W), and pool.
 
     Vision transformers are pooled after their last norm, as timm's own head does; `last4` is
@@ -54,7 +58,7 @@ def features(network: nn.Module, images: Tensor, pooling: Pooling) -> Features:
     return Features(pooled, _as_map(network, tokens))
 
 
-def _last_blocks(network: nn.Module, images: Tensor) -> Features:
+def _last_blocks(network: TimmNetwork, images: Tensor) -> Features:
     layers = network.get_intermediate_layers(
         images, n=LAST_BLOCKS, return_prefix_tokens=True, norm=True
     )
@@ -62,7 +66,7 @@ def _last_blocks(network: nn.Module, images: Tensor) -> Features:
     return Features(pooled, _as_map(network, layers[-1][0]))
 
 
-def _from_map(network: nn.Module, out: Tensor) -> Features:
+def _from_map(network: TimmNetwork, out: Tensor) -> Features:
     """Pool a network without class token by its own head; its map is (B, D, h, w) as a rule."""
     pooled = network.forward_head(out, pre_logits=True)
     if out.ndim == 4 and out.shape[1] == network.num_features:
@@ -70,11 +74,11 @@ def _from_map(network: nn.Module, out: Tensor) -> Features:
     return Features(pooled, out if out.ndim == 4 else _as_map(network, out))
 
 
-def _as_map(network: nn.Module, tokens: Tensor) -> Tensor:
+def _as_map(network: TimmNetwork, tokens: Tensor) -> Tensor:
     """(B, h * w, D) → (B, h, w, D)."""
     height, width = network.patch_embed.grid_size
-    return tokens.unflatten(1, (height, width))
+    return tokens.reshape(len(tokens), height, width, -1)
 
 
-def _has_class_token(network: nn.Module) -> bool:
+def _has_class_token(network: TimmNetwork) -> bool:
     return bool(getattr(network, "has_class_token", False)) and hasattr(network, "blocks")

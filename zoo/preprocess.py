@@ -55,4 +55,5 @@ def _sized(values: Tensor, contract: Contract) -> Tensor:
         interpolation=InterpolationMode(contract.interpolation),
         antialias=True,
     )
-    return F.center_crop(resized, [contract.size_px, contract.size_px])
+    cropped: Tensor = F.center_crop(resized, [contract.size_px, contract.size_px])
+    return cropped
