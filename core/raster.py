@@ -100,7 +100,10 @@ class Image:
     @property
     def dtype(self) -> str:
         """The pixels' common dtype."""
-        return np.result_type(*(la.dataset.dtypes[la.index - 1] for la in self._layers)).name
+        dtypes = [layer.dataset.dtypes[layer.index - 1] for layer in self._layers]
+        if any(dtype.startswith("complex") for dtype in dtypes):
+            raise TileError("contract", "pixels are complex numbers; write their magnitude first")
+        return np.result_type(*dtypes).name
 
     def read(self, ref: TileRef, contract: Contract, request: BandRequest) -> Tile:
         """Read one tile: its pixels without holes, and what is known of it."""
@@ -109,15 +112,16 @@ class Image:
         self.check(contract, request)
         self._check_size(window, contract)
         pixels, valid = self._pixels(window)
-        valid = _without_unexplained(pixels, valid)
-        if not valid.any():
+        _refuse_unexplained(pixels, valid)
+        anywhere = valid.any(axis=0)
+        if not anywhere.any():
             raise TileError("nodata", "no pixel holds data")
         return Tile(
             id=ref.id,
             pixels=_filled(pixels, valid, contract.value_range[0]),
             source_uri=self._source.uri,
             pixel_bbox=window,
-            nodata_fraction=1.0 - float(valid.mean()),
+            nodata_fraction=1.0 - float(anywhere.mean()),
             crs=self._crs,
             footprint=self._footprint(window),
             datetime=self._datetime,
@@ -162,22 +166,35 @@ class Image:
         contract.check_dtype(self.dtype, stated=request.values_stated)
 
     def _check_size(self, window: Window, contract: Contract) -> None:
-        size = window[2] * window[3] * len(self._layers) * np.dtype(self.dtype).itemsize
-        if size > MAX_TILE_BYTES:
-            shape = f"{window[2]}x{window[3]} px, {size >> 20} MiB as one tile"
-            raise TileError("too_large", f"{shape}; cut it with --tile-px {contract.size_px}")
+        width, height, fix = window[2], window[3], f"--tile-px {contract.size_px}"
+        size = width * height * len(self._layers) * np.dtype(self.dtype).itemsize
+        if max(size, self._resized_bytes(width, height, contract)) > MAX_TILE_BYTES:
+            shape = f"{width}x{height} px, {size >> 20} MiB as one tile"
+            raise TileError("too_large", f"{shape} or once resized; cut it with {fix}")
+        if contract.resize == "none" and (width, height) != (contract.size_px,) * 2:
+            side = contract.size_px
+            raise TileError(
+                "contract", f"{width}x{height} px, the model takes {side}x{side}; {fix}"
+            )
+
+    def _resized_bytes(self, width: int, height: int, contract: Contract) -> int:
+        """Bytes of a tile between resizing and cropping: much, for a long and narrow one."""
+        if contract.resize != "shorter_side_then_center_crop":
+            return 0
+        longer = contract.resize_px * max(width, height) // min(width, height)
+        return contract.resize_px * longer * len(self._layers) * 4
 
     def _pixels(self, window: Window) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
-        """Read a window; beyond the grid nothing is valid. Shapes (C, h, w) and (h, w)."""
+        """Read a window and what of it holds data (none beyond the grid), both (C, h, w)."""
         x, y, width, height = window
         inside = (x, y, min(width, self.size[0] - x), min(height, self.size[1] - y))
         core = (slice(0, inside[3]), slice(0, inside[2]))
         pixels = np.zeros((len(self._layers), height, width), np.dtype(self.dtype))
-        valid = np.zeros((height, width), np.bool_)
+        valid = np.zeros(pixels.shape, np.bool_)
         for dataset, places in _by_dataset(self._layers).items():
             values, mask = self._read_dataset(dataset, list(places.values()), inside)
             pixels[(list(places), *core)] = values
-            valid[core] |= mask
+            valid[(list(places), *core)] = mask
         return pixels, valid
 
     def _read_dataset(
@@ -290,35 +307,32 @@ def _mask(
     values: NDArray[np.generic],
     area: Mapping[str, object],
 ) -> NDArray[np.bool_]:
-    """Mark the pixels that hold data in any of the bands, shape (h, w)."""
+    """Mark the values that are data, by the file's nodata value or mask, shape (C, h, w)."""
     from rasterio.enums import MaskFlags
 
     flags = {flag for index in indexes for flag in dataset.mask_flag_enums[index - 1]}
     if MaskFlags.nodata in flags:
         nodata = [dataset.nodatavals[index - 1] for index in indexes]
-        return np.any([_holds(v, n) for v, n in zip(values, nodata, strict=True)], axis=0)
+        return np.stack([_holds(v, n) for v, n in zip(values, nodata, strict=True)])
     if flags & {MaskFlags.alpha, MaskFlags.per_dataset}:
-        return dataset.read_masks(indexes[0], **area) > 0
-    return np.ones(values.shape[1:], np.bool_)
+        return np.broadcast_to(dataset.read_masks(indexes[0], **area) > 0, values.shape)
+    return np.ones(values.shape, np.bool_)
 
 
 def _holds(values: NDArray[np.generic], nodata: float | None) -> NDArray[np.bool_]:
     if nodata is None:
         return np.ones(values.shape, np.bool_)
-    return ~np.isnan(values) if math.isnan(nodata) else values != nodata
+    return np.asarray(~np.isnan(values) if math.isnan(nodata) else values != nodata)
 
 
-def _without_unexplained(
-    pixels: NDArray[np.generic], valid: NDArray[np.bool_]
-) -> NDArray[np.bool_]:
-    """Refuse NaN and infinity in pixels that are said to hold data."""
+def _refuse_unexplained(pixels: NDArray[np.generic], valid: NDArray[np.bool_]) -> None:
+    """Refuse NaN and infinity in values that are said to be data."""
     if pixels.dtype.kind != "f":
-        return valid
-    broken = int((~np.isfinite(pixels).all(axis=0) & valid).sum())
+        return
+    broken = int((~np.isfinite(pixels) & valid).any(axis=0).sum())
     if broken:
         fix = "if they mean no data, set the file's nodata value (gdal_edit -a_nodata nan)"
         raise TileError("invalid_pixels", f"{broken} pixels are NaN or infinite; {fix}")
-    return valid
 
 
 def _filled(
@@ -327,9 +341,9 @@ def _filled(
     if valid.all():
         return pixels
     if pixels.dtype.kind in "iu":
-        limits = np.iinfo(pixels.dtype)
+        limits = np.iinfo(pixels.dtype.name)
         low = float(np.clip(np.ceil(low), limits.min, limits.max))
-    pixels[:, ~valid] = np.asarray(low).astype(pixels.dtype)
+    pixels[~valid] = np.asarray(low).astype(pixels.dtype)
     return pixels
 
 

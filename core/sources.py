@@ -2,6 +2,7 @@
 
 import glob
 import os
+import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -99,10 +100,10 @@ def source_at(uri: str) -> Source:
 
 def _expand(name: str) -> list[Path]:
     path = Path(name).expanduser()
-    if path.is_dir() or path.is_symlink():
+    if path.is_file() and path.suffix.lower() in _LIST_SUFFIXES:
+        return _listed(path)
+    if os.path.lexists(path):
         return [path]
-    if path.is_file():
-        return _listed(path) if path.suffix.lower() in _LIST_SUFFIXES else [path]
     found = sorted(glob.glob(str(path), recursive=True)) if glob.has_magic(name) else []
     if found:
         return [Path(match) for match in found]
@@ -234,7 +235,8 @@ def _single(file: Path, base: Path) -> Source:
 
 def _link_problem(file: Path) -> tuple[TileErrorKind, str] | None:
     try:
-        file.stat()
+        if not stat.S_ISREG(file.stat().st_mode):  # to open a pipe is to wait for ever
+            return ("unreadable", "not a regular file")
     except FileNotFoundError:
         return ("missing", "a link to a file that is not there" if file.is_symlink() else "gone")
     except RuntimeError:

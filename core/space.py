@@ -61,6 +61,8 @@ class Contract:
         if not len(self.bands) == len(self.mean) == len(self.std):
             sizes = f"{len(self.bands)}, {len(self.mean)} and {len(self.std)}"
             raise ContractError(f"bands, mean and std have {sizes} values; they must agree")
+        if not min(self.std, default=0) > 0:
+            raise ContractError(f"std {self.std} must be above 0 in each band")
         if self.unit not in get_args(Unit) or self.resize not in get_args(Resize):
             raise ContractError(f"unknown unit {self.unit!r} or resize {self.resize!r}")
         if (
@@ -127,7 +129,7 @@ class Space:
         return sha256_text(canonical_json(self._fields()))[:16]
 
     def _fields(self) -> dict[str, Any]:
-        contract = asdict(self.contract)
+        contract = asdict(contract_from(asdict(self.contract)))  # numbers as JSON gives them back
         mean, std = contract.pop("mean"), contract.pop("std")
         return {
             "weights_sha256": self.weights_sha256,
@@ -157,7 +159,7 @@ class Space:
                 contract=contract_from(fields),
                 pooling=stored["pooling"],
             )
-        except (KeyError, TypeError, ContractError) as error:
+        except (KeyError, TypeError, ValueError, ContractError) as error:
             raise SpaceError(f"not a space: {error!r}; make the table again") from error
         if space.fingerprint != stored.get("fingerprint"):
             raise SpaceError("the space's fingerprint and fields disagree; make the table again")
