@@ -48,6 +48,7 @@ _DRIVERS = {
 _GDAL = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "TRUE",  # a folder of 100,000 tiles is not listed per tile
     "GDAL_ERROR_ON_LIBJPEG_WARNING": "TRUE",  # a truncated JPEG is an error, not a grey half
+    "GDAL_PNG_WHOLE_IMAGE_OPTIM": "NO",  # the fast way takes a truncated PNG for black pixels
     "GDAL_CACHEMAX": 64 << 20,  # bytes; the default is 5 % of the machine
     "GDAL_PAM_ENABLED": "YES",
 }
@@ -352,5 +353,7 @@ def _shifted(transform: "Affine", window: Window) -> "Affine":
 
 
 def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
+    # rasterio's own words on a failed read are "See previous exception for details."
+    told = error.__cause__ or error
+    text = " ".join(str(told).split()) or type(told).__name__
     return text if len(text) <= 200 else text[:199] + "…"
