@@ -1,0 +1,191 @@
+"""Search: by row, by place, by image; answers as values, files and pictures."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import making
+import numpy as np
+import pytest
+import shapely
+import tables
+from PIL import Image
+
+from tilezoo.embed import embed
+from tilezoo.errors import OptionError, SourceError, SpaceError, TileError, VectorIndexError
+from tilezoo.search import build_index, search
+from tilezoo.search import indexing as indexing_module
+from tilezoo.search.page import write_page
+from tilezoo.search.sheet import write_sheet
+
+
+@pytest.fixture(scope="module")
+def tiles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("search") / "tiles"
+    making.write_tiles(folder, 12)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def table(tiles, vit) -> Path:
+    out = tiles.parent / "table"
+    embed(tiles, out=out, model=vit, precision="fp32")
+    build_index(out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def globe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Vectors that follow their longitude, at places all around the equator."""
+    lon = np.arange(-179.5, 180, 1.0)
+    vectors = np.stack([np.cos(np.radians(lon)), np.sin(np.radians(lon))], axis=1)
+    lonlat = np.stack([lon, np.zeros_like(lon)], axis=1)
+    path = tmp_path_factory.mktemp("globe") / "table"
+    return tables.write_table(path, vectors.astype(np.float32), lonlat=lonlat)
+
+
+def test_a_row_finds_its_neighbours_and_not_itself(globe):
+    answers = search(globe, "tile_000100", k=4)
+    assert answers.query.row == 100
+    assert {hit.row for hit in answers.hits} == {98, 99, 101, 102}
+    cosine = np.cos(np.radians([1, 1, 2, 2]))
+    np.testing.assert_allclose([hit.score for hit in answers.hits], cosine, atol=1e-6)
+
+
+def test_a_place_means_the_tile_that_holds_it(globe):
+    assert search(globe, at="-79.52,0.03", k=1).query.row == 100
+
+
+def test_a_place_in_no_tile_is_told_with_the_nearest(globe):
+    with pytest.raises(SourceError, match=r"lies in no tile; the nearest is tile_000100, 111 km"):
+        search(globe, at="-79.5,1.0")
+
+
+@pytest.mark.parametrize("at", ["91", "a,b", "200,0", "0,95", "nan,1", "1,2,3"])
+def test_a_place_that_is_none_is_refused(globe, at):
+    with pytest.raises(OptionError, match="--at"):
+        search(globe, at=at)
+
+
+def test_a_table_without_places_cannot_be_asked_by_place(tmp_path):
+    path = tables.write_table(tmp_path / "t", tables.clustered(20))
+    with pytest.raises(SourceError, match="no tile has a place"):
+        search(path, at="1,2")
+
+
+def test_an_image_is_embedded_as_the_table_was(table, tiles):
+    answers = search(table, str(tiles / "tile_0007.tif"), k=3)
+    assert answers.image is not None
+    assert answers.hits[0].id == "tile_0007.tif"
+    assert answers.hits[0].score == pytest.approx(1, abs=1e-5)
+
+
+def test_an_image_of_the_wrong_kind_is_told(table, tmp_path):
+    wrong = making.write_tiff(tmp_path / "q.tif", making.texture(1, dtype="uint16", high=3000))
+    with pytest.raises(TileError, match="takes red,green,blue"):
+        search(table, str(wrong))
+
+
+def test_the_model_is_found_again_by_its_space(table, tiles, tmp_path):
+    moved = tmp_path / "moved"
+    other = making.write_vit(tmp_path / "other", seed=5)
+    shutil.copytree(table, moved)
+    manifest = json.loads((moved / "manifest.json").read_text())
+    manifest["model"]["source"] = str(other)
+    (moved / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(SpaceError, match="weights_sha256 differ"):
+        search(moved, str(tiles / "tile_0001.tif"))
+    manifest["model"] = {"name": "gone", "source": str(tmp_path / "gone")}
+    (moved / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(SpaceError, match="cannot be loaded"):
+        search(moved, str(tiles / "tile_0001.tif"))
+    assert search(moved, "tile_0001.tif").hits  # a row needs no model
+
+
+def test_an_unknown_row_gets_near_names(table):
+    with pytest.raises(SourceError, match=r"did you mean tile_00\d\d\.tif"):
+        search(table, "tile_03.tif")
+
+
+def test_one_query_it_is(table):
+    with pytest.raises(OptionError, match="one QUERY"):
+        search(table)
+    with pytest.raises(OptionError, match="one QUERY"):
+        search(table, "tile_0001.tif", at="1,2")
+
+
+def test_a_small_table_needs_no_index_and_a_large_one_is_told(globe, monkeypatch, capsys):
+    assert search(globe, "tile_000003", k=2).hits
+    assert "no index" in capsys.readouterr().err
+    monkeypatch.setattr("tilezoo.search.run.FLAT_ROWS", 10)
+    with pytest.raises(VectorIndexError, match="no index; make it: `tilezoo index"):
+        search(globe, "tile_000003")
+    assert indexing_module.FLAT_ROWS == 100_000
+
+
+def test_asking_for_more_than_there_is_gives_all(table):
+    assert len(search(table, "tile_0000.tif", k=99).hits) == 11
+
+
+def test_geojson_holds_the_footprints(table):
+    answers = search(table, "tile_0000.tif", k=3)
+    collection = json.loads(json.dumps(answers.to_geojson()))
+    assert collection["type"] == "FeatureCollection"
+    for feature, hit in zip(collection["features"], answers.hits, strict=True):
+        shape = shapely.geometry.shape(feature["geometry"])
+        assert shape.contains(shapely.Point(hit.lon, hit.lat))
+        assert feature["properties"]["score"] == hit.score
+
+
+def test_json_of_answers_is_plain(table):
+    told = json.loads(json.dumps(search(table, "tile_0000.tif", k=2).to_json()))
+    assert told["query"]["id"] == "tile_0000.tif"
+    assert [r["rank"] for r in told["results"]] == [1, 2]
+    assert {"id", "score", "lon", "lat", "datetime", "source_uri"} <= set(told["results"][0])
+
+
+def test_the_page_needs_no_other_file(table, tmp_path):
+    answers = search(table, "tile_0000.tif", k=5)
+    write_page(tmp_path / "page.html", [answers], "a <title> & more")
+    page = (tmp_path / "page.html").read_text()
+    assert page.count("data:image/png;base64,") == 6
+    assert "a &lt;title&gt; &amp; more" in page
+    assert not re.findall(r'(?:src|href)="(?!data:)', page)
+    assert page.count('class="hit"') == 5
+
+
+def test_the_page_survives_tiles_that_are_gone(table, tiles, tmp_path):
+    answers = search(table, "tile_0000.tif", k=11)
+    hidden = tiles.rename(tiles.with_name("hidden"))
+    write_page(tmp_path / "page.html", [answers], "gone")
+    write_sheet(tmp_path / "sheet.png", [answers])
+    hidden.rename(tiles)
+    assert (tmp_path / "page.html").read_text().count("pixels are gone") == 12
+
+
+def test_a_page_of_tiles_without_places_says_so(tmp_path):
+    path = tables.write_table(tmp_path / "t", tables.clustered(20))
+    write_page(tmp_path / "page.html", [search(path, "tile_000001")], "nowhere")
+    assert "No tile has a place" in (tmp_path / "page.html").read_text()
+
+
+def test_the_sheet_shows_the_query_and_each_answer(table, tiles, tmp_path):
+    answers = search(table, str(tiles / "tile_0003.tif"), k=7)
+    write_sheet(tmp_path / "sheet.png", [answers, answers])
+    sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
+    assert sheet.shape == (4 * (160 + 34 + 12) + 12, 6 * 172 + 12, 3)
+    expected = np.asarray(making.as_pillow(making.texture(3)).resize((160, 160)), float)
+    shown = sheet[12:172, 184:344].astype(float)  # the first answer is the query's own tile
+    assert np.abs(shown - expected).mean() < 2
+
+
+def test_windows_are_shown_as_windows(vit, tmp_path):
+    scene = making.texture(4, side=128)
+    making.write_tiff(tmp_path / "scene.tif", scene, photometric="RGB")
+    embed(tmp_path / "scene.tif", out=tmp_path / "t", model=vit, tile_px=64)
+    answers = search(tmp_path / "t", "scene.tif#64,0,64,64", k=3)
+    write_sheet(tmp_path / "sheet.png", [answers])
+    sheet = np.asarray(Image.open(tmp_path / "sheet.png"), float)
+    expected = np.asarray(making.as_pillow(scene[:, :64, 64:]).resize((160, 160)), float)
+    assert np.abs(sheet[12:172, 12:172] - expected)[4:-4, 4:-4].mean() < 2
