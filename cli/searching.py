@@ -70,7 +70,8 @@ def search_table(
     else:
         from rich.console import Console
 
-        Console().print(answers.to_terminal())
+        console = Console()
+        console.print(answers.to_terminal(console.width))
     if geojson:
         write_json(geojson, answers.to_geojson())
     if html:

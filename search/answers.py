@@ -10,6 +10,9 @@ import shapely
 from numpy.typing import NDArray
 from rich.table import Table as RichTable
 
+# Characters that rank, score, place, time and the gaps take beside an id.
+_OTHER_COLUMNS = 46
+
 
 @dataclass(frozen=True, kw_only=True)
 class Hit:
@@ -107,17 +110,18 @@ class Answers:
         ]
         return {"type": "FeatureCollection", "features": features}
 
-    def to_terminal(self) -> RichTable:
-        """A table that fits the terminal."""
+    def to_terminal(self, width: int) -> RichTable:
+        """A table of at most `width` characters; ids are cut at their alike beginnings."""
         table = RichTable(title=f"nearest to {self.label}", title_justify="left", box=None)
-        table.add_column("#", justify="right", style="dim")
-        table.add_column("score", justify="right")
-        table.add_column("id", overflow="ellipsis", no_wrap=True, ratio=1)
+        for name, justify in (("#", "right"), ("score", "right"), ("id", "left")):
+            table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
         table.add_column("place", no_wrap=True)
         table.add_column("time", no_wrap=True)
+        room = max(12, width - _OTHER_COLUMNS)
         for rank, hit in enumerate(self.hits, start=1):
             when = hit.datetime.strftime("%Y-%m-%d") if hit.datetime else ""
-            table.add_row(str(rank), f"{hit.score:.4f}", hit.id, hit.place, when)
+            name = hit.id if len(hit.id) <= room else "…" + hit.id[1 - room :]
+            table.add_row(str(rank), f"{hit.score:.4f}", name, hit.place, when)
         return table
 
 

@@ -189,3 +189,21 @@ def test_windows_are_shown_as_windows(vit, tmp_path):
     sheet = np.asarray(Image.open(tmp_path / "sheet.png"), float)
     expected = np.asarray(making.as_pillow(scene[:, :64, 64:]).resize((160, 160)), float)
     assert np.abs(sheet[12:172, 12:172] - expected)[4:-4, 4:-4].mean() < 2
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_the_terminal_table_fits_and_keeps_the_scores(table, width):
+    from dataclasses import replace
+
+    from rich.console import Console
+
+    answers = search(table, "tile_0000.tif", k=2)
+    long = tuple(replace(hit, id="a/" * 99 + hit.id) for hit in answers.hits)
+    console = Console(width=width, record=True)
+    console.print(replace(answers, hits=long).to_terminal(console.width))
+    lines = console.export_text().splitlines()
+    assert max(map(len, lines)) <= width
+    assert f"{long[0].score:.4f}" in lines[2]
+    assert "…" in lines[2]
+    assert long[0].id[-8:] in lines[2]
+    assert long[0].place in lines[2]
