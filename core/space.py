@@ -173,11 +173,13 @@ def contract_from(fields: Mapping[str, Any]) -> Contract:
         KeyError: A field is missing (there is no default for a contract).
         TypeError: A field is of the wrong type.
     """
+    if isinstance(fields["bands"], str) or not isinstance(fields["quantize_uint8"], bool):
+        raise TypeError("bands must be a list, quantize_uint8 true or false")
     return Contract(
         bands=tuple(fields["bands"]),
         unit=fields["unit"],
         value_range=_pair(fields["value_range"]),
-        quantize_uint8=bool(fields["quantize_uint8"]),
+        quantize_uint8=fields["quantize_uint8"],
         size_px=int(fields["size_px"]),
         resize=fields["resize"],
         resize_px=int(fields["resize_px"]),

@@ -29,6 +29,8 @@ DTYPES: dict[Precision, torch.dtype] = {
 # (benchmarks/README.md, "Tiles per pass").
 _CPU_PASS = 16
 _LARGE_BYTES = 2 << 20  # of a tile's pixels, from where it is fitted as soon as it is read
+# What timm and torch raise for arguments, weights or images that a network does not take.
+_REFUSALS = (RuntimeError, TypeError, ValueError, KeyError, AttributeError, AssertionError)
 
 
 class Backbone:
@@ -100,7 +102,7 @@ class Backbone:
         blank = torch.zeros(1, len(contract.bands), contract.size_px, contract.size_px)
         try:
             return int(self.features(blank).pooled.shape[1])
-        except (RuntimeError, AssertionError) as error:
+        except _REFUSALS as error:
             taken = f"{len(contract.bands)} bands of {contract.size_px} px"
             raise ModelError(f"{self.model.path}: the network does not take {taken}") from error
 
@@ -158,7 +160,7 @@ def _strictly_loaded(model: ModelDir) -> nn.Module:
         )
         state = {name: t.float() for name, t in load_file(model.path / WEIGHTS).items()}
         network.load_state_dict(state, strict=True)
-    except (RuntimeError, TypeError, ValueError, SafetensorError) as error:
+    except (*_REFUSALS, SafetensorError) as error:
         why = " ".join(str(error).split())[:300]
         raise ModelError(f"{model.path}: weights and {model.architecture} do not fit: {why}") from error
     return cast("nn.Module", network.eval().requires_grad_(requires_grad=False))
@@ -171,7 +173,10 @@ def _resize_input(network: nn.Module, size_px: int) -> None:
         return
     if not hasattr(network, "set_input_size"):
         raise ContractError(f"the network's input size is fixed; it cannot take {size_px} px")
-    network.set_input_size(img_size=(size_px, size_px))
+    try:
+        network.set_input_size(img_size=(size_px, size_px))
+    except _REFUSALS as error:
+        raise ContractError(f"the network cannot take {size_px} px") from error
 
 
 def _alike(tiles: Sequence[Tile]) -> list[list[int]]:

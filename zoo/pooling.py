@@ -32,11 +32,16 @@ def check_pooling(network: TimmNetwork, pooling: Pooling) -> None:
     """Refuse a pooling the network has no tokens for.
 
     Raises:
-        ModelError: It has no class token, or no blocks.
+        ModelError: It has no class token, or too few blocks.
     """
-    if pooling == "mean" or _has_class_token(network):
+    if pooling == "mean":
         return
-    raise ModelError(f"the network has no class token for pooling {pooling!r}; take --pooling mean")
+    if not _has_class_token(network):
+        why = f"no class token for pooling {pooling!r}; take --pooling mean"
+        raise ModelError(f"the network has {why}")
+    if pooling == "last4" and len(network.blocks) < LAST_BLOCKS:
+        why = f"{len(network.blocks)} blocks, pooling 'last4' needs {LAST_BLOCKS}"
+        raise ModelError(f"the network has {why}; take --pooling cls")
 
 
 def features(network: TimmNetwork, images: Tensor, pooling: Pooling) -> Features:
