@@ -18,6 +18,12 @@ def parse_numbers(text: str, option: str, *, count: int, example: str) -> tuple[
     return numbers
 
 
+def check_least(option: str, value: int | None, least: int) -> None:
+    """Refuse a count below `least`; None is not given and fine."""
+    if value is not None and value < least:
+        raise OptionError(f"{option} {value}: must be {least} or more")
+
+
 def parse_value_range(text: str | None) -> tuple[float, float] | None:
     """Read `--value-range LOW,HIGH`."""
     if text is None:

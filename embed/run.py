@@ -10,7 +10,9 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from tilezoo.bands import parse_bands
 from tilezoo.embed.plan import Plan, make_plan
@@ -20,11 +22,12 @@ from tilezoo.embed.store import Segment, Store, locked, open_store
 from tilezoo.errors import (
     ContractError,
     InterruptedRunError,
+    ModelError,
     OptionError,
     TileError,
     TooManyFailedError,
 )
-from tilezoo.options import parse_shard, parse_value_range
+from tilezoo.options import check_least, parse_shard, parse_value_range
 from tilezoo.progress import Advance, progress, say
 from tilezoo.raster import Image, gdal
 from tilezoo.sources import discover
@@ -113,6 +116,7 @@ def embed(
             others.
         TilezooError: The run cannot start, or was interrupted.
     """
+    _check_counts(batch_size, workers, limit, part_rows, max_errors)
     named = [sources] if isinstance(sources, str | Path) else list(sources)
     cut = _cut(tile_px, stride_px)
     share = parse_shard(shard)
@@ -144,23 +148,39 @@ def embed(
         "limit": limit,
         "part_rows": part_rows,
     }
+    _refuse_hopeless(plan, backbone)
     with locked(Path(out)):
         store = open_store(Path(out), _manifest(backbone, plan, request), overwrite=overwrite)
         started = time.monotonic()
         if store.complete:
             say(f"{out}: finished already, nothing to do (--overwrite makes it anew)")
         else:
-            _refuse_hopeless(plan, backbone)
             _start(store, plan, backbone, threads)
             _fill(store, plan, backbone, threads, show_progress=show_progress)
             store.finish()
         return _result(store, time.monotonic() - started, max_errors)
 
 
+def _check_counts(
+    batch_size: int | None,
+    workers: int | None,
+    limit: int | None,
+    part_rows: int | None,
+    max_errors: int,
+) -> None:
+    check_least("--batch-size", batch_size, 1)
+    check_least("--workers", workers, 1)
+    check_least("--limit", limit, 0)
+    check_least("--part-rows", part_rows, 1)
+    check_least("--max-errors", max_errors, 0)
+
+
 def _cut(tile_px: int | None, stride_px: int | None) -> Cut | None:
     if tile_px is None and stride_px is not None:
         raise OptionError("--stride-px needs --tile-px: files are tiles without it")
-    return Cut(tile_px=tile_px, stride_px=stride_px or tile_px) if tile_px is not None else None
+    if tile_px is None:
+        return None
+    return Cut(tile_px=tile_px, stride_px=tile_px if stride_px is None else stride_px)
 
 
 def _manifest(backbone: Backbone, plan: Plan, request: dict[str, Any]) -> dict[str, Any]:
@@ -214,9 +234,8 @@ def _start(store: Store, plan: Plan, backbone: Backbone, threads: int) -> None:
     """Settle the precision on the first tiles (once a table), and put the manifest down."""
     first = _first_tiles(plan, backbone, threads)
     if store.manifest["precision"] == "auto":
-        chosen = choose_precision(backbone, first) if first else "fp32"
-        placed = any(tile.footprint for tile in first)
-        store.manifest.update(precision=chosen, georeferenced=placed)
+        store.manifest["precision"] = choose_precision(backbone, first) if first else "fp32"
+    store.manifest["georeferenced"] = any(tile.footprint for tile in first)
     backbone.use(store.manifest["precision"])
     _hint(first, backbone, cut=plan.cut is not None)
     store.begin()
@@ -276,11 +295,20 @@ def _make_segment(
     made: list[pa.RecordBatch] = []
     failures: list[Failure] = []
     for batch in _batches(islice(outcomes, segment.last - segment.first), size, failures):
-        made.append(rows(batch, backbone.encode(batch), dtype))
+        vectors = backbone.encode(batch)
+        _check_vectors(vectors, backbone, dtype)
+        made.append(rows(batch, vectors, dtype))
         advance(len(batch))
     advance(len(failures))
     table = pa.Table.from_batches(made, schema=schema(backbone.dimension, dtype))
     store.add(segment, table, failures)
+
+
+def _check_vectors(vectors: NDArray[np.float32], backbone: Backbone, dtype: Dtype) -> None:
+    """Refuse vectors that cannot be stored: NaN, infinity, or beyond what `dtype` holds."""
+    if not (np.abs(vectors) <= np.finfo(dtype).max).all():
+        fix = "take --precision fp32 --dtype float32, or another model"
+        raise ModelError(f"{backbone.model.name}: vectors hold NaN or exceed {dtype}; {fix}")
 
 
 def _batches(

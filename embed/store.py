@@ -6,7 +6,7 @@ the same command makes the others, from the same batches, so the rows are the sa
 """
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +24,7 @@ from tilezoo.table import ERROR_SCHEMA, ERRORS, MANIFEST, Failure, error_rows, r
 
 _SEGMENTS = ".segments"
 _LOCK = ".lock"
+_PARTS = "part-[0-9][0-9][0-9][0-9][0-9].parquet"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,6 +58,8 @@ class Store:
     def begin(self) -> None:
         """Put the manifest down, so that a killed run knows its own request."""
         (self.path / _SEGMENTS).mkdir(exist_ok=True)
+        for stale in self.path.glob(".*.tmp"):  # of a killed run; this one holds the lock
+            stale.unlink()
         write_json(self.path / MANIFEST, self.manifest)
 
     def missing(self) -> Iterator[Segment]:
@@ -68,6 +71,7 @@ class Store:
 
     def add(self, segment: Segment, rows: pa.Table, failures: Sequence[Failure]) -> None:
         """Keep a segment; when its part has all of them, make the part."""
+        self._errors_of(segment).unlink(missing_ok=True)
         if failures:
             self._write(error_rows(failures), self._errors_of(segment))
         self._write(rows, self._rows_of(segment))
@@ -195,15 +199,26 @@ def open_store(path: Path, manifest: dict[str, Any], *, overwrite: bool) -> Stor
 
 
 def _clear(path: Path) -> None:
-    """Remove a table's own files and nothing else."""
-    for part in [*path.glob("part-*.parquet"), path / ERRORS, path / MANIFEST]:
-        part.unlink(missing_ok=True)
-    for folder in (path / _SEGMENTS, path / "index"):
-        shutil.rmtree(folder, ignore_errors=True)
+    """Remove a table's own files and nothing else, in an order that may be cut short."""
+    own = [path / ERRORS, *path.glob(_PARTS)]
+    if _is_table(path):
+        shutil.rmtree(path / "index", ignore_errors=True)
+        own.insert(0, path / MANIFEST)
+    else:
+        _refuse_foreign(path, leftovers={file.name for file in own})
+    for file in own:
+        file.unlink(missing_ok=True)
+    shutil.rmtree(path / _SEGMENTS, ignore_errors=True)
 
 
-def _refuse_foreign(path: Path) -> None:
-    others = [entry.name for entry in path.iterdir() if not entry.name.startswith(".")]
+def _is_table(path: Path) -> bool:
+    manifest = path / MANIFEST
+    return manifest.is_file() and b'"tilezoo_table"' in manifest.read_bytes()
+
+
+def _refuse_foreign(path: Path, leftovers: Collection[str] = ()) -> None:
+    found = sorted(entry.name for entry in path.iterdir() if not entry.name.startswith("."))
+    others = [name for name in found if name not in leftovers]
     if others:
         raise TableError(f"{path} holds {others[0]!r} and no table; choose another -o")
 
