@@ -1,7 +1,7 @@
 """Reading ahead: threads read tiles while the network works, in order and in bounded number."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import groupby, islice
 
@@ -24,9 +24,9 @@ class Reader:
         self._backbone = backbone
 
     def read(self, refs: list[TileRef]) -> list[Outcome]:
-        """Read tiles of one source."""
+        """Read tiles of one source, in a thread with GDAL's settings."""
         try:
-            with gdal(), Image(refs[0].source, self._backbone.request) as image:
+            with Image(refs[0].source, self._backbone.request) as image:
                 return [self._one(image, ref) for ref in refs]
         except TileError as error:
             return [_failure(ref, error) for ref in refs]
@@ -41,14 +41,14 @@ class Reader:
 
 def read_ahead(
     refs: Iterable[TileRef], reader: Reader, *, workers: int, ahead: int
-) -> Iterator[Outcome]:
+) -> Generator[Outcome, None, None]:
     """Read tiles with `workers` threads, at most `ahead` tiles before they are asked for.
 
     The order is kept. Closing the iterator stops the threads after the tile in hand.
     """
     jobs = _jobs(refs)
     waiting: deque[tuple[int, Future[list[Outcome]]]] = deque()
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="read")
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="read", initializer=_take_settings)
     pending = 0
     try:
         while True:
@@ -62,6 +62,11 @@ def read_ahead(
             pending -= size
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _take_settings() -> None:
+    """Put GDAL's settings in force for all of a thread's life: they cost more than a read."""
+    gdal().__enter__()
 
 
 def _jobs(refs: Iterable[TileRef]) -> Iterator[list[TileRef]]:

@@ -294,8 +294,8 @@ def _make_segment(
     size = int(store.manifest["request"]["batch_size"])
     made: list[pa.RecordBatch] = []
     failures: list[Failure] = []
-    for batch in _batches(islice(outcomes, segment.last - segment.first), size, failures):
-        vectors = backbone.encode(batch)
+    batches = _batches(islice(outcomes, segment.last - segment.first), size, failures)
+    for batch, vectors in backbone.encode_all(batches):
         _check_vectors(vectors, backbone, dtype)
         made.append(rows(batch, vectors, dtype))
         advance(len(batch))

@@ -1,10 +1,13 @@
 """A frozen backbone: tiles in, vectors out, on one device in one precision."""
 
 import os
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from copy import deepcopy
-from dataclasses import replace
-from typing import Literal, cast
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal
 
 import numpy as np
 import torch
@@ -16,8 +19,9 @@ from tilezoo.errors import ContractError, ModelError, OptionError
 from tilezoo.space import Pooling, Space
 from tilezoo.tiles import Tile
 from tilezoo.zoo.modeldir import WEIGHTS, ModelDir
-from tilezoo.zoo.pooling import Features, check_pooling, features
+from tilezoo.zoo.pooling import Features, TimmNetwork, check_pooling, features
 from tilezoo.zoo.preprocess import fit, normalise
+from tilezoo.zoo.streams import keep_freed_memory, start_streams
 
 Precision = Literal["fp32", "bf16", "fp16"]
 DTYPES: dict[Precision, torch.dtype] = {
@@ -25,12 +29,21 @@ DTYPES: dict[Precision, torch.dtype] = {
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
 }
-# Tiles per forward pass on a CPU: their activations stay in its caches
+# Pixels per forward pass on a CPU, 8 tiles of 224 px: activations stay in its caches
 # (benchmarks/README.md, "Tiles per pass").
-_CPU_PASS = 16
+_CPU_PASS_PIXELS = 8 * 224 * 224
+_BATCHES_BEGUN = 2  # so that no stream waits for the end of another's batch
 _LARGE_BYTES = 2 << 20  # of a tile's pixels, from where it is fitted as soon as it is read
 # What timm and torch raise for arguments, weights or images that a network does not take.
 _REFUSALS = (RuntimeError, TypeError, ValueError, KeyError, AttributeError, AssertionError)
+
+
+@dataclass(frozen=True, slots=True)
+class _Pass:
+    """Some tiles of a batch, by their places in it, on their way through the network."""
+
+    places: list[int]
+    vectors: Future[NDArray[np.float32]]
 
 
 class Backbone:
@@ -46,36 +59,64 @@ class Backbone:
     """
 
     def __init__(
-        self, model: ModelDir, network: nn.Module, *, space: Space, request: BandRequest, device: str
+        self,
+        model: ModelDir,
+        network: nn.Module,
+        *,
+        space: Space,
+        request: BandRequest,
+        device: str,
     ) -> None:
         check_pooling(network, space.pooling)
         self.model, self.space, self.request = model, space, request
         self.device = torch.device(device)
         self.precision: Precision = "fp32"
-        self._fp32 = network.to(self.device)
+        self._fp32 = _tuned(network.to(self.device))
         self._network = self._fp32
         self.dimension = self._measured_dimension()
+
+    @property
+    def parameter_count(self) -> int:
+        """Number of weights."""
+        return sum(weight.numel() for weight in self._fp32.parameters())
 
     def use(self, precision: Precision) -> None:
         """Change the precision that tiles are embedded in."""
         if precision != self.precision:
-            cast_copy = deepcopy(self._fp32).to(DTYPES[precision])
-            self._network = self._fp32 if precision == "fp32" else cast_copy
+            exact = precision == "fp32"
+            self._network = self._fp32 if exact else _half(self._fp32, DTYPES[precision])
             self.precision = precision
 
     def features(self, images: Tensor) -> Features:
         """Run the network on prepared images, shape (B, C, size, size), without gradients."""
         with torch.inference_mode():
-            fed = images.to(self.device, DTYPES[self.precision])
+            fed = images.to(self.device, DTYPES[self.precision]).contiguous(
+                memory_format=torch.channels_last
+            )
             return features(self._network, fed, self.space.pooling)
 
     def encode(self, tiles: Sequence[Tile]) -> NDArray[np.float32]:
         """Embed tiles of any sizes, shape (N, D), float32, in their order."""
-        vectors = np.empty((len(tiles), self.dimension), np.float32)
-        for places in _alike(tiles):
-            stacked = torch.from_numpy(np.stack([tiles[i].pixels for i in places]))
-            vectors[places] = self._encode_alike(stacked, fitted=tiles[places[0]].fitted)
-        return vectors
+        return next(self.encode_all([tiles]))[1]
+
+    def encode_all(
+        self, batches: Iterable[Sequence[Tile]]
+    ) -> Iterator[tuple[Sequence[Tile], NDArray[np.float32]]]:
+        """Embed batch after batch as `encode` does, beginning the next before one is done."""
+        begun: deque[tuple[Sequence[Tile], list[_Pass]]] = deque()
+        try:
+            for batch in batches:
+                begun.append((batch, self._begin(batch)))
+                if len(begun) == _BATCHES_BEGUN:
+                    yield self._ended(*begun[0])
+                    begun.popleft()
+            while begun:
+                yield self._ended(*begun[0])
+                begun.popleft()
+        finally:
+            for _, passes in begun:
+                for each in passes:
+                    each.vectors.cancel()
 
     def shrink(self, tile: Tile) -> Tile:
         """Fit a large tile to the contract's size now, so that a queue of them stays small."""
@@ -84,18 +125,36 @@ class Backbone:
         pixels = fit(torch.from_numpy(tile.pixels)[None], self.space.contract)[0].numpy()
         return replace(tile, pixels=pixels, fitted=True)
 
-    def _encode_alike(self, pixels: Tensor, *, fitted: bool) -> NDArray[np.float32]:
-        step = _CPU_PASS if self.device.type == "cpu" else len(pixels)
-        with torch.inference_mode():
-            passes = [pixels[i : i + step] for i in range(0, len(pixels), step)]
-            pooled = [self._pooled(part, fitted=fitted) for part in passes]
-            return torch.cat(pooled).float().cpu().numpy()
+    def _begin(self, tiles: Sequence[Tile]) -> list["_Pass"]:
+        """Queue the passes of a batch; each is of tiles that stack."""
+        pixels = self.space.contract.size_px**2
+        step = max(1, _CPU_PASS_PIXELS // pixels) if self.device.type == "cpu" else len(tiles)
+        parts = [group[i : i + step] for group in _alike(tiles) for i in range(0, len(group), step)]
+        return [
+            _Pass(part, self._streams.submit(self._run, [tiles[place] for place in part]))
+            for part in parts
+        ]
 
-    def _pooled(self, pixels: Tensor, *, fitted: bool) -> Tensor:
+    def _ended(
+        self, tiles: Sequence[Tile], passes: Sequence["_Pass"]
+    ) -> tuple[Sequence[Tile], NDArray[np.float32]]:
+        vectors = np.empty((len(tiles), self.dimension), np.float32)
+        for each in passes:
+            vectors[each.places] = each.vectors.result()
+        return tiles, vectors
+
+    def _run(self, tiles: Sequence[Tile]) -> NDArray[np.float32]:
+        """Run one pass, in a stream's thread."""
         contract = self.space.contract
-        on_device = pixels.to(self.device, non_blocking=True)
-        values = on_device if fitted else fit(on_device, contract)
-        return self.features(normalise(values, contract)).pooled
+        pixels = torch.from_numpy(np.stack([tile.pixels for tile in tiles]))
+        with torch.inference_mode():
+            on_device = pixels.to(self.device, non_blocking=True)
+            values = on_device if tiles[0].fitted else fit(on_device, contract)
+            return self.features(normalise(values, contract)).pooled.float().cpu().numpy()
+
+    @cached_property
+    def _streams(self) -> ThreadPoolExecutor:
+        return start_streams(self.device)
 
     def _measured_dimension(self) -> int:
         contract = self.space.contract
@@ -162,11 +221,13 @@ def _strictly_loaded(model: ModelDir) -> nn.Module:
         network.load_state_dict(state, strict=True)
     except (*_REFUSALS, SafetensorError) as error:
         why = " ".join(str(error).split())[:300]
-        raise ModelError(f"{model.path}: weights and {model.architecture} do not fit: {why}") from error
-    return cast("nn.Module", network.eval().requires_grad_(requires_grad=False))
+        raise ModelError(
+            f"{model.path}: weights and {model.architecture} do not fit: {why}"
+        ) from error
+    return network.eval().requires_grad_(requires_grad=False)
 
 
-def _resize_input(network: nn.Module, size_px: int) -> None:
+def _resize_input(network: TimmNetwork, size_px: int) -> None:
     """Resample a vision transformer's positional embedding where the contract's size asks for it."""
     embed = getattr(network, "patch_embed", None)
     if embed is None or getattr(embed, "img_size", None) in {None, (size_px, size_px)}:
@@ -177,6 +238,25 @@ def _resize_input(network: nn.Module, size_px: int) -> None:
         network.set_input_size(img_size=(size_px, size_px))
     except _REFUSALS as error:
         raise ContractError(f"the network cannot take {size_px} px") from error
+
+
+def _tuned(network: nn.Module) -> nn.Module:
+    """Lay the network out for its device; the numbers are in benchmarks/README.md."""
+    if next(network.parameters()).device.type == "cpu":
+        keep_freed_memory()
+    return network.to(memory_format=torch.channels_last)
+
+
+def _half(network: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """Copy a network in another precision."""
+    copied = deepcopy(network).to(dtype)
+    if next(copied.parameters()).device.type == "cpu":
+        for module in copied.modules():
+            # In bf16 torch's fused attention takes 2.7 times as long as three plain products; in
+            # fp32 both take the same, and timm's own choice keeps vectors equal to timm's.
+            if isinstance(getattr(module, "fused_attn", None), bool):
+                setattr(module, "fused_attn", False)  # noqa: B010  (nn.Module's types forbid the plain form)
+    return copied
 
 
 def _alike(tiles: Sequence[Tile]) -> list[list[int]]:

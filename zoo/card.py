@@ -1,0 +1,88 @@
+"""Model cards: front matter from facts, prose below; Hugging Face's and geoembeddings.org's fields."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from tilezoo.zoo.modeldir import ModelDir
+
+CARD = "README.md"
+
+
+def front_matter(
+    model: ModelDir, *, name: str, dimension: int, facts: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Facts of a model as its card states them.
+
+    Args:
+        model: The directory.
+        name: What it is called.
+        dimension: Length of a vector.
+        facts: `licence`, `paper`, `trained_on`, `method` where they are known.
+
+    Source: https://geoembeddings.org/model-card and huggingface_hub's ModelCardData.
+    """
+    contract = model.contract
+    gsd = None if contract.gsd_m is None else list(contract.gsd_m)
+    return {
+        "library_name": "timm",
+        "pipeline_tag": "image-feature-extraction",
+        "license": str(facts.get("licence") or "unknown").lower(),
+        "tags": ["timm", "tilezoo", "remote-sensing", "earth-observation"],
+        "model_name": name,
+        "model_architecture": model.architecture,
+        "embedding_dimension": dimension,
+        "embedding_spatial_types": ["patch"],
+        "embedding_temporal_type": "single-date",
+        "embedding_spatial_context": f"{contract.size_px} px",
+        "embedding_temporal_context": None,
+        "publication_link": facts.get("paper"),
+        "pretraining": {
+            "training_strategy": facts.get("method"),
+            "product_names": [facts["trained_on"]] if facts.get("trained_on") else [],
+            "patch_size": contract.size_px,
+        },
+        "inference": {"data_types": list(contract.bands), "patch_size": contract.size_px},
+        "gsd_m": gsd,
+        "space": model.space().fingerprint,
+        "weights_sha256": model.weights_sha256,
+    }
+
+
+def card_text(matter: Mapping[str, Any], model: ModelDir) -> str:
+    """Render a whole card."""
+    contract = model.contract
+    low, high = contract.value_range
+    header = yaml.safe_dump(dict(matter), sort_keys=False, allow_unicode=True)
+    return f"""---
+{header}---
+
+# {matter["model_name"]}
+
+A frozen backbone for overhead imagery. It takes {", ".join(contract.bands)} as {contract.unit},
+{low:g} to {high:g}, {contract.size_px} px, and gives vectors of {matter["embedding_dimension"]}
+values (pooling: {model.pooling}). Vectors may be compared with others of space
+`{matter["space"]}` only.
+
+```
+tilezoo embed tiles/ -m {matter["model_name"]} -o table
+```
+
+```python
+timm.create_model("local-dir:PATH", pretrained=True, num_classes=0)
+```
+
+Values map as: clip to the range → 0..1{" → 8 bits" if contract.quantize_uint8 else ""} → resize
+({contract.resize}, {contract.interpolation}) → (x − mean) / std, with mean {list(contract.mean)} and
+std {list(contract.std)}. `golden.safetensors` holds tiles and their vectors: `tilezoo verify`
+compares them with what your machine makes of them.
+"""
+
+
+def read_front_matter(text: str) -> dict[str, Any]:
+    """Read a card's front matter; empty when it has none."""
+    if not text.startswith("---\n") or "\n---" not in text[4:]:
+        return {}
+    found = yaml.safe_load(text[4 : text.index("\n---", 4)])
+    return dict(found) if isinstance(found, dict) else {}

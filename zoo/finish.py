@@ -1,0 +1,36 @@
+"""What a model directory holds beside config and weights: golden vectors, STAC item, card, sums."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from tilezoo.io import write_json, write_text
+from tilezoo.zoo.backbone import build
+from tilezoo.zoo.card import CARD, card_text, front_matter
+from tilezoo.zoo.golden import write_golden
+from tilezoo.zoo.mlm import mlm_item
+from tilezoo.zoo.modeldir import ModelDir
+from tilezoo.zoo.sums import write_sums
+
+MLM = "mlm.json"
+
+
+def finish_model_dir(model: ModelDir, *, name: str, facts: Mapping[str, Any]) -> ModelDir:
+    """Complete a model directory, so that it can be verified and published.
+
+    Args:
+        model: With config and weights.
+        name: What it is called.
+        facts: For its card: `licence`, `paper`, `trained_on`, `method`.
+    """
+    backbone = build(model, device="cpu")
+    write_golden(model)
+    write_json(
+        model.path / MLM,
+        mlm_item(
+            model, name=name, dimension=backbone.dimension, parameters=backbone.parameter_count
+        ),
+    )
+    matter = front_matter(model, name=name, dimension=backbone.dimension, facts=facts)
+    write_text(model.path / CARD, card_text(matter, model))
+    write_sums(model.path)
+    return model
