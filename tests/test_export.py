@@ -216,3 +216,18 @@ def test_the_card_and_the_stac_item_are_valid(exported):
     item = json.loads((folder / "mlm.json").read_text())
     properties = MLModelProperties(**item["properties"])
     assert properties.input[0].input.shape[1] == len(exported[0].contract.bands)
+
+
+def test_the_commands_go_from_checkpoint_to_verified_model(exported, tmp_path):
+    from typer.testing import CliRunner
+
+    from tilezoo.cli.main import app
+
+    own = exported[0].contract
+    stated = ["--bands", ",".join(own.bands), "--unit", own.unit, "--size-px", "64"]
+    stated += ["--value-range", ",".join(map(str, own.value_range))]
+    stated += ["--mean", ",".join(map(str, own.mean)), "--std", ",".join(map(str, own.std))]
+    made = CliRunner().invoke(app, ["export", str(exported[3]), "-o", str(tmp_path / "m"), *stated])
+    assert made.exit_code == 0, made.output
+    checked = CliRunner().invoke(app, ["verify", str(tmp_path / "m"), "--json"])
+    assert {check["verdict"] for check in json.loads(checked.stdout)} == {"ok"}
