@@ -64,6 +64,26 @@ class VectorIndexError(TilezooError):
     """An index is missing, stale or of another table."""
 
 
+class RegistryError(TilezooError):
+    """A registry refuses a name, a file or a change."""
+
+
+class RegistryConflictError(RegistryError):
+    """What should be made exists already, or changed in the meantime."""
+
+
+class RegistryUnreachableError(RegistryError):
+    """Where a registry's files lie does not answer, or forbids it."""
+
+
+class NotInRegistryError(RegistryError):
+    """A registry holds no such model, revision or file."""
+
+    def __init__(self, kind: Literal["model", "revision", "file"], message: str) -> None:
+        super().__init__(message)
+        self.kind: Literal["model", "revision", "file"] = kind
+
+
 class TooManyFailedError(TilezooError):
     """The run finished, but more tiles failed than allowed."""
 

@@ -104,10 +104,8 @@ class FolderStore:
             temporary.write_bytes(data)
 
     def put(self, source: Path, name: str, sha256: str) -> None:
-        with self._whole(name) as temporary, source.open("rb") as file:
-            with temporary.open("wb") as target:
-                _copy_checked(file, target, sha256, source)
-            # only now does it appear under its name
+        with self._whole(name) as temporary:
+            _copy_local(source, temporary, sha256)
 
     def adopt(self, source: Path, name: str) -> None:
         with self._whole(name) as temporary:
@@ -150,7 +148,7 @@ class FolderStore:
     def _whole(self, name: str) -> Iterator[Path]:
         temporary = self._own("tmp") / secrets.token_hex(8)
         target = self._at(name)
-        with _explained(OSError):
+        with _explained(OSError, missing_passes=False):
             try:
                 yield temporary
                 _sync(temporary)
@@ -203,8 +201,8 @@ class RemoteStore:
                 found = self._fs.ls(folder, detail=False, refresh=True)
             except (FileNotFoundError, NotADirectoryError):
                 return []
-        names = {str(path).rstrip("/").rsplit("/", 1)[-1] for path in found}
-        return sorted(names - {folder.rsplit("/", 1)[-1]} if found == [folder] else names - {""})
+        paths = {str(path).rstrip("/") for path in found} - {folder}
+        return sorted(path.rsplit("/", 1)[-1] for path in paths)
 
     def modified(self, name: str) -> datetime:
         with self._explained():
@@ -212,11 +210,11 @@ class RemoteStore:
             return cast("datetime", self._fs.modified(self._at(name)))
 
     def write(self, name: str, data: bytes) -> None:
-        with self._explained():
+        with self._explained(missing_passes=False):
             self._fs.pipe_file(self._at(name), data)
 
     def put(self, source: Path, name: str, sha256: str) -> None:
-        with self._explained(), source.open("rb") as file:
+        with self._explained(missing_passes=False), source.open("rb") as file:
             target = self._fs.open(self._at(name), "wb", block_size=_PART_BYTES)
             try:
                 _copy_checked(file, target, sha256, source)
@@ -227,11 +225,11 @@ class RemoteStore:
             target.close()
 
     def adopt(self, source: Path, name: str) -> None:
-        with self._explained():
+        with self._explained(missing_passes=False):
             self._fs.put_file(str(source), self._at(name))
 
     def copy(self, source: str, name: str) -> None:
-        with self._explained():
+        with self._explained(missing_passes=False):
             self._fs.cp_file(self._at(source), self._at(name))
 
     def delete(self, name: str) -> None:
@@ -258,8 +256,8 @@ class RemoteStore:
     def _parent(self, name: str) -> str:
         return self._at(name).rsplit("/", 1)[0]
 
-    def _explained(self) -> AbstractContextManager[None]:
-        return _explained(*self._failures)
+    def _explained(self, *, missing_passes: bool = True) -> AbstractContextManager[None]:
+        return _explained(*self._failures, missing_passes=missing_passes)
 
     @cached_property
     def _failures(self) -> tuple[type[BaseException], ...]:
@@ -273,13 +271,13 @@ class RemoteStore:
 
 
 @contextmanager
-def _explained(*failures: type[BaseException]) -> Iterator[None]:
-    """Let FileNotFoundError pass; make any other failure an error that says where."""
+def _explained(*failures: type[BaseException], missing_passes: bool = True) -> Iterator[None]:
+    """Make a failure an error that says where; a missing file is the reader's to explain."""
     try:
         yield
-    except FileNotFoundError:
-        raise
     except failures as error:
+        if missing_passes and isinstance(error, FileNotFoundError):
+            raise
         raise RegistryUnreachableError(f"the registry's storage failed: {error}") from error
 
 
@@ -290,6 +288,11 @@ def _copy_checked(source: BinaryIO, target: BinaryIO, sha256: str, path: Path) -
         target.write(chunk)
     if digest.hexdigest() != sha256:
         raise RegistryError(f"{path} changed while it was being stored; publish again")
+
+
+def _copy_local(source: Path, target: Path, sha256: str) -> None:
+    with source.open("rb") as file, target.open("wb") as written:
+        _copy_checked(file, written, sha256, source)
 
 
 def _link_or_copy(source: Path, target: Path) -> None:

@@ -1,0 +1,270 @@
+"""A registry names revisions by their content, keeps them whole, and lets no path out."""
+
+import hashlib
+import json
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tilezoo.errors import (
+    NotInRegistryError,
+    RegistryConflictError,
+    RegistryError,
+    RegistryUnreachableError,
+)
+from tilezoo.zoo.naming import check_name, check_path, check_ref
+from tilezoo.zoo.registry import Registry
+
+FILES = {"config.json": b"{}", "model.safetensors": b"\0" * 3000, "sub/Zahl ü.txt": b"7"}
+NAME = "org/model"
+
+
+def write(folder: Path, files: dict[str, bytes] = FILES) -> Path:
+    for path, data in files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(data)
+    return folder
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return write(tmp_path / "model")
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    return Registry(tmp_path / "root")
+
+
+def read(registry: Registry, name: str, revision: str) -> dict[str, bytes]:
+    found = {}
+    for file in registry.files(name, revision):
+        with registry.open(name, revision, file.path) as opened:
+            found[file.path] = opened.read()
+        assert hashlib.sha256(found[file.path]).hexdigest() == file.sha256
+        assert len(found[file.path]) == file.size
+    return found
+
+
+def test_what_is_published_is_read_back(registry, model):
+    revision = registry.publish(model, NAME)
+    assert registry.resolve(NAME) == registry.resolve(NAME, revision) == revision
+    assert read(registry, NAME, revision) == FILES
+    assert registry.models() == [NAME]
+
+
+def test_the_revision_is_what_sha256sum_prints(registry, model):
+    lines = "find * -type f | LC_ALL=C sort | tr '\\n' '\\0' | xargs -0 sha256sum | sha256sum"
+    done = subprocess.run(
+        ["sh", "-c", lines], cwd=model, capture_output=True, text=True, check=True
+    )
+    assert registry.publish(model, NAME) == done.stdout[:40]
+
+
+def test_publishing_again_changes_nothing(registry, model, tmp_path):
+    first = registry.publish(model, NAME)
+    before = {path: path.stat().st_mtime_ns for path in sorted((tmp_path / "root").rglob("*.json"))}
+    assert registry.publish(model, NAME) == first
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert len(list((tmp_path / "root/org/model/revisions").glob("*.json"))) == 1
+
+
+def test_a_ref_moves_and_the_revision_it_left_stays(registry, model):
+    first = registry.publish(model, NAME)
+    (model / "config.json").write_bytes(b'{"a": 1}')
+    second = registry.publish(model, NAME)
+    assert registry.resolve(NAME) == second != first
+    assert read(registry, NAME, first) == FILES
+
+
+def test_tags_and_branches(registry, model):
+    first = registry.publish(model, NAME)
+    registry.tag(NAME, "v1")
+    registry.branch(NAME, "dev", "v1")
+    (model / "config.json").write_bytes(b"[]")
+    registry.publish(model, NAME, "dev")
+    assert registry.resolve(NAME, "v1") == registry.resolve(NAME) == first
+    assert set(registry.branches(NAME)) == {"main", "dev"}
+    assert registry.tags(NAME) == {"v1": first}
+    with pytest.raises(RegistryConflictError, match="already"):
+        registry.tag(NAME, "v1", "dev")
+    with pytest.raises(RegistryConflictError, match="tag"):
+        registry.publish(model, NAME, "v1")
+    registry.delete_tag(NAME, "v1")
+    registry.delete_branch(NAME, "dev")
+    with pytest.raises(NotInRegistryError, match="no revision 'v1'; it has main"):
+        registry.resolve(NAME, "v1")
+    with pytest.raises(RegistryError, match="cannot be deleted"):
+        registry.delete_branch(NAME, "main")
+
+
+def test_a_deleted_model_is_gone_and_can_be_published_again(registry, model):
+    revision = registry.publish(model, NAME)
+    registry.delete(NAME)
+    assert registry.models() == []
+    with pytest.raises(NotInRegistryError, match="no model"):
+        registry.resolve(NAME)
+    with pytest.raises(NotInRegistryError, match="no model"):
+        registry.delete(NAME)
+    assert registry.publish(model, NAME) == revision
+
+
+@pytest.mark.parametrize("name", ["a.bin", "a.PT", "sub/a.pth", "a.pkl", "a.ckpt"])
+def test_pickles_are_refused_and_nothing_is_written(registry, model, tmp_path, name):
+    write(model, {name: b"x"})
+    with pytest.raises(RegistryError, match="safetensors"):
+        registry.publish(model, NAME)
+    assert not (tmp_path / "root").exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["model", "a/b/c", "../x", "a/..", "/etc/passwd", "a/", "/b", "a//b", ".a/b", "a/.b", "a/b--c",
+     "a/b\0", "a/b c", "a/b\n", "ä/b", "a/b.git", "api/models", f"a/{'b' * 96}", "a\\b/c", ""],
+)  # fmt: skip
+def test_names_that_could_lead_elsewhere_are_refused(registry, model, name):
+    for act in (registry.resolve, registry.create, registry.delete, registry.has):
+        with pytest.raises(RegistryError, match="no name for a model"):
+            act(name)
+    with pytest.raises(RegistryError, match="no name for a model"):
+        registry.publish(model, name)
+
+
+@pytest.mark.parametrize(
+    "path", ["", "/a", "../a", "a/../b", "a//b", "./a", "a/", "a\\b", "a\0", "\ud800", "x" * 201,
+             "x/" * 400 + "y", "a\nb"],
+)  # fmt: skip
+def test_paths_that_could_lead_elsewhere_are_refused(registry, model, path):
+    revision = registry.publish(model, NAME)
+    for act in (registry.open, registry.file):
+        with pytest.raises(RegistryError, match="path of a file"):
+            act(NAME, revision, path)
+
+
+@pytest.mark.parametrize("ref", ["../main", "a/b", "tags", "a" * 97, "0" * 40, "", ".x", "a..b"])
+def test_refs_that_could_lead_elsewhere_are_refused(registry, model, ref):
+    registry.publish(model, NAME)
+    with pytest.raises(RegistryError, match="revision"):
+        registry.publish(model, NAME, ref)
+
+
+@given(st.text(max_size=20), st.text(max_size=20))
+def test_a_checked_name_stays_below_the_root(first, second):
+    for check, text in ((check_name, f"{first}/{second}"), (check_path, first), (check_ref, first)):
+        try:
+            checked = check(text)
+        except RegistryError:
+            continue
+        assert (Path("/r") / checked).resolve().is_relative_to("/r")
+        assert (Path("/r") / checked).resolve() != Path("/r")
+
+
+def test_a_file_where_another_needs_a_folder_is_refused(registry, tmp_path):
+    from tilezoo.zoo.registry import NewFile
+
+    local = write(tmp_path / "x", {"f": b""}) / "f"
+    empty = hashlib.sha256(b"").hexdigest()
+    files = [NewFile(path=path, size=0, sha256=empty, source=local) for path in ("a", "a/b")]
+    with pytest.raises(RegistryError, match="folder of another"):
+        registry.write(NAME, files)
+
+
+def test_a_publication_that_broke_off_is_not_seen_and_can_be_repeated(registry, model, tmp_path):
+    first = registry.publish(model, NAME)
+    (model / "config.json").write_bytes(b"[]")
+    revision = registry.publish(model, NAME)
+    root = tmp_path / "root/org/model"
+    (root / f"revisions/{revision}.json").unlink()  # the listing, which is written last
+    (root / f"revisions/{revision}/config.json").write_bytes(b"half")
+    (root / "refs/main").write_text(first)
+    assert read(registry, NAME, registry.resolve(NAME)) == FILES
+    with pytest.raises(NotInRegistryError):
+        registry.resolve(NAME, revision)
+    assert registry.publish(model, NAME) == revision
+    assert read(registry, NAME, revision)["config.json"] == b"[]"
+
+
+def test_a_changed_listing_is_refused(registry, model, tmp_path):
+    revision = registry.publish(model, NAME)
+    path = tmp_path / f"root/org/model/revisions/{revision}.json"
+    listing = json.loads(path.read_text())
+    listing["files"][0]["sha256"] = "0" * 64
+    path.write_text(json.dumps(listing))
+    with pytest.raises(RegistryError, match="not the one of this revision"):
+        registry.files(NAME, revision)
+
+
+def test_what_the_hub_client_leaves_out_is_left_out(registry, model):
+    clean = registry.publish(model, NAME)
+    write(model, {".git/config": b"", ".cache/huggingface/x": b"", "a/.git/y": b""})
+    assert registry.publish(model, NAME) == clean
+
+
+def test_many_publish_at_once(tmp_path):
+    folders = [write(tmp_path / str(i), {"config.json": b"%d" % i}) for i in range(8)]
+    found: list[str] = []
+
+    def publish(folder: Path) -> None:
+        found.append(Registry(tmp_path / "root").publish(folder, NAME))
+
+    threads = [threading.Thread(target=publish, args=(folder,)) for folder in folders]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    registry = Registry(tmp_path / "root")
+    assert len(set(found)) == 8
+    assert registry.resolve(NAME) in found
+    assert sorted(read(registry, NAME, each)["config.json"] for each in found) == [
+        b"%d" % i for i in range(8)
+    ]
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    """The URL of a bucket on a server that speaks S3."""
+    moto = pytest.importorskip("moto.server")
+    server = moto.ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        patch.setenv("AWS_ACCESS_KEY_ID", "test")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        import fsspec
+
+        fsspec.filesystem("s3").mkdir("zoo")
+        yield "s3://zoo/registry"
+    server.stop()
+
+
+def test_a_bucket_gives_the_same_revision_and_bytes_as_a_folder(registry, model, bucket):
+    remote = Registry(bucket)
+    assert remote.models() == []
+    revision = remote.publish(model, NAME)
+    assert revision == registry.publish(model, NAME)
+    assert read(remote, NAME, revision) == FILES
+    assert remote.publish(model, NAME) == revision
+    remote.tag(NAME, "v1")
+    assert remote.tags(NAME) == {"v1": revision}
+    assert remote.branches(NAME) == {"main": revision}
+    assert remote.models() == [NAME]
+    remote.delete_tag(NAME, "v1")
+    assert remote.tags(NAME) == {}
+    remote.delete(NAME)
+    assert remote.models() == []
+
+
+@pytest.mark.usefixtures("bucket")
+def test_a_bucket_that_is_not_there_is_one_clear_error(model):
+    nowhere = Registry("s3://no-such-bucket/x")
+    with pytest.raises(NotInRegistryError, match="no model org/model in the registry s3://no-such"):
+        nowhere.resolve(NAME)
+    with pytest.raises(RegistryUnreachableError, match="storage failed"):
+        nowhere.publish(model, NAME)
