@@ -106,6 +106,7 @@ def _simplified(shape: BaseGeometry) -> BaseGeometry:
     return shapely.orient_polygons(simple) if simple.is_valid and not simple.is_empty else shape
 
 
+@lru_cache(maxsize=256)
 def _edge_pixels(width: int, height: int) -> NDArray[np.float64]:
     """Walk the grid's outline in pixel coordinates, closed, shape (4 * points + 1, 2)."""
     step = np.linspace(0, 1, _POINTS_PER_EDGE, endpoint=False)

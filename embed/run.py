@@ -120,7 +120,7 @@ def embed(
     named = [sources] if isinstance(sources, str | Path) else list(sources)
     cut = _cut(tile_px, stride_px)
     share = parse_shard(shard)
-    threads = workers or min(8, 2 * (os.cpu_count() or 1))
+    threads = workers or min(8, os.cpu_count() or 1)  # more contend for the interpreter
     backbone = load(
         model,
         device=device,
