@@ -76,7 +76,8 @@ def discover(named: Sequence[str | Path]) -> list[Source]:
         msg = "No SOURCE given; name files, folders, globs or a Parquet/CSV list of paths"
         raise SourceError(msg)
     base = _base(roots)
-    sources = sorted(_all_sources(roots, base), key=lambda source: (source.id, source.uri))
+    found = map(_in_utf8, _all_sources(roots, base))
+    sources = sorted(found, key=lambda source: (source.id, source.uri))
     return _checked(_without_repeats(sources), named)
 
 
@@ -100,7 +101,7 @@ def source_at(uri: str) -> Source:
 
 def _expand(name: str) -> list[Path]:
     path = Path(name).expanduser()
-    if path.is_file() and path.suffix.lower() in _LIST_SUFFIXES:
+    if os.path.isfile(path) and path.suffix.lower() in _LIST_SUFFIXES:
         return _listed(path)
     if os.path.lexists(path):
         return [path]
@@ -131,8 +132,8 @@ def _beside(list_file: Path, entry: Path) -> Path:
 
 def _base(roots: Sequence[Path]) -> Path:
     """The folder that ids are relative to: the named folder, or what all names have in common."""
-    folders = [os.path.abspath(r if r.is_dir() else r.parent) for r in roots]
-    if len(roots) == 1 and roots[0].is_dir() and _is_one_image(roots[0]):
+    folders = [os.path.abspath(r if os.path.isdir(r) else r.parent) for r in roots]
+    if len(roots) == 1 and os.path.isdir(roots[0]) and _is_one_image(roots[0]):
         return Path(folders[0]).parent
     return Path(os.path.commonpath(folders))
 
@@ -146,7 +147,7 @@ def _all_sources(roots: Iterable[Path], base: Path) -> Iterator[Source]:
     loose: dict[Path, list[Path]] = {}
     for root in roots:
         path = Path(os.path.abspath(root))
-        if path.is_dir():
+        if os.path.isdir(path):
             yield from _walk(path, base, frozenset())
         else:
             loose.setdefault(path.parent, []).append(path)
@@ -183,7 +184,10 @@ def _is_image(entry: "os.DirEntry[str]") -> bool:
 
 
 def _image_files(folder: Path) -> list[Path]:
-    return [Path(entry.path) for entry in os.scandir(folder) if _is_image(entry)]
+    try:
+        return [Path(entry.path) for entry in os.scandir(folder) if _is_image(entry)]
+    except PermissionError:  # walking the folder tells so
+        return []
 
 
 def _in_folder(files: Sequence[Path], base: Path) -> Iterator[Source]:
@@ -249,6 +253,17 @@ def _link_problem(file: Path) -> tuple[TileErrorKind, str] | None:
 
 def _broken(path: Path, base: Path, kind: TileErrorKind, message: str) -> Source:
     return Source(id=_relative(path, base), path=str(path), problem=(kind, message))
+
+
+def _in_utf8(source: Source) -> Source:
+    """Make a problem of a name that no table can hold."""
+    try:
+        (source.id + source.path).encode()
+    except UnicodeEncodeError:
+        told = [os.fsencode(text).decode(errors="replace") for text in (source.id, source.path)]
+        why = "a name that is not UTF-8; rename it"
+        return Source(id=told[0], path=told[1], problem=("unreadable", why))
+    return source
 
 
 def _relative(path: Path, base: Path) -> str:

@@ -1,6 +1,7 @@
 """Tiny real rasters and models, written by the tests that read them."""
 
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -199,3 +200,8 @@ def python(code: str, *args: object, **how: object) -> "subprocess.Popen[str]":
     command = [sys.executable, "-c", code, *map(str, args)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     return subprocess.Popen(command, env=env, **pipes, **how)  # type: ignore[call-overload,no-any-return]
+
+
+def found(pattern: str, text: str) -> bool:
+    """Tell whether a regular expression occurs in a text."""
+    return re.search(pattern, text) is not None
