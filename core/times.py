@@ -52,7 +52,10 @@ def time_in_name(name: str) -> datetime | None:
     first date is the acquisition), and plain `2020-02-23` or `20200223`.
     """
     if match := _DATE_T_TIME.search(name):
-        return _parse(match[1] + match[2].zfill(6), "%Y%m%d%H%M%S")
+        clock = match[2].zfill(6)
+        # A real name says T94161, its metadata 09:41:56: seconds beyond the minute are cut to 59.
+        seconds = "59" if clock[4:] in {"60", "61"} else clock[4:]
+        return _parse(match[1] + clock[:4] + seconds, "%Y%m%d%H%M%S")
     if match := _DATE_DASHED.search(name):
         return _parse("".join(match.groups()), "%Y%m%d")
     if match := _DATE_PLAIN.search(name):

@@ -157,7 +157,7 @@ def test_failures_of_an_earlier_try_do_not_outlive_it(tmp_path: Path) -> None:
 def test_a_folder_that_holds_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "photo.jpg").write_text("mine")
     for overwrite in (False, True):
-        with pytest.raises(TableError, match="holds 'photo.jpg' and no table; choose another -o"):
+        with pytest.raises(TableError, match=r"holds 'photo.jpg' and no table; choose another -o"):
             open_store(tmp_path, manifest(), overwrite=overwrite)
     (tmp_path / "photo.jpg").rename(tmp_path / "part-00000-4f5a.snappy.parquet")  # Spark's
     (tmp_path / "index").mkdir()
@@ -184,7 +184,7 @@ def test_overwriting_removes_a_table_with_its_index_and_nothing_else(tmp_path: P
 
 def test_an_overwriting_that_was_cut_short_can_be_done_again(tmp_path: Path) -> None:
     (tmp_path / "part-00000.parquet").write_bytes(b"old")
-    with pytest.raises(TableError, match="holds 'part-00000.parquet' and no table"):
+    with pytest.raises(TableError, match=r"holds 'part-00000.parquet' and no table"):
         open_store(tmp_path, manifest(), overwrite=False)
     open_store(tmp_path, manifest(), overwrite=True)
     assert list(tmp_path.iterdir()) == []
@@ -211,12 +211,9 @@ def test_another_run_on_the_same_folder_is_refused_with_the_fix(
 
 
 def test_a_second_writer_is_refused_until_the_first_is_gone(tmp_path: Path) -> None:
-    with locked(tmp_path / "t"):
-        with (
-            pytest.raises(TableError, match="another run is writing this table"),
-            locked(tmp_path / "t"),
-        ):
-            pytest.fail("two writers at once")
+    told = pytest.raises(TableError, match="another run is writing this table")
+    with locked(tmp_path / "t"), told, locked(tmp_path / "t"):
+        pytest.fail("two writers at once")
     with locked(tmp_path / "t"):
         assert (tmp_path / "t").is_dir()
 

@@ -19,6 +19,8 @@ MOMENTS = st.datetimes(datetime(1980, 1, 1), datetime(2099, 12, 31), timezones=s
         ("S2A_MSIL2A_20170613T101031_87_48", datetime(2017, 6, 13, 10, 10, 31, tzinfo=UTC)),
         # A real name of BigEarthNet v1: the hour has lost its zero.
         ("S2B_MSIL2A_20170924T93020_69_24", datetime(2017, 9, 24, 9, 30, 20, tzinfo=UTC)),
+        # Another real one, with a second too many (its metadata say 09:41:56).
+        ("S2B_MSIL2A_20180204T94161_57_38", datetime(2018, 2, 4, 9, 41, 59, tzinfo=UTC)),
         (
             "S2A_MSIL2A_20170613T101031_N9999_R022_T33UUP_75_43",
             datetime(2017, 6, 13, 10, 10, 31, tzinfo=UTC),
