@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from tilezoo import __version__
-from tilezoo.cli import checking, demo, embedding, models, searching
+from tilezoo.cli import checking, demo, embedding, models, registries, searching
 from tilezoo.errors import TilezooError
 
 app = typer.Typer(
@@ -37,6 +37,8 @@ def _root(
 
 app.command("models")(models.list_models)
 app.command("show")(models.show_model)
+app.command("download")(registries.download_model)
+app.command("publish")(registries.publish_model)
 app.command("export")(checking.export_checkpoint)
 app.command("verify")(checking.verify_model)
 app.command("embed")(embedding.embed_sources)

@@ -8,20 +8,24 @@ if TYPE_CHECKING:
     from tilezoo.zoo.backbone import Backbone as Backbone
     from tilezoo.zoo.catalog import CatalogEntry as CatalogEntry
     from tilezoo.zoo.catalog import entries as entries
+    from tilezoo.zoo.downloading import download as download
     from tilezoo.zoo.exporting import export as export
     from tilezoo.zoo.loading import find_model as find_model
     from tilezoo.zoo.loading import load as load
     from tilezoo.zoo.modeldir import write_model_dir as write_model_dir
+    from tilezoo.zoo.publishing import publish as publish
     from tilezoo.zoo.verifying import verify as verify
 
 __getattr__ = exports(
     __name__,
     Backbone="backbone",
     CatalogEntry="catalog",
+    download="downloading",
     entries="catalog",
     export="exporting",
     find_model="loading",
     load="loading",
+    publish="publishing",
     verify="verifying",
     write_model_dir="modeldir",
 )

@@ -1,11 +1,11 @@
 """Export: a checkpoint becomes a model directory that anyone can load, check and publish."""
 
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tilezoo.errors import ModelError
+from tilezoo.io import made_whole
 from tilezoo.space import Contract, Pooling
 from tilezoo.zoo.convert import Which, backbone_state, read_checkpoint, shape_of
 from tilezoo.zoo.finish import finish_model_dir
@@ -41,7 +41,7 @@ def export(
         raise ModelError(f"{target} is not empty; choose another -o")
     state = backbone_state(read_checkpoint(Path(checkpoint)), network)
     told = dict(facts or {})
-    with _made_whole(target) as making:
+    with made_whole(target) as making:
         model = _written(state, making, contract, pooling, _network_name(network), told)
         finish_model_dir(model, name=name or target.name, facts=told)
     return read_model_dir(target)
@@ -82,22 +82,3 @@ def _written(
         "pretraining": {"method": facts.get("method"), "data": facts.get("trained_on")},
     }
     return write_model_dir(folder, built, contract=contract, pooling=pooling, config=config)
-
-
-class _made_whole:  # noqa: N801  (used as a verb)
-    """Make a directory under a temporary name and rename it when the block succeeds."""
-
-    def __init__(self, target: Path) -> None:
-        self._target = target
-
-    def __enter__(self) -> Path:
-        self._target.parent.mkdir(parents=True, exist_ok=True)
-        self._holder = tempfile.TemporaryDirectory(dir=self._target.parent, prefix=".making-")
-        return Path(self._holder.name) / "model"
-
-    def __exit__(self, kind: object, error: object, at: object) -> None:
-        if kind is None:
-            if self._target.is_dir():
-                self._target.rmdir()
-            (Path(self._holder.name) / "model").rename(self._target)
-        self._holder.cleanup()

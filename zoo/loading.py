@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tilezoo.space import Pooling
-from tilezoo.zoo.catalog import entry
 from tilezoo.zoo.modeldir import ModelDir, read_model_dir
 
 if TYPE_CHECKING:
@@ -12,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def find_model(name: str | Path) -> ModelDir:
-    """Find a model directory by path, or a model of the zoo by name.
+    """Find a model directory by path, or a model by name, which is brought here if it is not.
 
     Raises:
         UnknownModelError: Neither.
@@ -21,9 +20,9 @@ def find_model(name: str | Path) -> ModelDir:
     folder = Path(name).expanduser()
     if folder.is_dir():
         return read_model_dir(folder.resolve())
-    from tilezoo.zoo.packaged import packaged_model
+    from tilezoo.zoo.downloading import download
 
-    return packaged_model(entry(str(name)))
+    return download(str(name))
 
 
 def load(

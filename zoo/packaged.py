@@ -1,8 +1,6 @@
 """Backbones whose weights a Python package ships: converted once into a verified model directory."""
 
-import os
 import pickle
-import tempfile
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -11,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tilezoo.errors import ModelError
-from tilezoo.io import cache_folder, sha256_file
+from tilezoo.io import cache_folder, made_whole, sha256_file
 from tilezoo.zoo.catalog import CatalogEntry, is_installed
 from tilezoo.zoo.modeldir import ModelDir, read_model_dir, write_model_dir
 
@@ -28,14 +26,12 @@ def packaged_model(entry: CatalogEntry) -> ModelDir:
         return read_model_dir(folder, entry.name)
     weights = _package_file(entry)
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".making-") as making:
-            made = Path(making) / "model"
-            _convert(entry, weights, made)
-            _publish(made, folder)
+        with made_whole(folder) as making:
+            _convert(entry, weights, making)
     except OSError as error:
-        fix = "set TILEZOO_CACHE to a folder you may write"
-        raise ModelError(f"{folder.parent}: {error.strerror or error}; {fix}") from error
+        if not folder.is_dir():  # else another process was faster
+            fix = "set TILEZOO_CACHE to a folder you may write"
+            raise ModelError(f"{folder.parent}: {error.strerror or error}; {fix}") from error
     return read_model_dir(folder, entry.name)
 
 
@@ -95,12 +91,3 @@ def by_position(foreign: dict[str, Tensor], network: nn.Module) -> dict[str, Ten
             shapes = f"{tuple(tensor.shape)}, {name} is {tuple(wanted[name].shape)}"
             raise ModelError(f"{theirs} has shape {shapes}: not the same network")
     return renamed
-
-
-def _publish(made: Path, folder: Path) -> None:
-    """Move a finished directory to its name; another process may have been faster."""
-    try:
-        os.replace(made, folder)  # noqa: PTH105  (Path.replace says the same; this one is for folders)
-    except OSError:
-        if not folder.is_dir():
-            raise

@@ -1,0 +1,205 @@
+"""Download and publish: what comes out of a registry is what went in, or an error."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import making
+import pytest
+
+from tilezoo.errors import ModelError, UnknownModelError
+from tilezoo.zoo import download, find_model, publish
+from tilezoo.zoo.finish import finish_model_dir
+from tilezoo.zoo.modeldir import read_model_dir
+from tilezoo.zoo.registry import Registry
+
+NAME = "org/tiny"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = making.write_vit(tmp_path_factory.mktemp("model") / "tiny")
+    return finish_model_dir(read_model_dir(path), name=NAME, facts={"licence": "MIT"}).path
+
+
+@pytest.fixture
+def own_cache(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("TILEZOO_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def registry(model, tmp_path) -> Path:
+    publish(model, name=NAME, registry=str(tmp_path / "registry"))
+    return tmp_path / "registry"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def stored(registry: Path, file: str) -> Path:
+    return next(registry.glob(f"{NAME}/revisions/*/{file}"))
+
+
+def test_what_is_downloaded_is_what_was_published(model, registry, own_cache):
+    got = download(NAME, registry=str(registry))
+    assert own_cache in got.path.parents
+    assert contents(got.path) == contents(model)
+    assert got.space().fingerprint == read_model_dir(model).space().fingerprint
+
+
+def test_publishing_again_gives_the_same_revision(model, registry, tmp_path):
+    first = Registry(registry).resolve(NAME)
+    assert publish(model, name=NAME, registry=str(registry)) == first
+    assert publish(model, name=NAME, registry=str(tmp_path / "other")) == first
+    assert publish(model, name="an/other", registry=str(registry)) == first
+
+
+@pytest.mark.usefixtures("own_cache")
+def test_a_revision_stays_when_main_moves_on(model, registry, tmp_path):
+    first = Registry(registry).resolve(NAME)
+    other = making.write_vit(tmp_path / "other", seed=3)
+    finish_model_dir(read_model_dir(other), name=NAME, facts={})
+    second = publish(other, name=NAME, registry=str(registry))
+    assert second != first
+    old = download(f"{NAME}@{first}", registry=str(registry))
+    new = download(NAME, registry=str(registry))
+    assert old.weights_sha256 == read_model_dir(model).weights_sha256
+    assert new.weights_sha256 == read_model_dir(other).weights_sha256
+    with pytest.raises(ModelError, match="no revision 'v9'"):
+        download(f"{NAME}@v9", registry=str(registry))
+
+
+@pytest.mark.usefixtures("own_cache")
+def test_a_copy_is_a_directory_that_timm_loads(registry, tmp_path):
+    import timm
+
+    download(NAME, registry=str(registry), to=tmp_path / "copy")
+    assert timm.create_model(f"local-dir:{tmp_path / 'copy'}", pretrained=True).embed_dim == 192
+    with pytest.raises(ModelError, match="not empty"):
+        download(NAME, registry=str(registry), to=tmp_path / "copy")
+
+
+@pytest.mark.usefixtures("own_cache")
+def test_the_environment_names_the_registry(registry, monkeypatch):
+    monkeypatch.setenv("TILEZOO_REGISTRY", str(registry))
+    assert find_model(NAME).architecture == "vit_tiny_patch16_224"
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "config.json", "golden.safetensors"])
+@pytest.mark.parametrize("harm", ["flip", "truncate"])
+def test_a_damaged_file_is_told_and_the_cache_stays_sound(registry, own_cache, file, harm):
+    path = stored(registry, file)
+    whole = path.read_bytes()
+    flipped = whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:]
+    path.write_bytes(flipped if harm == "flip" else whole[:100])
+    with pytest.raises(ModelError, match=rf"{file} came damaged"):
+        download(NAME, registry=str(registry))
+    assert not list(own_cache.rglob("*.safetensors"))
+    path.write_bytes(whole)
+    assert download(NAME, registry=str(registry)).weights_sha256
+
+
+def test_damage_in_the_cache_is_found(registry, own_cache):
+    weights = download(NAME, registry=str(registry)).path / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(ModelError, match="weights are damaged"):
+        download(NAME, registry=str(registry))
+    assert own_cache.is_dir()
+
+
+def test_what_is_cached_works_without_the_registry(registry, own_cache, capsys):
+    first = download(NAME, registry=str(registry))
+    registry.rename(registry.with_name("unplugged"))
+    registry.write_text("no folder")
+    assert download(NAME, registry=str(registry)).path == first.path
+    assert "as it was last seen" in capsys.readouterr().err
+    shutil.rmtree(own_cache)
+    with pytest.raises(ModelError, match=NAME):
+        download(NAME, registry=str(registry))
+
+
+def test_a_cache_that_cannot_be_written_is_told(registry, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("TILEZOO_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(ModelError, match="TILEZOO_CACHE"):
+        download(NAME, registry=str(registry))
+
+
+def test_two_processes_at_once_both_get_it(registry, own_cache):
+    code = "import sys; from tilezoo.zoo import download; print(download(*sys.argv[1:2], registry=sys.argv[2]).path)"
+    running = [making.python(code, NAME, registry) for _ in range(2)]
+    paths = {process.communicate(timeout=120)[0].strip() for process in running}
+    assert [process.returncode for process in running] == [0, 0]
+    assert len(paths) == 1
+    assert own_cache in Path(paths.pop()).parents
+
+
+def test_a_killed_download_leaves_nothing_half(registry, own_cache):
+    code = (
+        "import os, sys, tilezoo.zoo.downloading as d\n"
+        "real = d._copy_file\n"
+        "def copy(*words):\n"
+        "    real(*words)\n"
+        "    os.kill(os.getpid(), 9)\n"
+        "d._copy_file = copy\n"
+        "d.download(sys.argv[1], registry=sys.argv[2])"
+    )
+    killed = making.python(code, NAME, registry)
+    killed.communicate(timeout=120)
+    assert killed.returncode == -9
+    assert contents(download(NAME, registry=str(registry)).path)
+    assert own_cache.is_dir()
+
+
+@pytest.mark.parametrize("name", ["nonsense", "../up", "a/b/c", "/etc", "org/../x"])
+def test_names_that_are_none_are_unknown(name):
+    with pytest.raises(UnknownModelError, match="tilezoo models"):
+        download(name)
+
+
+def test_a_directory_that_does_not_verify_is_not_published(model, tmp_path):
+    broken = Path(shutil.copytree(model, tmp_path / "broken"))
+    config = json.loads((broken / "config.json").read_text())
+    config["tilezoo"]["pooling"] = "mean"
+    (broken / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match="failed"):
+        publish(broken, name=NAME, registry=str(tmp_path / "r"))
+    assert not (tmp_path / "r").exists()
+
+
+def test_other_files_are_left_behind(model, tmp_path):
+    extra = Path(shutil.copytree(model, tmp_path / "extra"))
+    (extra / "notes.txt").write_text("private")
+    publish(extra, name=NAME, registry=str(tmp_path / "r"))
+    names = [
+        file.path
+        for file in Registry(tmp_path / "r").files(NAME, Registry(tmp_path / "r").resolve(NAME))
+    ]
+    assert "notes.txt" not in names
+    assert "model.safetensors" in names
+
+
+def test_publishing_needs_a_registry(model, monkeypatch):
+    monkeypatch.delenv("TILEZOO_REGISTRY", raising=False)
+    with pytest.raises(ModelError, match="--registry"):
+        publish(model, name=NAME)
+
+
+def test_a_hub_that_cannot_be_reached_is_one_line(tmp_path):
+    code = "from tilezoo.cli.main import main; main()"
+    env = {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1", "PATH": os.environ["PATH"]}
+    import subprocess
+    import sys
+
+    done = subprocess.run(
+        [sys.executable, "-c", code, "download", "timm/nothing"],
+        capture_output=True, text=True, check=False, env=env,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: timm/nothing: not in the cache")
+    assert len(done.stderr.splitlines()) == 1

@@ -1,0 +1,155 @@
+"""Download: a model by name, from wherever it lives, verified, into a model directory."""
+
+import os
+import shutil
+from pathlib import Path
+
+from filelock import FileLock
+
+from tilezoo.errors import ModelError, NotInRegistryError, RegistryError, UnknownModelError
+from tilezoo.io import cache_folder, made_whole, sha256_file, sha256_text
+from tilezoo.progress import say
+from tilezoo.zoo.catalog import CatalogEntry, entries
+from tilezoo.zoo.hubs import hub_snapshot
+from tilezoo.zoo.modeldir import ModelDir, read_model_dir
+from tilezoo.zoo.naming import check_name
+from tilezoo.zoo.registry import Registry
+
+HUB = "hf://"
+
+
+def download(name: str, *, registry: str | None = None, to: str | Path | None = None) -> ModelDir:
+    """Bring a model here and check it.
+
+    Args:
+        name: A name from `tilezoo models`, or `org/name`; `@REV` chooses a branch, tag or
+            revision.
+        registry: `hf://` (the endpoint in force), a folder, `s3://…`, or `https://…` of a hub;
+            `TILEZOO_REGISTRY` unless given, else the Hub.
+        to: Copy it to this folder, which timm loads by `local-dir:`.
+
+    Raises:
+        UnknownModelError: No such model.
+        ModelError: It cannot be had, or is not what it says.
+    """
+    wanted, revision = split_name(name)
+    model = _found(wanted, revision, registry or os.environ.get("TILEZOO_REGISTRY"))
+    return model if to is None else _copied(model, Path(to))
+
+
+def split_name(name: str) -> tuple[str, str | None]:
+    """Split `NAME@REV`."""
+    wanted, _, revision = name.partition("@")
+    return wanted, revision or None
+
+
+def _found(wanted: str, revision: str | None, registry: str | None) -> ModelDir:
+    known = {entry.name: entry for entry in entries()}
+    if wanted in known:
+        return catalogued(known[wanted], revision)
+    try:
+        check_name(wanted)
+    except RegistryError as error:
+        raise UnknownModelError(wanted, known) from error
+    return from_registry(wanted, revision, registry or HUB)
+
+
+def catalogued(entry: CatalogEntry, revision: str | None = None) -> ModelDir:
+    """Bring a model of the catalogue here, by its own source."""
+    from tilezoo.zoo.packaged import packaged_model
+
+    if revision is not None:
+        fix = "name it by org/name to choose a revision"
+        raise ModelError(f"{entry.name}: the zoo pins its revision; {fix}")
+    return packaged_model(entry)
+
+
+def from_registry(name: str, revision: str | None, registry: str) -> ModelDir:
+    """Bring `org/name` here from a registry of any kind."""
+    if registry == HUB:
+        return read_model_dir(hub_snapshot(name, revision), name)
+    if registry.startswith(("http://", "https://")):
+        return read_model_dir(hub_snapshot(name, revision, registry), name)
+    return _from_store(name, revision or "main", registry)
+
+
+def _from_store(name: str, ref: str, root: str) -> ModelDir:
+    cache = cache_folder() / "registries" / sha256_text(root)[:16] / name.replace("/", "--")
+    source = Registry(root)
+    revision = _resolved(source, name, ref, cache)
+    folder = cache / revision
+    if not folder.is_dir():
+        _copy_revision(source, name, revision, folder)
+    return read_model_dir(folder, name)
+
+
+def _resolved(source: Registry, name: str, ref: str, cache: Path) -> str:
+    """Find the revision of a ref; where the registry cannot be asked, the one it last had."""
+    known = cache / "refs" / ref
+    try:
+        revision = source.resolve(name, ref)
+    except NotInRegistryError as error:
+        raise ModelError(str(error)) from error
+    except (RegistryError, OSError) as error:
+        if (cache / ref).is_dir():
+            return ref
+        if known.is_file():
+            say(f"{source.root} cannot be reached; taking {name} as it was last seen")
+            return known.read_text().strip()
+        raise ModelError(f"{name} is not in the cache, and {source.root} says: {error}") from error
+    if not (cache / revision).is_dir() or not known.is_file() or known.read_text() != revision:
+        _remember(known, revision)
+    return revision
+
+
+def _remember(path: Path, revision: str) -> None:
+    from tilezoo.io import write_text
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, revision)
+    except OSError as error:
+        raise _unwritable(path.parent, error) from error
+
+
+def _copy_revision(source: Registry, name: str, revision: str, folder: Path) -> None:
+    """Copy a revision's files, each held to its hash; one process at a time."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.parent / f".{revision}.lock"):
+            if folder.is_dir():
+                return
+            with made_whole(folder) as making:
+                making.mkdir()
+                for file in source.files(name, revision):
+                    _copy_file(source, name, revision, file.path, file.sha256, making)
+    except OSError as error:
+        raise _unwritable(folder.parent, error) from error
+    except RegistryError as error:
+        raise ModelError(str(error)) from error
+
+
+def _copy_file(
+    source: Registry, name: str, revision: str, path: str, sha256: str, making: Path
+) -> None:
+    target = making / path
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with source.open(name, revision, path) as stored, target.open("wb") as copy:
+        shutil.copyfileobj(stored, copy, 1 << 20)
+    found = sha256_file(target)
+    if found != sha256:
+        why = f"SHA-256 {found[:16]}…, listed as {sha256[:16]}…"
+        raise ModelError(f"{name}@{revision[:12]}: {path} came damaged ({why}); try again")
+
+
+def _copied(model: ModelDir, target: Path) -> ModelDir:
+    if target.exists() and any(target.iterdir()):
+        raise ModelError(f"{target} is not empty; choose another --to")
+    with made_whole(target) as making:
+        shutil.copytree(model.path, making)  # follows links, as a cache has them
+    return read_model_dir(target, model.name)
+
+
+def _unwritable(folder: Path, error: OSError) -> ModelError:
+    fix = "set TILEZOO_CACHE to a folder you may write"
+    return ModelError(f"{folder}: {error.strerror or error}; {fix}")
