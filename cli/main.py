@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from tilezoo import __version__
-from tilezoo.cli import checking, demo, embedding, models, registries, searching
+from tilezoo.cli import checking, demo, embedding, models, registries, searching, serving
 from tilezoo.errors import TilezooError
 
 app = typer.Typer(
@@ -44,6 +44,7 @@ app.command("verify")(checking.verify_model)
 app.command("embed")(embedding.embed_sources)
 app.command("index")(searching.index_table)
 app.command("search")(searching.search_table)
+app.command("hub")(serving.serve_hub)
 app.command("demo")(demo.run_demo)
 
 

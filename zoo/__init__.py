@@ -12,13 +12,16 @@ if TYPE_CHECKING:
     from tilezoo.zoo.exporting import export as export
     from tilezoo.zoo.loading import find_model as find_model
     from tilezoo.zoo.loading import load as load
+    from tilezoo.zoo.hub import serve as serve
     from tilezoo.zoo.modeldir import write_model_dir as write_model_dir
     from tilezoo.zoo.publishing import publish as publish
+    from tilezoo.zoo.registry import Registry as Registry
     from tilezoo.zoo.verifying import verify as verify
 
 __getattr__ = exports(
     __name__,
     Backbone="backbone",
+    Registry="registry",
     CatalogEntry="catalog",
     download="downloading",
     entries="catalog",
@@ -26,6 +29,7 @@ __getattr__ = exports(
     find_model="loading",
     load="loading",
     publish="publishing",
+    serve="hub",
     verify="verifying",
     write_model_dir="modeldir",
 )

@@ -88,7 +88,7 @@ def check_file(path: str) -> str:
     if PurePosixPath(path).suffix.lower() in PICKLES:
         raise RegistryError(
             f"{_short(path)} may be a pickle, which runs code when it is read; store the weights "
-            "as .safetensors (timm: push_to_hf_hub(…, safe_serialization=True))"
+            "as .safetensors (timm: push_to_hf_hub(..., safe_serialization=True))"
         )
     return path
 

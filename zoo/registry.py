@@ -181,6 +181,15 @@ class Registry:
             message = f"{name}@{revision}: {path} is listed but gone; publish it again"
             raise NotInRegistryError("file", message) from error
 
+    def stored(self, name: str) -> dict[str, tuple[str, RegistryFile]]:
+        """SHA-256 → (revision, file), of every file that a branch or tag of the model leads to."""
+        revisions = {*self.branches(name).values(), *self.tags(name).values()}
+        return {
+            file.sha256: (revision, file)
+            for revision in sorted(revisions)
+            for file in self.files(name, revision)
+        }
+
     def branches(self, name: str) -> dict[str, str]:
         """The branches of a model and the revisions they point to."""
         return self._refs(check_name(name), "refs")
