@@ -165,7 +165,7 @@ def locked(path: Path) -> Iterator[None]:
     """Hold a table's folder for one writer; the lock goes with the process.
 
     Raises:
-        TableError: Another process holds it, or the folder cannot be written.
+        TableError: Another process holds it, or the folder or disk cannot be written.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -175,6 +175,9 @@ def locked(path: Path) -> Iterator[None]:
         raise TableError(f"{path}: another run is writing this table; wait for it") from error
     except (NotADirectoryError, FileExistsError, PermissionError) as error:
         raise TableError(f"{path}: not a folder that can be written; choose another -o") from error
+    except OSError as error:  # a full disk, say
+        fix = "make room, then run the same command to go on"
+        raise TableError(f"{path}: {error.strerror or error}; {fix}") from error
 
 
 def open_store(path: Path, manifest: dict[str, Any], *, overwrite: bool) -> Store:

@@ -118,6 +118,28 @@ def test_an_interrupted_run_says_how_to_go_on_and_goes_on(
     check_equal(out, uninterrupted)
 
 
+FULL = """
+import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000))
+"""
+
+
+def test_a_full_disk_is_told_and_the_run_goes_on_when_there_is_room(
+    vit: Path, tmp_path: Path
+) -> None:
+    making.write_tiles(tmp_path / "in", 10)
+    out = tmp_path / "t"
+    run = making.python(FULL + RUN, tmp_path / "in", out, vit)
+    said = run.communicate(timeout=120)[0]
+    assert run.returncode == 1, said
+    assert "File too large" in said
+    assert "make room, then run the same command to go on" in said
+    assert "Traceback" not in said
+    embed(tmp_path / "in", out=out, model=vit, max_errors=2, **OPTIONS)
+    embed(tmp_path / "in", out=tmp_path / "whole", model=vit, **OPTIONS)
+    check_equal(out, tmp_path / "whole")
+
+
 def test_a_second_run_on_a_table_that_is_being_written_is_refused(
     tiles: Path, vit: Path, tmp_path: Path
 ) -> None:
