@@ -5,7 +5,9 @@ from typing import Annotated
 
 import typer
 
-Root = Annotated[str, typer.Argument(help="A folder, or a URL such as s3://bucket/prefix.")]
+Root = Annotated[
+    str, typer.Argument(metavar="ROOT", help="A folder, or a URL such as s3://bucket/prefix.")
+]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="0 for any that is free.")]
 Host = Annotated[str, typer.Option(help="The address to listen at; 0.0.0.0 for all.")]
 TokenFile = Annotated[

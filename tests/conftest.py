@@ -30,3 +30,23 @@ def cache(_session_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pat
     """tilezoo's cache, one for the whole session, so that weights are converted once."""
     monkeypatch.setenv("TILEZOO_CACHE", str(_session_cache))
     return _session_cache
+
+
+@pytest.fixture(scope="session")
+def bucket() -> Iterator[str]:
+    """The URL of an empty bucket on a server that speaks S3."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        patch.setenv("AWS_ACCESS_KEY_ID", "test")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        import fsspec
+
+        fsspec.filesystem("s3").mkdir("zoo")
+        yield "s3://zoo"
+    server.stop()

@@ -4,7 +4,6 @@ import hashlib
 import json
 import subprocess
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -225,27 +224,8 @@ def test_many_publish_at_once(tmp_path):
     ]
 
 
-@pytest.fixture(scope="module")
-def bucket() -> Iterator[str]:
-    """The URL of a bucket on a server that speaks S3."""
-    moto = pytest.importorskip("moto.server")
-    server = moto.ThreadedMotoServer(port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        patch.setenv("AWS_ACCESS_KEY_ID", "test")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        import fsspec
-
-        fsspec.filesystem("s3").mkdir("zoo")
-        yield "s3://zoo/registry"
-    server.stop()
-
-
 def test_a_bucket_gives_the_same_revision_and_bytes_as_a_folder(registry, model, bucket):
-    remote = Registry(bucket)
+    remote = Registry(f"{bucket}/registry")
     assert remote.models() == []
     revision = remote.publish(model, NAME)
     assert revision == registry.publish(model, NAME)

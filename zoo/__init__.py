@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from tilezoo.zoo.catalog import entries as entries
     from tilezoo.zoo.downloading import download as download
     from tilezoo.zoo.exporting import export as export
+    from tilezoo.zoo.hub import serve as serve
     from tilezoo.zoo.loading import find_model as find_model
     from tilezoo.zoo.loading import load as load
-    from tilezoo.zoo.hub import serve as serve
     from tilezoo.zoo.modeldir import write_model_dir as write_model_dir
     from tilezoo.zoo.publishing import publish as publish
     from tilezoo.zoo.registry import Registry as Registry
