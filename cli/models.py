@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from tilezoo.zoo.catalog import CatalogEntry, entries, entry, is_installed
+from tilezoo.zoo.catalog import CatalogEntry, entries, entry
+from tilezoo.zoo.places import is_here
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
@@ -22,13 +23,11 @@ def list_models(*, as_json: Json = False) -> None:
 
     table = Table(box=None)
     table.add_column("name", no_wrap=True)
-    for heading in ("vector", "pixels", "trained on", "licence", "here"):
-        table.add_column(heading)
+    for heading in ("vector", "pixels", "px", "licence", "here"):
+        table.add_column(heading, no_wrap=heading != "licence", overflow="fold")
     for one in entries():
-        facts = _facts(one)
-        pixels = f"{','.join(one.contract.bands)} {one.contract.unit}"
-        here = "yes" if facts["available"] else f"pip install 'tilezoo[{one.extra}]'"
-        table.add_row(one.name, str(one.dimension), pixels, one.trained_on, one.licence, here)
+        values = (str(one.dimension), _pixels(one), str(one.contract.size_px), one.licence)
+        table.add_row(one.name, *values, _here(one))
     Console().print(table)
 
 
@@ -53,8 +52,23 @@ def show_model(
             print(f"{key}: {_text(value)}")
 
 
+def _pixels(one: CatalogEntry) -> str:
+    """Bands and unit in a few characters."""
+    bands = one.contract.bands
+    named = "RGB" if {"red", "green", "blue"} == set(bands) else ",".join(bands)
+    return f"{named if len(bands) <= 3 else f'{len(bands)} bands'} {one.contract.unit}"
+
+
+def _here(one: CatalogEntry) -> str:
+    if is_here(one):
+        return "yes"
+    return {"package": "tilezoo[demo]", "ours": "not yet", "hub": "gated" if one.gated else "-"}[
+        one.kind
+    ]
+
+
 def _facts(one: CatalogEntry) -> dict[str, object]:
-    return {**one.to_json(), "available": is_installed(one)}
+    return {**one.to_json(), "available": is_here(one)}
 
 
 def _of_directory(path: Path) -> dict[str, object]:

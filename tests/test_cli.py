@@ -87,7 +87,7 @@ def test_models_and_show_say_the_contract(vit):
     shown = json.loads(CliRunner().invoke(app, ["show", str(vit), "--json"]).stdout)
     assert shown["contract"]["size_px"] == 64
     plain = CliRunner().invoke(app, ["show", "efficientnet-lite0-imagenet"])
-    assert "value_range: 0, 255" in plain.stdout
+    assert "value_range: 0.0, 255.0" in plain.stdout
 
 
 def test_the_version_is_printed():

@@ -28,7 +28,7 @@ def front_matter(
     return {
         "library_name": "timm",
         "pipeline_tag": "image-feature-extraction",
-        "license": str(facts.get("licence") or "unknown").lower(),
+        **_licence(facts),
         "tags": ["timm", "tilezoo", "remote-sensing", "earth-observation"],
         "model_name": name,
         "model_architecture": model.architecture,
@@ -48,6 +48,14 @@ def front_matter(
         "space": model.space().fingerprint,
         "weights_sha256": model.weights_sha256,
     }
+
+
+def _licence(facts: Mapping[str, Any]) -> dict[str, str]:
+    """The Hub's own fields: an identifier in lower case, or `other` with a name and a link."""
+    stated, link = facts.get("licence"), facts.get("licence_link")
+    if link:
+        return {"license": "other", "license_name": str(stated), "license_link": str(link)}
+    return {"license": str(stated or "unknown").lower()}
 
 
 def card_text(matter: Mapping[str, Any], model: ModelDir) -> str:

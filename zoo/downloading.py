@@ -56,12 +56,12 @@ def _found(wanted: str, revision: str | None, registry: str | None) -> ModelDir:
 
 def catalogued(entry: CatalogEntry, revision: str | None = None) -> ModelDir:
     """Bring a model of the catalogue here, by its own source."""
-    from tilezoo.zoo.packaged import packaged_model
+    from tilezoo.zoo.foreign import catalogued_model
 
     if revision is not None:
         fix = "name it by org/name to choose a revision"
         raise ModelError(f"{entry.name}: the zoo pins its revision; {fix}")
-    return packaged_model(entry)
+    return catalogued_model(entry)
 
 
 def from_registry(name: str, revision: str | None, registry: str) -> ModelDir:

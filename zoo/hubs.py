@@ -58,13 +58,6 @@ def hub_file(repo: str, file: str, revision: str | None) -> Path:
     return found
 
 
-def is_cached(repo: str, file: str, revision: str | None) -> bool:
-    """Tell whether a file is in huggingface_hub's cache already."""
-    from huggingface_hub import try_to_load_from_cache
-
-    return isinstance(try_to_load_from_cache(repo, file, revision=revision), str)
-
-
 @contextmanager
 def explained(repo: str, revision: str | None) -> Iterator[None]:
     """Turn what huggingface_hub raises into one line that says what to do."""

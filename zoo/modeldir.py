@@ -114,12 +114,17 @@ def write_model_dir(
     tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
     with whole_file(path / WEIGHTS) as temporary:
         save_file(tensors, temporary, metadata={"format": "pt"})
-    write_json(path / CONFIG, _config(path / WEIGHTS, contract, pooling, config))
+    names = frozenset(tensors)
+    write_json(path / CONFIG, _config(path / WEIGHTS, names, contract, pooling, config))
     return read_model_dir(path)
 
 
 def _config(
-    weights: Path, contract: Contract, pooling: Pooling, given: Mapping[str, Any]
+    weights: Path,
+    names: frozenset[str],
+    contract: Contract,
+    pooling: Pooling,
+    given: Mapping[str, Any],
 ) -> dict[str, Any]:
     fields = asdict(contract)
     mean, std = fields.pop("mean"), fields.pop("std")
@@ -140,7 +145,8 @@ def _config(
         "model_args": dict(given.get("model_args") or {}),
         "pretrained_cfg": {
             "input_size": [len(contract.bands), contract.size_px, contract.size_px],
-            "fixed_input_size": True,
+            # timm passes img_size to networks of a fixed size only
+            "fixed_input_size": "pos_embed" in names,
             "interpolation": contract.interpolation,
             "crop_pct": contract.size_px / contract.resize_px,
             "crop_mode": "squash" if contract.resize == "squash" else "center",

@@ -1,5 +1,6 @@
 """Features of a timm network, pooled."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,15 +61,20 @@ def features(network: TimmNetwork, images: Tensor, pooling: Pooling) -> Features
     parts = {"cls": [out[:, 0]], "mean": [tokens.mean(1)], "cls+mean": [out[:, 0], tokens.mean(1)]}
     norm = getattr(network, "fc_norm", nn.Identity())
     pooled = torch.cat([norm(part) for part in parts[pooling]], dim=1)
-    return Features(pooled, _as_map(network, tokens))
+    return Features(pooled, _as_map(tokens))
 
 
 def _last_blocks(network: TimmNetwork, images: Tensor) -> Features:
-    layers = network.get_intermediate_layers(
-        images, n=LAST_BLOCKS, return_prefix_tokens=True, norm=True
+    layers = network.forward_intermediates(
+        images,
+        indices=LAST_BLOCKS,
+        return_prefix_tokens=True,
+        norm=True,
+        output_fmt="NLC",
+        intermediates_only=True,
     )
     pooled = torch.cat([prefix[:, 0] for _, prefix in layers], dim=1)
-    return Features(pooled, _as_map(network, layers[-1][0]))
+    return Features(pooled, _as_map(layers[-1][0]))
 
 
 def _from_map(network: TimmNetwork, out: Tensor) -> Features:
@@ -76,14 +82,16 @@ def _from_map(network: TimmNetwork, out: Tensor) -> Features:
     pooled = network.forward_head(out, pre_logits=True)
     if out.ndim == 4 and out.shape[1] == network.num_features:
         return Features(pooled, out.permute(0, 2, 3, 1))
-    return Features(pooled, out if out.ndim == 4 else _as_map(network, out))
+    return Features(pooled, out if out.ndim == 4 else _as_map(out))
 
 
-def _as_map(network: TimmNetwork, tokens: Tensor) -> Tensor:
-    """(B, h * w, D) → (B, h, w, D)."""
-    height, width = network.patch_embed.grid_size
-    return tokens.reshape(len(tokens), height, width, -1)
+def _as_map(tokens: Tensor) -> Tensor:
+    """(B, h * w, D) → (B, h, w, D); images are square here, so h = w."""
+    side = math.isqrt(tokens.shape[1])
+    return tokens.reshape(len(tokens), side, side, -1)
 
 
 def _has_class_token(network: TimmNetwork) -> bool:
-    return bool(getattr(network, "has_class_token", False)) and hasattr(network, "blocks")
+    """Tell a transformer with a class token; timm's Eva (DINOv3) has no `has_class_token`."""
+    prefix = int(getattr(network, "num_prefix_tokens", 0))
+    return prefix > 0 and getattr(network, "cls_token", None) is not None
