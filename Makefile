@@ -5,7 +5,7 @@ BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 
-.PHONY: demo test lint format types bench clean
+.PHONY: demo test lint format types bench cards clean
 
 demo: .venv/.demo  ## embed, index and search NASA's Blue Marble; about a minute after installing
 	$(BIN)/tilezoo demo
@@ -28,6 +28,9 @@ types: .venv/.dev  ## mypy over the built package: the folders are mapped to `ti
 
 bench: .venv/.demo  ## measure against the loop a user writes; see benchmarks/README.md
 	$(BIN)/python benchmarks/embed.py
+
+cards: .venv/.demo  ## render MODEL_CARDS/ from the catalogue
+	$(BIN)/python -m tilezoo.zoo.catalog_cards MODEL_CARDS
 
 clean:
 	rm -rf build .venv *.egg-info

@@ -5,33 +5,33 @@ from typing import Any
 
 import yaml
 
+from tilezoo.space import Contract
 from tilezoo.zoo.modeldir import ModelDir
 
 CARD = "README.md"
 
 
 def front_matter(
-    model: ModelDir, *, name: str, dimension: int, facts: Mapping[str, Any]
+    *, name: str, architecture: str, contract: Contract, dimension: int, facts: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Facts of a model as its card states them.
 
     Args:
-        model: The directory.
         name: What it is called.
+        architecture: timm's name of the network.
+        contract: What pixels it takes.
         dimension: Length of a vector.
-        facts: `licence`, `paper`, `trained_on`, `method` where they are known.
+        facts: `licence`, `licence_link`, `paper`, `trained_on`, `method` where they are known.
 
     Source: https://geoembeddings.org/model-card and huggingface_hub's ModelCardData.
     """
-    contract = model.contract
-    gsd = None if contract.gsd_m is None else list(contract.gsd_m)
     return {
         "library_name": "timm",
         "pipeline_tag": "image-feature-extraction",
         **_licence(facts),
         "tags": ["timm", "tilezoo", "remote-sensing", "earth-observation"],
         "model_name": name,
-        "model_architecture": model.architecture,
+        "model_architecture": architecture,
         "embedding_dimension": dimension,
         "embedding_spatial_types": ["patch"],
         "embedding_temporal_type": "single-date",
@@ -44,9 +44,7 @@ def front_matter(
             "patch_size": contract.size_px,
         },
         "inference": {"data_types": list(contract.bands), "patch_size": contract.size_px},
-        "gsd_m": gsd,
-        "space": model.space().fingerprint,
-        "weights_sha256": model.weights_sha256,
+        "gsd_m": None if contract.gsd_m is None else list(contract.gsd_m),
     }
 
 
@@ -58,14 +56,16 @@ def _licence(facts: Mapping[str, Any]) -> dict[str, str]:
     return {"license": str(stated or "unknown").lower()}
 
 
+def header(matter: Mapping[str, Any]) -> str:
+    """Write front matter as a card begins with it."""
+    return f"---\n{yaml.safe_dump(dict(matter), sort_keys=False, allow_unicode=True)}---\n"
+
+
 def card_text(matter: Mapping[str, Any], model: ModelDir) -> str:
-    """Render a whole card."""
+    """Render the card of a model directory."""
     contract = model.contract
     low, high = contract.value_range
-    header = yaml.safe_dump(dict(matter), sort_keys=False, allow_unicode=True)
-    return f"""---
-{header}---
-
+    return f"""{header(matter)}
 # {matter["model_name"]}
 
 A frozen backbone for overhead imagery. It takes {", ".join(contract.bands)} as {contract.unit},

@@ -30,7 +30,14 @@ def finish_model_dir(model: ModelDir, *, name: str, facts: Mapping[str, Any]) ->
             model, name=name, dimension=backbone.dimension, parameters=backbone.parameter_count
         ),
     )
-    matter = front_matter(model, name=name, dimension=backbone.dimension, facts=facts)
+    matter = front_matter(
+        name=name,
+        architecture=model.architecture,
+        contract=model.contract,
+        dimension=backbone.dimension,
+        facts=facts,
+    )
+    matter |= {"space": model.space().fingerprint, "weights_sha256": model.weights_sha256}
     write_text(model.path / CARD, card_text(matter, model))
     write_sums(model.path)
     return model

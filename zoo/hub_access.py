@@ -64,9 +64,12 @@ def check_access(request: HTTPConnection, tokens: Tokens | None) -> Right:
     """Say what the sender may do, if that is enough for the request.
 
     Raises:
-        RefusedError: 401 without a good token where tokens are asked for, 403 otherwise.
+        RefusedError: 401 without a good token where tokens are asked for, 403 where it does not
+            allow the request, 400 for an address that could be read in two ways.
     """
     path, method = request.scope["path"], request.scope["method"]
+    if not path.isprintable():
+        raise RefusedError(400, "the address has unprintable characters")
     if method == "PUT" and path.startswith(_SIGNED):
         return "write"  # the address itself is the permission: see hub_uploads
     right = _right_here(request) if tokens is None else _right_by_token(request, tokens)

@@ -1,33 +1,47 @@
 """The bodies of requests, never longer than they may be, in the form they should have."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import Any
 from urllib.parse import parse_qs
 
+from anyio import fail_after
 from starlette.requests import Request
 
 from tilezoo.zoo.hub_errors import RefusedError
 
 _MAX_FIELDS = 10_000
+_PATIENCE_S = 60
 
 
 async def chunks(request: Request, limit: int) -> AsyncIterator[bytes]:
     """Pass a body on as it comes.
 
     Raises:
-        RefusedError: 413 as soon as it is, or says it is, longer than `limit` bytes.
+        RefusedError: 413 as soon as it is, or says it is, longer than `limit` bytes; 408 where
+            the sender falls silent.
     """
     stated = request.headers.get("content-length", "")
     received = int(stated) if stated.isdecimal() and len(stated) < 20 else 0
     if received > limit:
         raise RefusedError(413, f"the body has {received} bytes; this hub takes {limit} at most")
     received = 0
-    async for chunk in request.stream():
-        received += len(chunk)
-        if received > limit:
-            raise RefusedError(413, f"the body is too large; this hub takes {limit} bytes at most")
-        yield chunk
+    async with aclosing(request.stream()) as stream:
+        while chunk := await _next(stream):
+            received += len(chunk)
+            if received > limit:
+                raise RefusedError(413, f"the body is too large; this hub takes {limit} bytes")
+            yield chunk
+
+
+async def _next(stream: AsyncGenerator[bytes, None]) -> bytes:
+    """Wait for the next piece, but not for ever; nothing is the end."""
+    try:
+        with fail_after(_PATIENCE_S):
+            return await anext(stream, b"")
+    except TimeoutError as error:
+        raise RefusedError(408, f"nothing came for {_PATIENCE_S} s; send it again") from error
 
 
 async def read_object(request: Request, limit: int) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 import yaml
@@ -10,6 +11,15 @@ from tilezoo.zoo.registry import Registry, RegistryFile
 
 CARD = "README.md"
 _MOST_BYTES = 256 << 10
+_MOST_FRONT_MATTER = 64 << 10
+_DEEPEST = 30
+_OPENING = (
+    yaml.FlowSequenceStartToken,
+    yaml.FlowMappingStartToken,
+    yaml.BlockSequenceStartToken,
+    yaml.BlockMappingStartToken,
+)
+_CLOSING = (yaml.FlowSequenceEndToken, yaml.FlowMappingEndToken, yaml.BlockEndToken)
 _FRONT_MATTER = re.compile(r"\A\ufeff?---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
 _PLAIN = (str, int, bool, type(None))
 # What yaml raises for what it cannot read: its own, and Python's for numbers and dates.
@@ -39,27 +49,35 @@ def card_facts(
 def front_matter(card: str) -> dict[str, Any] | None:
     """Parse a card's front matter into what JSON can hold; None where it is broken."""
     match = _FRONT_MATTER.match(card)
-    if not match:
-        return {}
-    try:
-        _refuse_aliases(match[1])
-        value = _plain(yaml.safe_load(match[1]))
-    except _BROKEN:
-        return None
-    return value if isinstance(value, dict) else ({} if value is None else None)
+    return _parsed(match[1]) if match else {}
 
 
 def checked_front_matter(card: str) -> str | None:
     """Say what is wrong with a card's front matter, if anything is."""
     if front_matter(card) is None:
-        return "the front matter is no YAML mapping (anchors and aliases are not taken)"
+        return "the front matter is no YAML mapping, or has aliases, or is too long or too deep"
     return None
 
 
-def _refuse_aliases(text: str) -> None:
-    """A few lines of aliases of aliases would grow to gigabytes as JSON."""
-    if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
-        raise ValueError("aliases")
+@lru_cache(maxsize=512)
+def _parsed(text: str) -> dict[str, Any] | None:
+    try:
+        _refuse_costly(text)
+        value = _plain(yaml.safe_load(text))
+    except _BROKEN:
+        return None
+    return value if isinstance(value, dict) else ({} if value is None else None)
+
+
+def _refuse_costly(text: str) -> None:
+    """A few aliases of aliases grow to gigabytes as JSON; deep nesting takes yaml hours to scan."""
+    depth = 0
+    if len(text) > _MOST_FRONT_MATTER:
+        raise ValueError("too long")
+    for token in yaml.scan(text):
+        depth += isinstance(token, _OPENING) - isinstance(token, _CLOSING)
+        if depth > _DEEPEST or isinstance(token, yaml.AliasToken):
+            raise ValueError("too deep, or aliases")
 
 
 def _plain(value: Any) -> Any:

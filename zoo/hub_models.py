@@ -157,7 +157,7 @@ async def delete_model(request: Request) -> Response:
 async def validate_yaml(request: Request) -> Response:
     """Check a card's front matter before it is uploaded."""
     given = await read_object(request, hub_of(request).limits.json_bytes)
-    problem = checked_front_matter(text(given, "content"))
+    problem = await run_in_threadpool(checked_front_matter, text(given, "content"))
     errors = [{"message": problem}] if problem else []
     return JSONResponse({"errors": errors, "warnings": []}, status_code=400 if errors else 200)
 

@@ -9,6 +9,7 @@ import hmac
 import os
 import re
 import secrets
+import shutil
 import tempfile
 import time
 from collections.abc import AsyncIterator
@@ -83,7 +84,7 @@ class Staging:
         for path in self.folder.iterdir():
             with suppress(FileNotFoundError):
                 if path.stat().st_mtime < oldest:
-                    path.unlink()
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def signature(self, sha256: str, size: str, until: str) -> str:
         """Sign the address of an upload."""

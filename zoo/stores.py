@@ -130,7 +130,7 @@ class FolderStore:
         return FileLock(self._own("locks") / f"{name.replace('/', '--')}.lock")
 
     def scratch(self) -> Path:
-        return self._own("uploads")
+        return self._own("tmp")
 
     def _at(self, name: str) -> Path:
         path = self._root / name
