@@ -1,0 +1,122 @@
+"""What the benchmarks measure on: tiles and models, made on the spot, and this machine."""
+
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import rasterio
+import timm
+import torch
+from numpy.typing import NDArray
+from rasterio.transform import from_origin
+
+from tilezoo.space import Contract
+from tilezoo.zoo import write_model_dir
+
+BANDS = ("B04", "B03", "B02")
+HIGH = 2000  # the value that is white
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def make_tiles(folder: Path, count: int, side_px: int = 120) -> None:
+    """Write uint16 GeoTIFFs of three bands, 10 m pixels side by side in UTM 33N."""
+    folder.mkdir(parents=True)
+    generator = np.random.default_rng(0)
+    field = _texture(generator, 4 * side_px)
+    for number in range(count):
+        top, left = generator.integers(0, 3 * side_px, 2)
+        pixels = field[:, top : top + side_px, left : left + side_px]
+        noise = generator.normal(0, 30, pixels.shape)
+        row, column = divmod(number, 100)
+        with rasterio.open(
+            folder / f"{number:06d}.tif",
+            "w",
+            driver="GTiff",
+            width=side_px,
+            height=side_px,
+            count=3,
+            dtype="uint16",
+            crs="EPSG:32633",
+            transform=from_origin(4e5 + column * side_px * 10, 5e6 - row * side_px * 10, 10, 10),
+        ) as out:
+            out.descriptions = BANDS
+            out.write((pixels + noise).clip(0, 10_000).astype(np.uint16))
+
+
+def link_tiles(folder: Path, originals: Path, count: int) -> None:
+    """Fill a folder with hard links to some tiles, as if they were many."""
+    folder.mkdir(parents=True)
+    files = sorted(originals.iterdir())
+    for number in range(count):
+        os.link(files[number % len(files)], folder / f"{number:06d}.tif")
+
+
+def make_model(folder: Path, size_px: int, **model_args: int) -> None:
+    """Write a ViT-S/16 (or what `model_args` make of it) with random weights."""
+    torch.manual_seed(0)
+    args = {"img_size": size_px, **model_args}
+    network = timm.create_model("vit_small_patch16_224", num_classes=0, **args)
+    contract = Contract(
+        bands=BANDS,
+        unit="dn",
+        value_range=(0, HIGH),
+        quantize_uint8=True,
+        size_px=size_px,
+        resize="shorter_side_then_center_crop",
+        resize_px=round(size_px * 8 / 7),
+        interpolation="bicubic",
+        gsd_m=(10.0, 10.0),
+        mean=MEAN,
+        std=STD,
+    )
+    config = {"architecture": "vit_small_patch16_224", "num_classes": 0, "model_args": args}
+    write_model_dir(folder, network, contract=contract, pooling="cls", config=config)
+
+
+def machine() -> dict[str, str]:
+    """Tell where and with what this was measured."""
+    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    commit = subprocess.run(git, check=False, capture_output=True, text=True).stdout.strip()
+    chip = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        chip = next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), chip)
+    gpu = f" + {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    return {
+        "machine": f"{chip}, {os.cpu_count()} cores{gpu}",
+        "torch": f"torch {torch.__version__}",
+        "commit": commit or "unknown",
+        "command": shlex.join(["python", *sys.argv]),
+    }
+
+
+def busy_s() -> tuple[float, float]:
+    """Seconds of CPU that all processes and that we (children that ended too) have used so far."""
+    times = Path("/proc/stat").read_text(encoding="utf-8").split("\n", 1)[0].split()[1:]
+    used = sum(map(int, times)) - int(times[3]) - int(times[4])  # idle, waiting for a disk
+    ours = os.times()
+    return used / os.sysconf("SC_CLK_TCK"), sum(ours[:4])
+
+
+def wait_for_quiet(most_s: float = 120) -> None:
+    """Wait till others leave nine tenths of the cores alone for two seconds, but not for ever."""
+    end = time.monotonic() + most_s
+    while time.monotonic() < end:
+        before, start = busy_s()[0], time.monotonic()
+        time.sleep(2)
+        if busy_s()[0] - before < 0.1 * (os.cpu_count() or 1) * (time.monotonic() - start):
+            return
+
+
+def _texture(generator: np.random.Generator, side: int) -> NDArray[np.float64]:
+    """Noise of many scales, as fields and forests have it; shape (3, side, side), about 0..3000."""
+    frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(side), np.fft.rfftfreq(side), indexing="ij"))
+    spectrum = np.fft.rfft2(generator.normal(size=(3, side, side)))
+    field = np.fft.irfft2(spectrum / (frequency + 1 / side), s=(side, side))
+    field /= field.std(axis=(1, 2), keepdims=True)
+    return 1200 + 500 * field
