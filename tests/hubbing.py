@@ -133,7 +133,7 @@ def client(hub: Hub, home: Path, *command: object, token: str | None = None) -> 
     if token:
         env["HF_TOKEN"] = token
     words = [str(word) for word in command]
-    done = subprocess.run(words, env=env, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(words, env=env, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
