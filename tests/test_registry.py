@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from tilezoo.errors import (
     NotInRegistryError,
+    OptionError,
     RegistryConflictError,
     RegistryError,
     RegistryUnreachableError,
@@ -248,3 +249,14 @@ def test_a_bucket_that_is_not_there_is_one_clear_error(model):
         nowhere.resolve(NAME)
     with pytest.raises(RegistryUnreachableError, match="storage failed"):
         nowhere.publish(model, NAME)
+
+
+def test_a_file_is_no_registry(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OptionError, match="a registry is a folder"):
+        Registry(tmp_path / "file")
+
+
+def test_an_unknown_scheme_is_one_clear_error():
+    with pytest.raises(OptionError, match="nowhere"):
+        Registry("nowhere://x")

@@ -76,6 +76,8 @@ class FolderStore:
 
     def __init__(self, root: Path) -> None:
         self._root = root.expanduser().resolve()
+        if self._root.exists() and not self._root.is_dir():
+            raise OptionError(f"{root}: a file; a registry is a folder, or a URL such as s3://…")
 
     def read(self, name: str) -> bytes:
         with _explained(OSError):
@@ -129,8 +131,11 @@ class FolderStore:
 
         return FileLock(self._own("locks") / f"{name.replace('/', '--')}.lock")
 
-    def scratch(self) -> Path:
-        return self._own("tmp")
+    def scratch(self) -> Path | None:
+        try:
+            return self._own("tmp")
+        except RegistryUnreachableError:  # a folder that may be read only
+            return None
 
     def _at(self, name: str) -> Path:
         path = self._root / name
