@@ -2,6 +2,7 @@
 
 import glob
 import os
+import re
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,13 @@ IMAGE_SUFFIXES = frozenset({".tif", ".tiff", ".png", ".jpg", ".jpeg", ".jp2"})
 _TIFF_SUFFIXES = frozenset({".tif", ".tiff", ".jp2"})
 _LIST_SUFFIXES = frozenset({".parquet", ".csv"})
 _SEPARATORS = "_-. "
+# What products ship beside their bands, by the part of the name after the set's own:
+# Sentinel-2's SCL, AOT, WVP, TCI, PVI and MSK_*, Landsat's QA_*, masks, quicklooks.
+_BESIDE_BANDS = re.compile(
+    r"(?:SCL|AOT|WVP|TCI|PVI|CLD|SNW|(?:MSK|QA|ST|SR)_.*|.*mask.*|visual|"
+    r"(?:.*_)?(?:thumbnail|preview|quicklook|overview))$",
+    re.IGNORECASE,
+)
 # Landsat 4-7 number their bands otherwise than the B04 = red we know: keep them as written.
 _OTHER_NUMBERING = frozenset({"LT04", "LT05", "LE07"})
 _PATH_COLUMNS = ("path", "source_uri", "file", "filename", "uri")
@@ -212,8 +220,15 @@ def _prefix(file: Path) -> str | None:
 
 
 def _group_of(file: Path, prefixes: Sequence[str]) -> str | None:
-    """A mask or quicklook beside band files (cloud_mask.tif, …_SCL.tif) belongs to their set."""
-    return next((p for p in prefixes if file.stem.startswith(p) and file.stem != p), None)
+    """Find the set that a band, or a mask or quicklook beside bands, belongs to.
+
+    Another image beside them (scene_1.tif beside scene_B04.tif) is a source of its own.
+    """
+    own = _prefix(file)
+    if own is not None:
+        return own
+    near = (p for p in prefixes if file.stem.startswith(p))
+    return next((p for p in near if _BESIDE_BANDS.match(file.stem[len(p) :])), None)
 
 
 def _set_of_bands(prefix: str, files: Sequence[Path], base: Path, *, whole: bool) -> Source:

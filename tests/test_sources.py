@@ -227,3 +227,10 @@ def test_a_source_costs_little_memory() -> None:
 def test_written_tiles_are_found_in_the_order_they_are_numbered(tmp_path: Path) -> None:
     making.write_tiles(tmp_path, 12)
     assert ids(tmp_path) == [f"tile_{i:04d}.tif" for i in range(12)]
+
+
+def test_another_image_beside_band_files_is_its_own_source(tmp_path: Path) -> None:
+    for name in ("x_B03.tif", "x_B04.tif", "x_SCL.tif", "x_1.tif", "scene.png"):
+        (tmp_path / name).write_bytes(b"")
+    found = {source.id: sorted(source.files) for source in discover([tmp_path])}
+    assert found == {"x": ["B03", "B04", "SCL"], "x_1.tif": [], "scene.png": []}

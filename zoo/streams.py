@@ -44,7 +44,9 @@ def keep_freed_memory() -> None:
     By its defaults it returns each large buffer to the kernel and gets it back cleared, page by
     page: up to a quarter of the time at 224 px (benchmarks/README.md).
     """
-    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if sys.platform != "linux":
+        return
+    libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
         libc.mallopt(_M_TRIM_THRESHOLD, _TRIM_BYTES)
         libc.mallopt(_M_MMAP_THRESHOLD, _MMAP_BYTES)
