@@ -50,7 +50,7 @@ WAYS_OUT = [
 
 
 @pytest.mark.parametrize("path", WAYS_OUT)
-def test_no_path_leads_out(hub, path):
+def test_no_path_leads_out(hub, base, path):
     for address in (
         f"/{NAME}/resolve/main/{path}", f"/api/models/{NAME}/tree/main/{path}",
         f"/{NAME}/resolve/{path}/config.json", f"/api/models/{path}", f"/{path}",
@@ -60,6 +60,7 @@ def test_no_path_leads_out(hub, path):
         assert 400 <= answer.status < 500 or answer.body == b"{}", (address, answer)
         assert b"never served" not in answer.body
         assert b"root:" not in answer.body
+        assert str(base).encode() not in answer.body
 
 
 @pytest.mark.parametrize(
@@ -136,6 +137,17 @@ def test_headers_name_the_content(hub):
     assert missing.headers["x-error-code"] == "EntryNotFound"
     assert missing.headers["x-repo-commit"] == answer.headers["x-repo-commit"]
     assert hub.ask("GET", "/api/agent-harnesses").status == 404
+
+
+def test_storage_that_fails_is_503_and_only_the_log_says_where(tmp_path):
+    with running_hub(tmp_path / "root", tmp_path / "log") as hub:
+        hub.create(NAME)
+        (tmp_path / "root/org/model/refs/main").unlink()
+        (tmp_path / "root/org/model/refs/main").mkdir()
+        answer = hub.ask("GET", f"/api/models/{NAME}")
+    assert answer.status == 503
+    assert b"directory" not in answer.body
+    assert any("directory" in str(event.get("error")) for event in hub.logged())
 
 
 def test_what_is_too_large_is_refused(tmp_path):

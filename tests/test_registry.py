@@ -260,3 +260,15 @@ def test_a_file_is_no_registry(tmp_path):
 def test_an_unknown_scheme_is_one_clear_error():
     with pytest.raises(OptionError, match="nowhere"):
         Registry("nowhere://x")
+
+
+def test_links_to_files_are_followed_and_others_are_not_skipped_in_silence(
+    registry, model, tmp_path
+):
+    plain = registry.publish(model, NAME)
+    (model / "config.json").rename(tmp_path / "blob")
+    (model / "config.json").symlink_to(tmp_path / "blob")
+    assert registry.publish(model, NAME) == plain
+    (model / "folder").symlink_to(tmp_path)
+    with pytest.raises(RegistryError, match="leads to no file"):
+        registry.publish(model, NAME)

@@ -133,7 +133,7 @@ def serve(
     Raises:
         TilezooError: The root or the token file cannot be used, or the port is taken.
     """
-    registry = Registry(root)
+    registry = Registry(root, shown_as="of this hub")
     registry.models()  # so that a root that does not answer is said now
     tokens = read_tokens(token_file) if token_file else None
     app = make_app(registry, tokens=tokens, limits=limits)

@@ -10,6 +10,7 @@ from tilezoo.errors import (
     RegistryError,
     RegistryUnreachableError,
 )
+from tilezoo.zoo.hub_log import log
 
 # huggingface_hub.utils._http.hf_raise_for_status tells errors apart by these.
 _CODES = {"model": "RepoNotFound", "revision": "RevisionNotFound", "file": "EntryNotFound"}
@@ -43,16 +44,19 @@ def answer_known(_request: Request, error: Exception) -> Response:
         return refusal(404, str(error), code=_CODES[error.kind])
     if isinstance(error, RefusedError):
         return refusal(error.status, str(error))
-    if isinstance(error, RegistryConflictError):
-        return refusal(409, str(error))
-    return refusal(503 if isinstance(error, RegistryUnreachableError) else 400, str(error))
+    if isinstance(error, RegistryUnreachableError):
+        log("storage", {"error": str(error)})  # it may name what is not the client's to know
+        return refusal(503, "this hub's storage does not answer; try again later")
+    return refusal(409 if isinstance(error, RegistryConflictError) else 400, str(error))
 
 
 def answer_http(_request: Request, error: Exception) -> Response:
     """Answer what no route takes, in the same form."""
-    status = error.status_code if isinstance(error, HTTPException) else 500
-    detail = error.detail if isinstance(error, HTTPException) else "internal error"
-    return refusal(status, detail)
+    if not isinstance(error, HTTPException):
+        return refusal(500, "internal error")
+    answer = refusal(error.status_code, error.detail)
+    answer.headers.update(error.headers or {})
+    return answer
 
 
 def answer_gone(_request: Request, _error: Exception) -> Response:

@@ -39,7 +39,10 @@ def hub_snapshot(repo: str, revision: str | None, endpoint: str | None = None) -
                 repo, revision=revision, allow_patterns=list(_WANTED), endpoint=endpoint
             )
         )
-    _check_blobs(found)
+    if not (found / "config.json").is_file():
+        raise ModelError(f"{repo} holds no config.json: not a timm model, or nothing yet")
+    for path in found.iterdir():
+        _check_blob(path)
     return found
 
 
@@ -80,11 +83,6 @@ def explained(repo: str, revision: str | None) -> Iterator[None]:
         ) from error
     except (errors.HfHubHTTPError, errors.HFValidationError, HTTPError, OSError) as error:
         raise ModelError(f"{name}: {' '.join(str(error).split())[:200]}") from error
-
-
-def _check_blobs(folder: Path) -> None:
-    for path in folder.iterdir():
-        _check_blob(path)
 
 
 def _check_blob(path: Path) -> None:

@@ -84,10 +84,15 @@ def revision_of(files: Iterable[RegistryFile | NewFile]) -> str:
 
 
 class Registry:
-    """Models in a folder or under a URL that fsspec opens, such as `s3://bucket/prefix`."""
+    """Models in a folder or under a URL that fsspec opens, such as `s3://bucket/prefix`.
 
-    def __init__(self, root: str | Path) -> None:
-        self.root = str(root)
+    Attributes:
+        root: Where it is, as messages say it; `shown_as` in its place for those who must not know.
+        store: Its files.
+    """
+
+    def __init__(self, root: str | Path, *, shown_as: str | None = None) -> None:
+        self.root = shown_as or str(root)
         self.store: Store = open_store(root)
 
     def publish(self, folder: Path, name: str, ref: str = MAIN) -> str:
@@ -279,7 +284,9 @@ class Registry:
             with suppress(FileNotFoundError):
                 revision = self.store.read(f"{name}/{ref}").decode("ascii", "replace").strip()
                 if not is_revision(revision):
-                    raise RegistryError(f"{self.root}/{name}/{ref} is damaged: publish it again")
+                    raise RegistryError(
+                        f"{name}/{ref} in the registry {self.root} is damaged: set it again"
+                    )
                 return revision
         return None
 
@@ -347,7 +354,11 @@ def _local_files(folder: Path) -> list[NewFile]:
     """Find, check and hash a folder's files; links are followed."""
     if not folder.is_dir():
         raise RegistryError(f"{folder}: not a folder")
-    found = sorted(path for path in folder.rglob("*") if path.is_file())
+    entries = sorted(folder.rglob("*"))
+    for path in entries:
+        if not path.is_file() and (path.is_symlink() or not path.is_dir()):
+            raise RegistryError(f"{path}: a link that leads to no file; copy what it stands for")
+    found = [path for path in entries if path.is_file()]
     named = [(path, path.relative_to(folder).as_posix()) for path in found]
     named = [(path, check_file(name)) for path, name in named if not _is_ignored(name)]
     return [
