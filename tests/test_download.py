@@ -3,10 +3,15 @@
 import json
 import os
 import shutil
+import socket
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import making
 import pytest
+from hubbing import running_hub
 
 from tilezoo.errors import ModelError, UnknownModelError
 from tilezoo.zoo import download, find_model, publish
@@ -115,7 +120,6 @@ def test_damage_in_the_cache_is_found(registry, own_cache):
 def test_what_is_cached_works_without_the_registry(registry, own_cache, capsys):
     first = download(NAME, registry=str(registry))
     registry.rename(registry.with_name("unplugged"))
-    registry.write_text("no folder")
     assert download(NAME, registry=str(registry)).path == first.path
     assert "as it was last seen" in capsys.readouterr().err
     shutil.rmtree(own_cache)
@@ -193,9 +197,6 @@ def test_publishing_needs_a_registry(model, monkeypatch):
 def test_a_hub_that_cannot_be_reached_is_one_line(tmp_path):
     code = "from tilezoo.cli.main import main; main()"
     env = {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1", "PATH": os.environ["PATH"]}
-    import subprocess
-    import sys
-
     done = subprocess.run(
         [sys.executable, "-c", code, "download", "timm/nothing"],
         capture_output=True, text=True, check=False, env=env,
@@ -203,3 +204,67 @@ def test_a_hub_that_cannot_be_reached_is_one_line(tmp_path):
     assert done.returncode == 1
     assert done.stderr.startswith("error: timm/nothing: not in the cache")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_one_model_has_one_revision_in_folder_s3_and_hub_and_comes_back_as_it_was(
+    model, registry, bucket, own_cache, tmp_path
+):
+    """In processes of their own, as huggingface_hub reads its settings when it is imported."""
+    first = Registry(registry).resolve(NAME)
+    assert publish(model, name=NAME, registry=f"{bucket}/models") == first
+    assert contents(download(NAME, registry=f"{bucket}/models").path) == contents(model)
+    with running_hub(tmp_path / "hub", tmp_path / "log") as hub:
+        command = [sys.executable, "-c", "from tilezoo.cli.main import main; main()"]
+        env = {**os.environ, "HF_HOME": str(tmp_path / "hf"), "TILEZOO_CACHE": str(own_cache)}
+
+        def run(*words: object) -> str:
+            done = subprocess.run(
+                [*command, *map(str, words), "--registry", hub.url],
+                capture_output=True, text=True, check=False, env=env,
+            )  # fmt: skip
+            assert done.returncode == 0, done.stderr
+            return done.stdout
+
+        for _ in range(2):
+            assert run("publish", model, "--as", NAME).strip() == f"{NAME}@{first}"
+        run("download", NAME, "--to", tmp_path / "back")
+    assert contents(tmp_path / "back") == contents(model)
+
+
+@pytest.mark.parametrize("answers", ["500", "silence"])
+def test_a_hub_that_fails_or_hangs_ends_in_one_line(tmp_path, answers):
+    server = socket.create_server(("127.0.0.1", 0))
+    threading.Thread(target=_serve, args=(server, answers), daemon=True).start()
+    env = {
+        "PATH": os.environ["PATH"],
+        "HF_HOME": str(tmp_path / "hf"),
+        "HF_ENDPOINT": f"http://127.0.0.1:{server.getsockname()[1]}",
+        "HF_HUB_ETAG_TIMEOUT": "1",
+        "HF_HUB_DOWNLOAD_TIMEOUT": "1",
+    }
+    code = "from tilezoo.cli.main import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "download", "org/tiny"],
+        capture_output=True, text=True, check=False, env=env, timeout=60,
+    )  # fmt: skip
+    server.close()
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("error: org/tiny: ")
+    assert "Traceback" not in done.stderr
+    assert not list((tmp_path / "hf").rglob("*.safetensors"))
+
+
+def _serve(server: socket.socket, answers: str) -> None:
+    held = []
+    while True:
+        try:
+            connection, _ = server.accept()
+        except OSError:
+            return
+        held.append(connection)
+        if answers == "500":
+            connection.recv(65536)
+            connection.sendall(
+                b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            )
+            connection.close()

@@ -29,9 +29,9 @@ DTYPES: dict[Precision, torch.dtype] = {
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
 }
-# Pixels per forward pass on a CPU, 8 tiles of 224 px: activations stay in its caches
-# (benchmarks/README.md, "Tiles per pass").
-_CPU_PASS_PIXELS = 8 * 224 * 224
+# Pixels per forward pass on a CPU, 6 tiles of 224 px: activations stay near its caches, and
+# each buffer below what malloc gives back at once (benchmarks/README.md, "Tiles per pass").
+_CPU_PASS_PIXELS = 6 * 224 * 224
 _BATCHES_BEGUN = 2  # so that no stream waits for the end of another's batch
 _LARGE_BYTES = 2 << 20  # of a tile's pixels, from where it is fitted as soon as it is read
 # What timm and torch raise for arguments, weights or images that a network does not take.

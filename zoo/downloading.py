@@ -87,19 +87,31 @@ def _resolved(source: Registry, name: str, ref: str, cache: Path) -> str:
     """Find the revision of a ref; where the registry cannot be asked, the one it last had."""
     known = cache / "refs" / ref
     try:
+        _check_reachable(source.root)
         revision = source.resolve(name, ref)
     except NotInRegistryError as error:
         raise ModelError(str(error)) from error
     except (RegistryError, OSError) as error:
-        if (cache / ref).is_dir():
-            return ref
-        if known.is_file():
-            say(f"{source.root} cannot be reached; taking {name} as it was last seen")
-            return known.read_text().strip()
-        raise ModelError(f"{name} is not in the cache, and {source.root} says: {error}") from error
-    if not (cache / revision).is_dir() or not known.is_file() or known.read_text() != revision:
+        return _last_seen(cache, ref, f"{name} is not in the cache, and {source.root}: {error}")
+    if not known.is_file() or known.read_text(encoding="utf-8") != revision:
         _remember(known, revision)
     return revision
+
+
+def _check_reachable(root: str) -> None:
+    """A folder that is gone (an unplugged disk) is no registry without models."""
+    if "://" not in root and not Path(root).expanduser().is_dir():
+        raise FileNotFoundError("no such folder")
+
+
+def _last_seen(cache: Path, ref: str, otherwise: str) -> str:
+    known = cache / "refs" / ref
+    if (cache / ref).is_dir():
+        return ref
+    if known.is_file():
+        say(f"the registry cannot be reached; taking {cache.name} as it was last seen")
+        return known.read_text(encoding="utf-8").strip()
+    raise ModelError(otherwise)
 
 
 def _remember(path: Path, revision: str) -> None:

@@ -36,7 +36,11 @@ def hub_snapshot(repo: str, revision: str | None, endpoint: str | None = None) -
     with explained(repo, revision):
         found = Path(
             snapshot_download(
-                repo, revision=revision, allow_patterns=list(_WANTED), endpoint=endpoint
+                repo,
+                revision=revision,
+                allow_patterns=list(_WANTED),
+                endpoint=endpoint,
+                local_files_only=not _answers(repo, revision, endpoint),
             )
         )
     if not (found / "config.json").is_file():
@@ -44,6 +48,22 @@ def hub_snapshot(repo: str, revision: str | None, endpoint: str | None = None) -
     for path in found.iterdir():
         _check_blob(path)
     return found
+
+
+def _answers(repo: str, revision: str | None, endpoint: str | None) -> bool:
+    """Ask for the repository, with the time-out that snapshot_download does not set."""
+    from huggingface_hub import HfApi, constants, errors
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    wait = constants.HF_HUB_ETAG_TIMEOUT
+    try:
+        HfApi(endpoint=endpoint).model_info(repo, revision=revision, timeout=wait)
+    except errors.HfHubHTTPError:
+        raise
+    except (errors.HTTPError, OSError):  # type: ignore[attr-defined]  # an import of its own
+        return False
+    return True
 
 
 def hub_file(repo: str, file: str, revision: str | None) -> Path:
@@ -64,7 +84,6 @@ def hub_file(repo: str, file: str, revision: str | None) -> Path:
 @contextmanager
 def explained(repo: str, revision: str | None) -> Iterator[None]:
     """Turn what huggingface_hub raises into one line that says what to do."""
-    from httpx import HTTPError
     from huggingface_hub import errors
 
     name = f"{repo}@{revision}" if revision else repo
@@ -81,7 +100,8 @@ def explained(repo: str, revision: str | None) -> Iterator[None]:
         raise ModelError(
             f"{name}: not in the cache and the hub cannot be reached; {fix}"
         ) from error
-    except (errors.HfHubHTTPError, errors.HFValidationError, HTTPError, OSError) as error:
+    # The error of whichever library it speaks HTTP with (requests, httpx, httpx2).
+    except (errors.HTTPError, errors.HFValidationError, OSError) as error:  # type: ignore[attr-defined]  # an import of its own
         raise ModelError(f"{name}: {' '.join(str(error).split())[:200]}") from error
 
 

@@ -54,13 +54,15 @@ def _staged(folder: Path, staged: Path) -> Path:
 
 
 def _to_hub(folder: Path, name: str, endpoint: str | None) -> str:
-    # Read at huggingface_hub's import: servers without Xet would refuse the upload.
-    if endpoint is not None or "HF_ENDPOINT" in os.environ:
-        os.environ.setdefault("HF_HUB_DISABLE_XET", "1")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    from huggingface_hub import HfApi
+    from huggingface_hub import HfApi, constants
 
     from tilezoo.zoo.hubs import explained
+
+    if endpoint is not None or "HF_ENDPOINT" in os.environ:
+        # Only huggingface.co has Xet. The environment's switch is read at import, and timm has
+        # imported huggingface_hub by now.
+        constants.HF_HUB_DISABLE_XET = True
 
     api = HfApi(endpoint=endpoint)
     with explained(name, None):

@@ -9,8 +9,8 @@ import torch
 
 _MOST = 8  # streams; beyond, a batch has too few passes for all, and each takes more cores
 # From glibc's malloc.h, and the largest values that have an effect (mallopt(3)).
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_TRIM_BYTES, _MMAP_BYTES = 512 << 20, 32 << 20
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
+_TRIM_BYTES, _PAD_BYTES, _MMAP_BYTES = 512 << 20, 64 << 20, 32 << 20
 
 
 def start_streams(device: torch.device) -> ThreadPoolExecutor:
@@ -41,8 +41,8 @@ def start_streams(device: torch.device) -> ThreadPoolExecutor:
 def keep_freed_memory() -> None:
     """Have glibc keep for the next layer what the last one freed.
 
-    By its defaults it returns each large buffer to the kernel and gets it back cleared, page by
-    page: up to a quarter of the time at 224 px (benchmarks/README.md).
+    By its defaults it returns large buffers to the kernel and gets them back cleared, page by
+    page: a quarter of the time of a ViT-S at 224 px, half of a CNN's (benchmarks/README.md).
     """
     if sys.platform != "linux":
         return
@@ -50,3 +50,4 @@ def keep_freed_memory() -> None:
     if hasattr(libc, "mallopt"):
         libc.mallopt(_M_TRIM_THRESHOLD, _TRIM_BYTES)
         libc.mallopt(_M_MMAP_THRESHOLD, _MMAP_BYTES)
+        libc.mallopt(_M_TOP_PAD, _PAD_BYTES)  # of a thread's arena: its heaps are of this size
