@@ -189,6 +189,7 @@ def _again(tiles: list[Tile], seconds: float) -> Iterator[list[Tile]]:
 
 def gflop_of(backbone: Backbone, size_px: int) -> float:
     """Count a tile's floating-point operations: 2 x multiply-accumulates, attention's too."""
+    backbone.use("bf16")  # on a CPU its attention is plain products, which the counter sees
     with FlopCounterMode(display=False) as counter:
         backbone.features(torch.zeros(1, 3, size_px, size_px))
     return float(counter.get_total_flops()) / 1e9
