@@ -102,7 +102,7 @@ def test_a_damaged_file_is_told_and_the_cache_stays_sound(registry, own_cache, f
     path.write_bytes(flipped if harm == "flip" else whole[:100])
     with pytest.raises(ModelError, match=rf"{file} came damaged"):
         download(NAME, registry=str(registry))
-    assert not list(own_cache.rglob("*.safetensors"))
+    assert not list(own_cache.glob("registries/*/*/[0-9a-f]*/*"))
     path.write_bytes(whole)
     assert download(NAME, registry=str(registry)).weights_sha256
 
@@ -143,7 +143,7 @@ def test_two_processes_at_once_both_get_it(registry, own_cache):
     assert own_cache in Path(paths.pop()).parents
 
 
-def test_a_killed_download_leaves_nothing_half(registry, own_cache):
+def test_a_killed_download_goes_on_where_it_was(registry, own_cache):
     code = (
         "import os, sys, tilezoo.zoo.downloading as d\n"
         "real = d._copy_file\n"
@@ -156,6 +156,9 @@ def test_a_killed_download_leaves_nothing_half(registry, own_cache):
     killed = making.python(code, NAME, registry)
     killed.communicate(timeout=120)
     assert killed.returncode == -9
+    kept = [path for path in own_cache.rglob(".*.partial/*") if path.is_file()]
+    assert len(kept) == 1
+    stored(registry, kept[0].name).write_bytes(b"not asked for again")
     assert contents(download(NAME, registry=str(registry)).path)
     assert own_cache.is_dir()
 

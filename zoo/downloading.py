@@ -125,16 +125,20 @@ def _remember(path: Path, revision: str) -> None:
 
 
 def _copy_revision(source: Registry, name: str, revision: str, folder: Path) -> None:
-    """Copy a revision's files, each held to its hash; one process at a time."""
+    """Copy a revision's files, each held to its hash; one process at a time.
+
+    What a broken-off copy has finished is kept beside and not copied again.
+    """
+    partial = folder.parent / f".{revision}.partial"
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.parent / f".{revision}.lock"):
             if folder.is_dir():
                 return
-            with made_whole(folder) as making:
-                making.mkdir()
-                for file in source.files(name, revision):
-                    _copy_file(source, name, revision, file.path, file.sha256, making)
+            partial.mkdir(exist_ok=True)
+            for file in source.files(name, revision):
+                _copy_file(source, name, revision, file.path, file.sha256, partial)
+            partial.replace(folder)
     except OSError as error:
         raise _unwritable(folder.parent, error) from error
     except RegistryError as error:
@@ -142,14 +146,17 @@ def _copy_revision(source: Registry, name: str, revision: str, folder: Path) -> 
 
 
 def _copy_file(
-    source: Registry, name: str, revision: str, path: str, sha256: str, making: Path
+    source: Registry, name: str, revision: str, path: str, sha256: str, partial: Path
 ) -> None:
-    target = making / path
+    target = partial / path
+    if target.is_file() and sha256_file(target) == sha256:
+        return
     target.parent.mkdir(parents=True, exist_ok=True)
     with source.open(name, revision, path) as stored, target.open("wb") as copy:
         shutil.copyfileobj(stored, copy, 1 << 20)
     found = sha256_file(target)
     if found != sha256:
+        target.unlink()
         why = f"SHA-256 {found[:16]}…, listed as {sha256[:16]}…"
         raise ModelError(f"{name}@{revision[:12]}: {path} came damaged ({why}); try again")
 
