@@ -42,7 +42,7 @@ def keep_freed_memory() -> None:
     """Have glibc keep for the next layer what the last one freed.
 
     By its defaults it returns large buffers to the kernel and gets them back cleared, page by
-    page: a quarter of the time of a ViT-S at 224 px, half of a CNN's (benchmarks/README.md).
+    page: up to a quarter of a ViT-S's time at 224 px, 40 % of a CNN's (benchmarks/README.md).
     """
     if sys.platform != "linux":
         return
