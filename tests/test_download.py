@@ -1,5 +1,6 @@
 """Download and publish: what comes out of a registry is what went in, or an error."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -13,7 +14,7 @@ import making
 import pytest
 from hubbing import running_hub
 
-from tilezoo.errors import ModelError, UnknownModelError
+from tilezoo.errors import ModelError, RegistryError, UnknownModelError
 from tilezoo.zoo import download, find_model, publish
 from tilezoo.zoo.finish import finish_model_dir
 from tilezoo.zoo.modeldir import read_model_dir
@@ -271,3 +272,31 @@ def _serve(server: socket.socket, answers: str) -> None:
                 b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
             )
             connection.close()
+
+
+@pytest.mark.parametrize("path", ["../../../owned", "/tmp/owned", "a/../../owned", "model.pth"])
+def test_a_listing_cannot_write_elsewhere_or_bring_a_pickle(tmp_path, own_cache, path):
+    """A hostile registry: its listing is consistent, but its path leads out of the folder."""
+    content = b"owned"
+    digest = hashlib.sha256(content).hexdigest()
+    revision = hashlib.sha256(f"{digest}  {path}\n".encode()).hexdigest()[:40]
+    home = tmp_path / "evil" / NAME
+    (home / "refs").mkdir(parents=True)
+    (home / "refs" / "main").write_text(f"{revision}\n")
+    (home / "revisions" / revision).mkdir(parents=True)
+    listing = {"revision": revision, "files": [{"path": path, "size": 5, "sha256": digest}]}
+    (home / "revisions" / f"{revision}.json").write_text(json.dumps(listing))
+    if not path.startswith("/"):
+        (home / "revisions" / revision / "a").mkdir()
+        (home / "revisions" / revision / path).write_bytes(content)  # what a server would hand out
+    with pytest.raises(ModelError):
+        download(NAME, registry=str(tmp_path / "evil"))
+    assert not [found for found in own_cache.rglob("*") if found.name in {"owned", "model.pth"}]
+    assert not Path("/tmp/owned").exists()
+
+
+@pytest.mark.usefixtures("own_cache")
+@pytest.mark.parametrize("ref", ["..", "../..", "/etc", "a/../b"])
+def test_a_revision_that_is_a_path_is_refused(registry, ref):
+    with pytest.raises(RegistryError, match="no name for a branch or tag"):
+        download(f"{NAME}@{ref}", registry=str(registry))

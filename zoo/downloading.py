@@ -12,7 +12,7 @@ from tilezoo.progress import say
 from tilezoo.zoo.catalog import CatalogEntry, entries
 from tilezoo.zoo.hubs import hub_snapshot
 from tilezoo.zoo.modeldir import ModelDir, read_model_dir
-from tilezoo.zoo.naming import check_name
+from tilezoo.zoo.naming import check_name, check_ref, is_revision
 from tilezoo.zoo.registry import Registry
 
 HUB = "hf://"
@@ -74,6 +74,8 @@ def from_registry(name: str, revision: str | None, registry: str) -> ModelDir:
 
 
 def _from_store(name: str, ref: str, root: str) -> ModelDir:
+    if not is_revision(ref):
+        check_ref(ref)
     cache = cache_folder() / "registries" / sha256_text(root)[:16] / name.replace("/", "--")
     source = Registry(root)
     revision = _resolved(source, name, ref, cache)

@@ -43,11 +43,18 @@ class RegistryFile:
         path: Relative to the model, with '/'.
         size: Bytes.
         sha256: Of its bytes, 64 hex digits.
+
+    Raises:
+        RegistryError: The path would leave the model's folder, or is that of a pickle.
     """
 
     path: str
     size: int
     sha256: str
+
+    def __post_init__(self) -> None:
+        # a listing is whoever wrote the registry's word: its paths become ours on download
+        check_file(self.path)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
