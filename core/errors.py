@@ -64,6 +64,22 @@ class VectorIndexError(TilezooError):
     """An index is missing, stale or of another table."""
 
 
+class LabelsError(TilezooError):
+    """Labels cannot be read, or do not belong to these tiles."""
+
+
+class PackError(TilezooError):
+    """A pack of training tiles is missing, unfinished, damaged or unfit."""
+
+
+class PretrainError(TilezooError):
+    """A pretraining cannot start, go on, or be trusted."""
+
+
+class ProbeError(TilezooError):
+    """Tables and labels cannot be probed as asked."""
+
+
 class RegistryError(TilezooError):
     """A registry refuses a name, a file or a change."""
 

@@ -16,6 +16,8 @@ FLOORS = {
     "tilezoo": 0,
     "tilezoo.zoo": 1,
     "tilezoo.embed": 2,
+    "tilezoo.pretrain": 2,
+    "tilezoo.probe": 2,
     "tilezoo.search": 2,
     "tilezoo.cli": 3,
 }

@@ -1,0 +1,11 @@
+"""pretrain: tiles → checkpoint, by self-distillation without labels (DINO)."""
+
+from typing import TYPE_CHECKING
+
+from tilezoo.lazy import exports
+
+if TYPE_CHECKING:
+    from tilezoo.pretrain.packing import pack as pack
+    from tilezoo.pretrain.run import pretrain as pretrain
+
+__getattr__ = exports(__name__, pack="packing", pretrain="run")

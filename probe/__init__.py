@@ -1,0 +1,1 @@
+"""probe: tables and labels → scores → report."""
