@@ -1,0 +1,238 @@
+"""Labels of tiles: read from Parquet or CSV, or from the folders that tiles lie in.
+
+A null list of labels means that a tile was never labelled: joins leave it out. An empty list
+means that somebody looked, and none of the classes is there.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pyarrow import csv
+
+from tilezoo.errors import LabelsError
+
+LABELS_SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("labels", pa.list_(pa.string())),
+        pa.field("split", pa.string()),
+    ]
+)
+# The first that is there counts. `name`, `new_labels` and `original_split` are BigEarthNet v1's
+# metadata (its `labels` are the 43 old classes), `patch_id` is v2's.
+ID_COLUMNS = ("id", "name", "patch_id")
+LABEL_COLUMNS = ("new_labels", "labels", "label")
+SPLIT_COLUMNS = ("split", "original_split")
+
+_SPLIT_NAMES = {"val": "validation", "valid": "validation"}
+_PARQUET = b"PAR1"
+_DIVIDERS = re.compile(r"[;|]")
+
+
+def read_labels(source: str | Path) -> pa.Table:
+    """Read the labels of tiles from a Parquet or CSV file.
+
+    Column names are taken in any case. `id` (or `name`, `patch_id`) names the tile; `new_labels`
+    or `labels` is a list of classes, `label` one class. Text that begins with `[` is a JSON list
+    (`["Pastures", "Inland waters"]`); other text in a column of lists is divided at `;` and `|`.
+    An empty cell is a tile without labels (null), `[]` one without any class. `split` (or
+    `original_split`) is optional.
+
+    Args:
+        source: The file.
+
+    Returns:
+        Columns of `LABELS_SCHEMA`, in the file's order: `id`; `labels`, each class once; `split`
+        in lower case, `val` and `valid` as `validation`, null where none is given.
+
+    Raises:
+        LabelsError: The file cannot be read, a column is missing or of another kind, ids are
+            missing or repeated, or no tile has a label.
+    """
+    path = Path(source)
+    found = _read(path)
+    ids = _ids(found, path)
+    labels = _lists(found, path, ids)
+    if labels.null_count == len(labels):
+        raise LabelsError(f"{path}: no row of {found.num_rows} has a label; is the column empty?")
+    return pa.table([ids, labels, _splits(found, path)], schema=LABELS_SCHEMA)
+
+
+def folder_labels(ids: Iterable[str]) -> pa.Table:
+    """Label each tile with the folder it lies in: `forest/a.tif` is of class `forest`.
+
+    Args:
+        ids: Of tiles, as tables hold them: paths with `/`, windows with `#x,y,w,h`.
+
+    Returns:
+        Columns of `LABELS_SCHEMA`, in the order of `ids`; `split` is null.
+
+    Raises:
+        LabelsError: A tile lies in no folder, or an id comes twice.
+    """
+    names = list(ids)
+    classes = [PurePosixPath(name).parent.name for name in names]
+    bare = [name for name, folder in zip(names, classes, strict=True) if not folder]
+    if bare or not names:
+        told = f"the id {bare[0]!r} has no folder" if bare else "there are no tiles"
+        raise LabelsError(f"labels by folder: {told}; embed the folder above the classes' folders")
+    column = pa.array(names, pa.string())
+    _refuse_repeated(column, "labels by folder")
+    return pa.table(
+        [column, pa.array([[folder] for folder in classes]), pa.nulls(len(names), pa.string())],
+        schema=LABELS_SCHEMA,
+    )
+
+
+def _read(path: Path) -> pa.Table:
+    """Read the columns that count, under the names they are documented by."""
+    try:
+        is_parquet = _starts_with(path, _PARQUET)
+        names = pq.read_schema(path).names if is_parquet else _csv_header(path)
+        wanted = _columns(names, path)
+        found = pq.read_table(path, columns=wanted) if is_parquet else _csv(path, wanted)
+    except (OSError, pa.ArrowException) as error:
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise LabelsError(f"{path}: not a Parquet or CSV file of labels ({reason})") from error
+    if not found.num_rows:
+        raise LabelsError(f"{path}: holds no rows; labels need one row a tile")
+    return found.rename_columns([_plain(name) for name in found.column_names])
+
+
+def _starts_with(path: Path, magic: bytes) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(magic)) == magic
+
+
+def _csv_header(path: Path) -> list[str]:
+    with csv.open_csv(path) as reader:
+        return list(reader.schema.names)
+
+
+def _csv(path: Path, wanted: list[str]) -> pa.Table:
+    """Read columns as text, so that the class `01` stays what it is; empty cells are null."""
+    options = csv.ConvertOptions(
+        include_columns=wanted,
+        column_types=dict.fromkeys(wanted, pa.string()),
+        strings_can_be_null=True,
+        null_values=[""],
+    )
+    return csv.read_csv(path, convert_options=options)
+
+
+def _plain(name: str) -> str:
+    return name.strip().lower()
+
+
+def _columns(names: list[str], path: Path) -> list[str]:
+    """Choose the file's columns of ids, labels and (where there is one) splits."""
+    for name, times in Counter(map(_plain, names)).items():
+        if times > 1 and name in (*ID_COLUMNS, *LABEL_COLUMNS, *SPLIT_COLUMNS):
+            raise LabelsError(f"{path}: {times} columns are called {name!r}; leave one")
+    known = {_plain(name): name for name in names}
+    chosen = []
+    for what, candidates in (("ids", ID_COLUMNS), ("labels", LABEL_COLUMNS)):
+        here = [known[name] for name in candidates if name in known]
+        if not here:
+            found = ", ".join(names)
+            raise LabelsError(
+                f"{path}: no column of {what} ({', '.join(candidates)}); there are: {found}"
+            )
+        chosen.append(here[0])
+    return chosen + [known[name] for name in SPLIT_COLUMNS if name in known][:1]
+
+
+def _ids(found: pa.Table, path: Path) -> pa.Array:
+    column = _as_text(found.column(0).combine_chunks(), found.column_names[0], path)
+    if column.null_count:
+        row = pc.index(column.is_null(), pa.scalar(True)).as_py()
+        raise LabelsError(f"{path}: row {row + 1} has no id; every row names its tile")
+    _refuse_repeated(column, str(path))
+    return column
+
+
+def _refuse_repeated(ids: pa.Array, where: str) -> None:
+    counts = ids.value_counts()
+    repeated = counts.filter(pc.greater(counts.field("counts"), 1))
+    if len(repeated):
+        example, times = repeated[0]["values"].as_py(), repeated[0]["counts"].as_py()
+        raise LabelsError(
+            f"{where}: {len(repeated)} ids come more than once ({example!r} {times} times); "
+            "leave one row for each tile"
+        )
+
+
+def _as_text(column: pa.Array, name: str, path: Path) -> pa.Array:
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    texts = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+    if not any(check(kind) for check in (*texts, pa.types.is_integer, pa.types.is_boolean)):
+        raise LabelsError(f"{path}: column {name!r} is of type {kind}; text or whole numbers do")
+    return column.cast(pa.string())
+
+
+def _lists(found: pa.Table, path: Path, ids: pa.Array) -> pa.Array:
+    """Bring labels of any form to lists of text, each class once; nulls stay."""
+    name, column = found.column_names[1], found.column(1).combine_chunks()
+    if hasattr(column.type, "value_type") and not pa.types.is_dictionary(column.type):
+        values = column.to_pylist()
+        _as_text(pa.array([], column.type.value_type), name, path)  # refuses other kinds
+        _refuse_multi_hot(column.type.value_type, values, path, name)
+        rows = [None if row is None else _texts(row) for row in values]
+    else:
+        cells = _as_text(column, name, path).to_pylist()
+        several = name != "label"
+        rows = [None if cell is None else _cell(cell, several, path) for cell in cells]
+    for number, row in enumerate(rows):
+        if row is not None and not all(row):
+            raise LabelsError(f"{path}: tile {ids[number].as_py()!r} has a class without a name")
+    return pa.array([row and list(dict.fromkeys(row)) for row in rows], LABELS_SCHEMA.types[1])
+
+
+def _texts(row: list[object]) -> list[str]:
+    return ["" if value is None else str(value).strip() for value in row]
+
+
+def _refuse_multi_hot(
+    kind: pa.DataType, rows: list[list[object] | None], path: Path, name: str
+) -> None:
+    """Refuse vectors of 0 and 1, which would be read as the classes 0 and 1."""
+    if pa.types.is_integer(kind) or pa.types.is_boolean(kind):
+        for row in filter(None, rows):
+            if len(row) > 2 and set(row) <= {0, 1}:
+                raise LabelsError(f"{path}: {name!r} is multi-hot; write lists of class names")
+
+
+def _cell(text: str, several: bool, path: Path) -> list[str]:
+    """Read one cell: a JSON list; else classes divided by `;` or `|` if there may be several."""
+    if not text.lstrip().startswith("["):
+        parts = _DIVIDERS.split(text) if several else [text]
+        return [part.strip() for part in parts]
+    try:
+        return _texts(_flat(json.loads(text)))
+    except (ValueError, RecursionError) as error:
+        told = text if len(text) <= 60 else f"{text[:57]}…"
+        fix = 'write ["a", "b"] or a;b'
+        raise LabelsError(f"{path}: the labels {told} are no JSON list; {fix}") from error
+
+
+def _flat(values: list[object]) -> list[object]:
+    if any(isinstance(value, list | dict | float) for value in values):
+        raise ValueError("classes are text or whole numbers")
+    return values
+
+
+def _splits(found: pa.Table, path: Path) -> pa.Array:
+    if found.num_columns < 3:
+        return pa.nulls(found.num_rows, pa.string())
+    column = found.column(2).combine_chunks()
+    if pa.types.is_null(column.type):
+        return column.cast(pa.string())
+    words = _as_text(column, found.column_names[2], path).to_pylist()
+    plain = [word.strip().lower() or None if word else None for word in words]
+    return pa.array([_SPLIT_NAMES.get(word, word) if word else None for word in plain], pa.string())
