@@ -3,23 +3,31 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
-from tilezoo.space import Interpolation, Pooling, Resize, Unit
+from tilezoo.space import Contract, Interpolation, Pooling, Resize, Unit
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Checkpoint = Annotated[
-    Path, typer.Argument(help="A .pth of facebookresearch/dino or of ours.", exists=True)
+    Path,
+    typer.Argument(
+        metavar="RUN|CHECKPOINT",
+        help="A run of `tilezoo pretrain`, one of its checkpoints, or a .pth of "
+        "facebookresearch/dino.",
+        exists=True,
+    ),
 ]
 Out = Annotated[Path, typer.Option("--out", "-o", help="The model directory to make.")]
-Bands = Annotated[str, typer.Option(help="In the order the network takes them: B04,B03,B02.")]
-UnitOption = Annotated[Unit, typer.Option(help="Of the pixels.")]
-ValueRange = Annotated[str, typer.Option(help="LOW,HIGH: values that become 0 and 1.")]
-Mean = Annotated[str, typer.Option(help="Per band, on the 0..1 scale, with commas.")]
-Std = Annotated[str, typer.Option(help="Per band, on the 0..1 scale, with commas.")]
-SizePx = Annotated[int, typer.Option(min=1, help="Side that the network is fed.")]
+Bands = Annotated[
+    str | None, typer.Option(help="In the order the network takes them: B04,B03,B02.")
+]
+UnitOption = Annotated[Unit | None, typer.Option(help="Of the pixels.")]
+ValueRange = Annotated[str | None, typer.Option(help="LOW,HIGH: values that become 0 and 1.")]
+Mean = Annotated[str | None, typer.Option(help="Per band, on the 0..1 scale, with commas.")]
+Std = Annotated[str | None, typer.Option(help="Per band, on the 0..1 scale, with commas.")]
+SizePx = Annotated[int | None, typer.Option(min=1, help="Side that the network is fed.")]
 ResizePx = Annotated[
     int | None, typer.Option(min=1, help="Side before the centre crop.  [size-px]")
 ]
@@ -40,12 +48,12 @@ def export_checkpoint(
     checkpoint: Checkpoint,
     *,
     out: Out,
-    bands: Bands,
-    unit: UnitOption,
-    value_range: ValueRange,
-    mean: Mean,
-    std: Std,
-    size_px: SizePx,
+    bands: Bands = None,
+    unit: UnitOption = None,
+    value_range: ValueRange = None,
+    mean: Mean = None,
+    std: Std = None,
+    size_px: SizePx = None,
     resize_px: ResizePx = None,
     resize: ResizeOption = "shorter_side_then_center_crop",
     interpolation: InterpolationOption = "bicubic",
@@ -57,35 +65,34 @@ def export_checkpoint(
     licence: Licence = None,
     trained_on: TrainedOn = None,
 ) -> None:
-    """Turn a checkpoint into a model directory with contract, golden vectors and card.
+    """Turn a run or a checkpoint into a model directory with contract, golden vectors and card.
 
-    Nothing of the contract stands in a checkpoint, so it is stated here.
+    A run knows its contract. Nothing of it stands in other checkpoints, so it is stated here.
+
+    Example: tilezoo export run -o model
 
     Example: tilezoo export checkpoint.pth -o model --bands B04,B03,B02 --unit dn
     --value-range 0,2000 --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 --size-px 224
     """
-    from tilezoo.bands import parse_bands
-    from tilezoo.options import parse_numbers, parse_value_range
-    from tilezoo.space import Contract
     from tilezoo.zoo import export
 
-    names = parse_bands(bands) or ()
-    low, high = parse_value_range(value_range) or (0.0, 0.0)
-    gsd = gsd_m and parse_numbers(gsd_m, "--gsd-m", count=2, example="10,10")
-    contract = Contract(
-        bands=names,
-        unit=unit,
-        value_range=(low, high),
-        quantize_uint8=quantize_uint8,
-        size_px=size_px,
+    stated = {
+        "--bands": bands,
+        "--unit": unit,
+        "--value-range": value_range,
+        "--mean": mean,
+        "--std": std,
+        "--size-px": size_px,
+    }
+    contract = _stated_contract(
+        stated,
         resize=resize,
-        resize_px=resize_px or size_px,
+        resize_px=resize_px,
         interpolation=interpolation,
-        gsd_m=(gsd[0], gsd[1]) if gsd else None,
-        mean=parse_numbers(mean, "--mean", count=len(names), example="0.485,0.456,0.406"),
-        std=parse_numbers(std, "--std", count=len(names), example="0.229,0.224,0.225"),
+        gsd_m=gsd_m,
+        quantize_uint8=quantize_uint8,
     )
-    facts = {"licence": licence, "trained_on": trained_on, "method": "dino"}
+    facts = {"licence": licence, "trained_on": trained_on}
     model = export(
         checkpoint,
         out=out,
@@ -96,6 +103,47 @@ def export_checkpoint(
         facts=facts,
     )
     print(f"{out}: {model.architecture}, space {model.space().fingerprint}")
+
+
+def _stated_contract(
+    stated: dict[str, Any],
+    *,
+    resize: Resize,
+    resize_px: int | None,
+    interpolation: Interpolation,
+    gsd_m: str | None,
+    quantize_uint8: bool,
+) -> Contract | None:
+    """Build a contract from options; None where none of those it needs is given."""
+    from tilezoo.bands import parse_bands
+    from tilezoo.errors import OptionError
+    from tilezoo.options import parse_numbers, parse_value_range
+
+    missing = [option for option, value in stated.items() if value is None]
+    if len(missing) == len(stated):
+        return None
+    if missing:
+        raise OptionError(f"a contract has no defaults: state {', '.join(missing)} too")
+    names = parse_bands(stated["--bands"]) or ()
+    gsd = gsd_m and parse_numbers(gsd_m, "--gsd-m", count=2, example="10,10")
+    per_band = {
+        key: parse_numbers(
+            stated[f"--{key}"], f"--{key}", count=len(names), example="0.485,0.456,0.406"
+        )
+        for key in ("mean", "std")
+    }
+    return Contract(
+        bands=names,
+        unit=stated["--unit"],
+        value_range=parse_value_range(stated["--value-range"]) or (0.0, 0.0),
+        quantize_uint8=quantize_uint8,
+        size_px=stated["--size-px"],
+        resize=resize,
+        resize_px=resize_px or stated["--size-px"],
+        interpolation=interpolation,
+        gsd_m=(gsd[0], gsd[1]) if gsd else None,
+        **per_band,
+    )
 
 
 def verify_model(

@@ -7,7 +7,16 @@ from typing import Annotated
 import typer
 
 from tilezoo import __version__
-from tilezoo.cli import checking, demo, embedding, models, registries, searching, serving
+from tilezoo.cli import (
+    checking,
+    demo,
+    embedding,
+    models,
+    pretraining,
+    registries,
+    searching,
+    serving,
+)
 from tilezoo.errors import TilezooError
 
 app = typer.Typer(
@@ -45,6 +54,7 @@ app.command("embed")(embedding.embed_sources)
 app.command("index")(searching.index_table)
 app.command("search")(searching.search_table)
 app.command("hub")(serving.serve_hub)
+app.command("pretrain")(pretraining.pretrain_backbone)
 app.command("demo")(demo.run_demo)
 
 

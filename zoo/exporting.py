@@ -1,33 +1,37 @@
 """Export: a checkpoint becomes a model directory that anyone can load, check and publish."""
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tilezoo.errors import ModelError
+from tilezoo.errors import ModelError, OptionError
 from tilezoo.io import made_whole
 from tilezoo.space import Contract, Pooling
+from tilezoo.training_ids import TRAINING_IDS
 from tilezoo.zoo.convert import Which, backbone_state, read_checkpoint, shape_of
 from tilezoo.zoo.finish import finish_model_dir
 from tilezoo.zoo.modeldir import ModelDir, read_model_dir, write_model_dir
+from tilezoo.zoo.runs import TrainedRun, trained_run
 
 
 def export(
     checkpoint: str | Path,
     *,
     out: str | Path,
-    contract: Contract,
+    contract: Contract | None = None,
     pooling: Pooling = "cls",
     network: Which | None = None,
     name: str | None = None,
     facts: Mapping[str, Any] | None = None,
 ) -> ModelDir:
-    """Turn a checkpoint of facebookresearch/dino or of ours into a model directory.
+    """Turn a run of `tilezoo pretrain`, or a checkpoint, into a model directory.
 
     Args:
-        checkpoint: A `.pth`; only tensors are read from it.
+        checkpoint: A run's folder, for its newest checkpoint; one of its checkpoints; or a `.pth`
+            of facebookresearch/dino. Only tensors are read from it.
         out: The directory, made anew.
-        contract: What pixels the network takes; nothing of it is in a checkpoint.
+        contract: What pixels the network takes; a run knows, other checkpoints do not.
         pooling: How its features are pooled.
         network: `teacher` (unless said otherwise) or `student`.
         name: What it is called; the directory's name unless given.
@@ -39,12 +43,31 @@ def export(
     target = Path(out)
     if target.exists() and any(target.iterdir()):
         raise ModelError(f"{target} is not empty; choose another -o")
-    state = backbone_state(read_checkpoint(Path(checkpoint)), network)
-    told = dict(facts or {})
+    run = trained_run(Path(checkpoint))
+    taken = _contract(Path(checkpoint), run, contract)
+    state = backbone_state(read_checkpoint(run.checkpoint if run else Path(checkpoint)), network)
+    told = {"method": "dino", **(facts or {})}
+    stated = run.pretraining if run else {"method": told["method"], "data": told.get("trained_on")}
     with made_whole(target) as making:
-        model = _written(state, making, contract, pooling, _network_name(network), told)
+        model = _written(state, making, taken, pooling, _network_name(network), stated)
+        if run and run.training_ids.is_file():
+            shutil.copyfile(run.training_ids, making / TRAINING_IDS)
         finish_model_dir(model, name=name or target.name, facts=told)
     return read_model_dir(target)
+
+
+def _contract(checkpoint: Path, run: TrainedRun | None, stated: Contract | None) -> Contract:
+    """The run's own contract, or the stated one: exactly one of them must be there."""
+    if run and stated is not None:
+        raise OptionError(f"{run.folder}: a run knows its contract; leave out --bands and the like")
+    if run:
+        return run.contract
+    if stated is None:
+        raise OptionError(
+            f"{checkpoint} is no run of `tilezoo pretrain`, so nothing says what pixels it takes: "
+            "state --bands, --unit, --value-range, --mean, --std and --size-px"
+        )
+    return stated
 
 
 def _network_name(network: Which | None) -> Which:
@@ -57,7 +80,7 @@ def _written(
     contract: Contract,
     pooling: Pooling,
     network: Which,
-    facts: Mapping[str, Any],
+    pretraining: Mapping[str, Any],
 ) -> ModelDir:
     import timm
 
@@ -79,6 +102,6 @@ def _written(
         "model_args": args,
         "pretrained_cfg": {"first_conv": "patch_embed.proj", "classifier": "head"},
         "network": network,
-        "pretraining": {"method": facts.get("method"), "data": facts.get("trained_on")},
+        "pretraining": dict(pretraining),
     }
     return write_model_dir(folder, built, contract=contract, pooling=pooling, config=config)

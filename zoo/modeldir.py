@@ -39,6 +39,7 @@ class ModelDir:
         contract: What pixels it takes.
         pooling: How its features are pooled unless told otherwise.
         weights_sha256: Hash of model.safetensors, 64 hex digits.
+        pretraining: What it states of its training (`tiles`, `ids_sha256`, …); empty for nothing.
     """
 
     path: Path
@@ -49,6 +50,7 @@ class ModelDir:
     contract: Contract
     pooling: Pooling
     weights_sha256: str
+    pretraining: Mapping[str, Any]
 
     def space(self, contract: Contract | None = None, pooling: Pooling | None = None) -> Space:
         """The space of its vectors under a contract and pooling (its own by default)."""
@@ -82,6 +84,7 @@ def read_model_dir(path: Path, name: str | None = None) -> ModelDir:
             contract=contract,
             pooling=_pooling(own["pooling"] if own else config["global_pool"]),
             weights_sha256=_checked_hash(weights, own),
+            pretraining=dict((own or {}).get("pretraining") or {}),
         )
     except KeyError as error:
         raise ModelError(f"{path / CONFIG}: {error} is missing; nothing is guessed") from error

@@ -1,0 +1,115 @@
+"""Batches: which tiles come when, and their pixels on the device in time."""
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tilezoo.pretrain.crops import CropMaker, Draw
+from tilezoo.pretrain.distributed import World
+from tilezoo.pretrain.shards import Pack
+
+_AHEAD = 3  # batches read before they are needed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """Which tiles a step takes: each epoch its own shuffle of them all, the rest left out.
+
+    A function of seed, epoch and step alone, so a resumed run, or one on other processes, goes
+    through the same tiles.
+
+    Attributes:
+        rows: Of the pack, those that are trained on.
+        batch_size: Tiles per step, over all processes.
+        seed: Of the shuffles.
+    """
+
+    rows: NDArray[np.int64]
+    batch_size: int
+    seed: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole batches in an epoch."""
+        return len(self.rows) // self.batch_size
+
+    def epoch(self, number: int) -> NDArray[np.int64]:
+        """Rows of an epoch in its order, shape (steps_per_epoch, batch_size)."""
+        shuffle = np.random.default_rng([self.seed, number]).permutation(len(self.rows))
+        whole = self.steps_per_epoch * self.batch_size
+        return self.rows[shuffle[:whole]].reshape(self.steps_per_epoch, self.batch_size)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Batch:
+    """One process's share of a step: tiles (b, C, H, W) on the host, and how they are cropped."""
+
+    step: int
+    pixels: Tensor
+    draw: Draw
+
+
+class Feed:
+    """Reads batches ahead of the training, in a thread."""
+
+    def __init__(
+        self, pack: Pack, order: Order, maker: CropMaker, world: World, *, pinned: bool
+    ) -> None:
+        """Take what is read, and how.
+
+        Args:
+            pack: Where tiles lie.
+            order: Which come when.
+            maker: Draws their crops.
+            world: Whose share is read.
+            pinned: Put pixels where a GPU can fetch them by itself.
+        """
+        self._pack, self._order, self._maker, self._world = pack, order, maker, world
+        self._pinned = pinned
+        self._epoch = (-1, np.empty((0, 0), np.int64))
+
+    @contextmanager
+    def batches(self, first_step: int, last_step: int) -> Iterator[Iterator[Batch]]:
+        """Yield the batches of steps `first_step` to `last_step` (exclusive)."""
+        with ThreadPoolExecutor(1, thread_name_prefix="batches") as reader:
+            begun: deque[Future[Batch]] = deque()
+            try:
+                yield self._ahead(reader, begun, range(first_step, last_step))
+            finally:
+                for future in begun:
+                    future.cancel()
+
+    def _ahead(
+        self, reader: ThreadPoolExecutor, begun: deque[Future[Batch]], steps: range
+    ) -> Iterator[Batch]:
+        for step in steps:
+            begun.append(reader.submit(self._read, step))
+            if len(begun) > _AHEAD:
+                yield begun.popleft().result()
+        while begun:
+            yield begun.popleft().result()
+
+    def _read(self, step: int) -> Batch:
+        epoch, place = divmod(step, self._order.steps_per_epoch)
+        share = self._order.batch_size // self._world.size
+        rows = self._rows_of(epoch)[place][self._world.rank * share :][:share]
+        pixels = torch.from_numpy(_as_torch_knows(self._pack.read(rows)))
+        draw = self._maker.draw(epoch, rows, self._pack.size_px)
+        return Batch(step=step, pixels=pixels.pin_memory() if self._pinned else pixels, draw=draw)
+
+    def _rows_of(self, epoch: int) -> NDArray[np.int64]:
+        if self._epoch[0] != epoch:
+            self._epoch = (epoch, self._order.epoch(epoch))
+        return self._epoch[1]
+
+
+def _as_torch_knows(pixels: NDArray[np.generic]) -> NDArray[np.generic]:
+    """Widen uint16, for which torch has few operations."""
+    return pixels.astype(np.int32) if pixels.dtype == np.uint16 else pixels

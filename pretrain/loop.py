@@ -1,0 +1,192 @@
+"""The loop: batch after batch, with its log, its checkpoints, its watch and its way to stop."""
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+
+from tilezoo.pretrain.batches import Batch, Feed
+from tilezoo.pretrain.checkpoint import save_kept, save_last
+from tilezoo.pretrain.distributed import World, summed
+from tilezoo.pretrain.knn import KnnTask
+from tilezoo.pretrain.log import Log
+from tilezoo.pretrain.picture import draw_curves
+from tilezoo.pretrain.recipe import Recipe
+from tilezoo.pretrain.schedules import Schedules
+from tilezoo.pretrain.trainer import Measures, Trainer
+from tilezoo.pretrain.watch import Watch
+from tilezoo.progress import Advance
+
+_LOOK_EVERY = 10  # steps; to look is to wait for the device
+
+
+@dataclass
+class Stop:
+    """Whether a signal asked the run to stop, and which."""
+
+    signal: signal.Signals | None = None
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[Stop]:
+    """Turn SIGTERM (a spot instance is reclaimed) and Ctrl-C into a wish to stop after a step."""
+    stop = Stop()
+
+    def ask(number: int, _frame: FrameType | None) -> None:
+        stop.signal = signal.Signals(number)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@dataclass(kw_only=True)
+class Loop:
+    """All that a run is made of, put together.
+
+    Attributes:
+        run: Its folder.
+        recipe: What it follows.
+        steps_per_epoch: Batches in an epoch.
+        schedules: Values of each step.
+        trainer: Learns.
+        feed: Brings batches.
+        log: Of the first process; None in the others.
+        knn: Tiles for kNN accuracy; None for none.
+        world: The processes.
+        checkpoint_seconds: Between checkpoints of a run that goes on; 0 for one every step.
+        stop: Looked at after every step.
+        advance: Told how many tiles are done.
+    """
+
+    run: Path
+    recipe: Recipe
+    steps_per_epoch: int
+    schedules: Schedules
+    trainer: Trainer
+    feed: Feed
+    log: Log | None
+    knn: KnnTask | None
+    world: World
+    checkpoint_seconds: float
+    stop: Stop
+    advance: Advance
+    _window: list[Measures] = field(default_factory=list)
+    _opened: float = 0.0
+    _waited: float = 0.0
+    _saved: float = 0.0
+
+    def go(self, first_step: int, last_step: int) -> int:
+        """Train from one step to another (exclusive); returns the steps that are done.
+
+        Raises:
+            PretrainError: The loss is no number, the teacher collapsed, or a checkpoint could not
+                be written.
+        """
+        watch = Watch(self.recipe.out_dim)
+        self._opened = self._saved = time.monotonic()
+        with self.feed.batches(first_step, last_step) as batches:
+            for batch in self._timed(batches):
+                self._window.append(self.trainer.step(batch))
+                done = batch.step + 1
+                self.advance(self.recipe.batch_size)
+                stopping = self._look(done, watch, last=done == last_step)
+                self._end_epoch(done)
+                self._keep(done, now=stopping or done == last_step)
+                if stopping:
+                    return done
+        return last_step
+
+    def _timed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        while True:
+            asked = time.monotonic()
+            batch = next(batches, None)
+            self._waited += time.monotonic() - asked
+            if batch is None:
+                return
+            yield batch
+
+    def _look(self, done: int, watch: Watch, *, last: bool) -> bool:
+        """Every few steps see how it goes, in all processes; tell whether to stop."""
+        alone = self.world.backend is None
+        due = done % _LOOK_EVERY == 0 or last
+        if not due and not (alone and self.stop.signal):
+            return False
+        means = self._means()
+        watch.look(done, loss=means["loss"], entropy=means["entropy"], spread=means["spread"])
+        self._write(done, means)
+        return means.pop("stop") > 0
+
+    def _means(self) -> dict[str, float]:
+        """Mean of the window over its steps and all processes."""
+        window = self._window
+        names = ("loss", "entropy", "spread")
+        sums = [torch.stack([getattr(m, name) for m in window]).mean() for name in names]
+        asked = torch.tensor(float(self.stop.signal is not None), device=sums[0].device)
+        total = summed(torch.stack([*sums, asked]), self.world) / self.world.size
+        return dict(zip((*names, "stop"), total.tolist(), strict=True))
+
+    def _write(self, done: int, means: dict[str, float]) -> None:
+        now = time.monotonic()
+        seconds = max(now - self._opened, 1e-9)
+        images = len(self._window) * self.recipe.batch_size
+        step = done - 1  # the values in force in the window's last step
+        if self.log is not None:
+            self.log.write(
+                {
+                    **self._place(done),
+                    **{name: means[name] for name in ("loss", "entropy", "spread")},
+                    "lr": float(self.schedules.lr[step]),
+                    "weight_decay": float(self.schedules.weight_decay[step]),
+                    "teacher_momentum": float(self.schedules.teacher_momentum[step]),
+                    "teacher_temp": float(self.schedules.teacher_temp[step]),
+                    "images_per_s": round(images / seconds, 2),
+                    "data_wait": round(self._waited / seconds, 4),
+                }
+            )
+        self._window.clear()
+        self._opened, self._waited = now, 0.0
+
+    def _place(self, done: int) -> dict[str, Any]:
+        return {"step": done, "epoch": round(done / self.steps_per_epoch, 4)}
+
+    def _end_epoch(self, done: int) -> None:
+        """Measure kNN accuracy and draw the curves, when an epoch is over."""
+        epoch, rest = divmod(done, self.steps_per_epoch)
+        if rest or self.log is None:
+            return
+        every = self.recipe.knn_every_epochs
+        if self.knn is not None and every and epoch % every == 0:
+            self.measure_knn(done)
+        draw_curves(self.run, self.run.name)
+
+    def measure_knn(self, done: int) -> None:
+        """Write the teacher's kNN accuracy into the log."""
+        if self.knn is not None and self.log is not None:
+            accuracy = self.knn.accuracy(self.trainer.teacher.backbone, self.trainer.device)
+            self.log.write({**self._place(done), "knn_accuracy": accuracy})
+
+    def _keep(self, done: int, *, now: bool) -> None:
+        """Write the checkpoints that are due."""
+        if self.log is None:
+            return
+        epoch, rest = divmod(done, self.steps_per_epoch)
+        due = time.monotonic() - self._saved >= self.checkpoint_seconds
+        kept = rest == 0 and epoch % self.recipe.checkpoint_every_epochs == 0
+        if not (due or now or kept):
+            return
+        self.log.sync()
+        state = self.trainer.state(done)
+        save_last(self.run, state)
+        if kept:
+            save_kept(self.run, state, epoch=epoch, keep=self.recipe.keep_checkpoints)
+        self._saved = time.monotonic()

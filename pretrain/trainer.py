@@ -1,0 +1,205 @@
+"""The trainer: student, teacher, optimiser and centre, and what one step does to them."""
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from tilezoo.errors import OptionError
+from tilezoo.pretrain.batches import Batch
+from tilezoo.pretrain.crops import CropMaker
+from tilezoo.pretrain.distributed import World
+from tilezoo.pretrain.loss import dino_loss, next_center, teacher_entropy
+from tilezoo.pretrain.network import Network, build_network, follow, fused_attention, same_weights
+from tilezoo.pretrain.optimiser import clip_gradients, freeze_last_layer, make_optimiser, set_step
+from tilezoo.pretrain.recipe import Recipe
+from tilezoo.pretrain.schedules import Schedules
+
+Precision = Literal["fp32", "bf16", "fp16"]
+PrecisionWish = Literal["auto", "fp32", "bf16", "fp16"]
+_DTYPES: Mapping[Precision, torch.dtype] = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
+_FAST_BF16 = frozenset({"avx512_bf16", "amx_bf16"})  # /proc/cpuinfo's names
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measures:
+    """What one step tells, on the device, of this process's share.
+
+    Attributes:
+        loss: Of the step.
+        entropy: Of the teacher's targets, nats; log K when they say nothing, 0 when all is one.
+        spread: Length of what differs between tiles in the teacher's outputs, as a share of the
+            outputs' length; 0 when all tiles look the same to it.
+    """
+
+    loss: Tensor
+    entropy: Tensor
+    spread: Tensor
+
+
+class Trainer:
+    """DINO's two networks in training.
+
+    Attributes:
+        recipe: What it follows.
+        device: Where it runs.
+        precision: Of the networks' products; weights are float32.
+        teacher: The one that is kept: its backbone becomes the model.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        maker: CropMaker,
+        schedules: Schedules,
+        *,
+        steps_per_epoch: int,
+        world: World,
+        device: torch.device,
+        precision: Precision,
+        compiled: bool = False,
+    ) -> None:
+        self.recipe, self.device, self.precision = recipe, device, precision
+        self._maker, self._schedules, self._world = maker, schedules, world
+        self._frozen_steps = recipe.freeze_last_layer_epochs * steps_per_epoch
+        torch.manual_seed(recipe.seed)
+        self._student = _built(recipe, len(maker.bands), recipe.drop_path, device, precision)
+        self.teacher = _built(recipe, len(maker.bands), 0.0, device, precision)
+        same_weights(self._student, self.teacher)
+        self._center = torch.zeros(1, recipe.out_dim, device=device)
+        self._optimiser = make_optimiser(self._student, fused=device.type in ("cpu", "cuda"))
+        self._scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+        self._learner = _learner(self._student, world, device, compiled=compiled)
+        self._guide = torch.compile(self.teacher) if compiled else self.teacher
+
+    def step(self, batch: Batch) -> Measures:
+        """Learn from one batch."""
+        self._seed(batch.step)
+        crops = self._maker.make(batch.pixels.to(self.device, non_blocking=True), batch.draw)
+        temperature = float(self._schedules.teacher_temp[batch.step])
+        targets, loss = self._compare(*crops, temperature)
+        self._learn(loss, batch.step)
+        measures = self._measured(loss, targets, temperature)
+        self._center = next_center(self._center, targets, self.recipe.center_momentum)
+        return measures
+
+    def state(self, step: int) -> dict[str, Any]:
+        """All that a run needs to go on after `step` steps; random numbers follow from the step."""
+        return {
+            "step": step,
+            "student": self._student.state_dict(),
+            "teacher": self.teacher.state_dict(),
+            "optimiser": self._optimiser.state_dict(),
+            "scaler": self._scaler.state_dict(),
+            "center": self._center,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go back to where `state` was taken."""
+        self._student.load_state_dict(state["student"])
+        self.teacher.load_state_dict(state["teacher"])
+        self._optimiser.load_state_dict(state["optimiser"])
+        self._scaler.load_state_dict(state["scaler"])
+        self._center = state["center"].to(self.device)
+
+    def _seed(self, step: int) -> None:
+        """Let drop path depend on the step and the process alone."""
+        place = step * self._world.size + self._world.rank
+        torch.manual_seed((self.recipe.seed << 40) + place + 1)
+
+    def _compare(
+        self, globals_: Tensor, locals_: Tensor, temperature: float
+    ) -> tuple[Tensor, Tensor]:
+        """The teacher's outputs for the global crops, and the student's loss on all crops."""
+        with self._autocast():
+            with torch.no_grad():
+                targets = self._guide([globals_])
+            crops = [globals_, locals_] if len(locals_) else [globals_]
+            outputs = self._learner(crops)
+        targets = targets.float()
+        loss = dino_loss(
+            outputs,
+            targets,
+            self._center,
+            crops=self.recipe.crops,
+            student_temp=self.recipe.student_temp,
+            teacher_temp=temperature,
+        )
+        return targets, loss
+
+    def _learn(self, loss: Tensor, step: int) -> None:
+        """Move the student by the loss's gradient, and the teacher after it."""
+        schedules, recipe = self._schedules, self.recipe
+        set_step(self._optimiser, float(schedules.lr[step]), float(schedules.weight_decay[step]))
+        self._optimiser.zero_grad(set_to_none=True)
+        self._scaler.scale(loss).backward()
+        self._scaler.unscale_(self._optimiser)
+        if recipe.clip_grad:
+            clip_gradients(self._student, recipe.clip_grad)
+        if step < self._frozen_steps:
+            freeze_last_layer(self._student)
+        self._scaler.step(self._optimiser)
+        self._scaler.update()
+        follow(self.teacher, self._student, float(schedules.teacher_momentum[step]))
+
+    @torch.no_grad()
+    def _measured(self, loss: Tensor, targets: Tensor, temperature: float) -> Measures:
+        length = targets.norm(dim=1).mean()
+        differing = (targets - targets.mean(0)).norm(dim=1).mean()
+        entropy = teacher_entropy(targets, self._center, temperature)
+        return Measures(loss=loss.detach(), entropy=entropy, spread=differing / length)
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        enabled = self.precision != "fp32"
+        return torch.autocast(self.device.type, _DTYPES[self.precision], enabled=enabled)
+
+
+def chosen_precision(wish: PrecisionWish, device: torch.device) -> Precision:
+    """Resolve `auto`: bf16 where the hardware multiplies in it, fp16 on older GPUs, else fp32.
+
+    Raises:
+        OptionError: fp16 on a device that has no quick products in it.
+    """
+    if wish == "fp16" and device.type == "cpu":
+        raise OptionError("--precision fp16 needs a GPU; take --precision bf16 or fp32")
+    if wish != "auto":
+        return wish
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp16"
+    return "bf16" if device.type == "cpu" and _FAST_BF16 & _cpu_flags() else "fp32"
+
+
+def _cpu_flags() -> frozenset[str]:
+    """What this CPU can do, by Linux's names; nothing elsewhere."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return frozenset()
+    flags = next((line for line in lines if line.startswith("flags")), "")
+    return frozenset(flags.partition(":")[2].split())
+
+
+def _built(
+    recipe: Recipe, bands: int, drop_path: float, device: torch.device, precision: Precision
+) -> Network:
+    network = build_network(recipe, bands, drop_path=drop_path).to(device)
+    fused_attention(network, on=device.type != "cpu" or precision == "fp32")
+    return network
+
+
+def _learner(student: Network, world: World, device: torch.device, *, compiled: bool) -> nn.Module:
+    """The student as it is called in training: its gradients are averaged over all processes."""
+    learner: nn.Module = student
+    if world.backend is not None:
+        places = [device.index] if device.type == "cuda" else None
+        learner = DistributedDataParallel(student, device_ids=places, broadcast_buffers=False)
+    return torch.compile(learner) if compiled else learner
