@@ -85,3 +85,12 @@ class Cut:
 
     def _along(self, length: int) -> int:
         return 1 + max(0, -((self.tile_px - length) // self.stride_px))
+
+
+def cut_from(tile_px: int | None, stride_px: int | None) -> Cut | None:
+    """Take `--tile-px` and `--stride-px`; None where files are tiles."""
+    if tile_px is None and stride_px is not None:
+        raise OptionError("--stride-px needs --tile-px: files are tiles without it")
+    if tile_px is None:
+        return None
+    return Cut(tile_px=tile_px, stride_px=tile_px if stride_px is None else stride_px)

@@ -1,6 +1,5 @@
 """The main path: sources → tiles → vectors → table."""
 
-import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
@@ -15,25 +14,17 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from tilezoo.bands import parse_bands
-from tilezoo.embed.plan import Plan, make_plan
 from tilezoo.embed.precision import choose_precision
-from tilezoo.embed.reading import Outcome, Reader, read_ahead
 from tilezoo.embed.store import Segment, Store, locked, open_store
-from tilezoo.errors import (
-    ContractError,
-    InterruptedRunError,
-    ModelError,
-    OptionError,
-    TileError,
-    TooManyFailedError,
-)
+from tilezoo.errors import InterruptedRunError, ModelError, TooManyFailedError
 from tilezoo.options import check_least, parse_shard, parse_value_range
+from tilezoo.plan import Plan, make_plan, refuse_hopeless
 from tilezoo.progress import Advance, progress, say
-from tilezoo.raster import Image, gdal
+from tilezoo.reading import Outcome, Reader, read_ahead, reading_threads
 from tilezoo.sources import discover
 from tilezoo.space import Pooling
 from tilezoo.table import TABLE_VERSION, Dtype, Failure, rows, schema
-from tilezoo.tiles import Cut, Tile
+from tilezoo.tiles import Tile, cut_from
 from tilezoo.zoo.backbone import Backbone, Precision
 from tilezoo.zoo.catalog import OFFLINE_DEFAULT
 from tilezoo.zoo.loading import load
@@ -42,7 +33,7 @@ _BATCH = {"cpu": 64, "cuda": 256, "mps": 64}
 _SEGMENT_TILES = 1024  # what a killed run can lose, and has to make again
 _PART_BYTES = 128 << 20
 _ROW_BYTES = 300  # of a row beside its vector, about
-_LOOKED_AT = 32  # headers read before a run that cannot succeed is refused
+_LOOKED_AT = 32  # tiles that the first ones are looked for in
 _TRIED = 8  # tiles that bf16 is tried on
 _FAR_LARGER = 4  # times the side it is resized to, from where a file deserves a hint
 
@@ -118,9 +109,9 @@ def embed(
     """
     _check_counts(batch_size, workers, limit, part_rows, max_errors)
     named = [sources] if isinstance(sources, str | Path) else list(sources)
-    cut = _cut(tile_px, stride_px)
+    cut = cut_from(tile_px, stride_px)
     share = parse_shard(shard)
-    threads = workers or min(8, os.cpu_count() or 1)  # more contend for the interpreter
+    threads = reading_threads(workers)
     backbone = load(
         model,
         device=device,
@@ -148,7 +139,8 @@ def embed(
         "limit": limit,
         "part_rows": part_rows,
     }
-    _refuse_hopeless(plan, backbone)
+    contract, wanted = backbone.space.contract, backbone.request
+    refuse_hopeless(plan, wanted, lambda image: image.check(contract, wanted))
     with locked(Path(out)):
         store = open_store(Path(out), _manifest(backbone, plan, request), overwrite=overwrite)
         started = time.monotonic()
@@ -175,14 +167,6 @@ def _check_counts(
     check_least("--max-errors", max_errors, 0)
 
 
-def _cut(tile_px: int | None, stride_px: int | None) -> Cut | None:
-    if tile_px is None and stride_px is not None:
-        raise OptionError("--stride-px needs --tile-px: files are tiles without it")
-    if tile_px is None:
-        return None
-    return Cut(tile_px=tile_px, stride_px=tile_px if stride_px is None else stride_px)
-
-
 def _manifest(backbone: Backbone, plan: Plan, request: dict[str, Any]) -> dict[str, Any]:
     width = 2 if request["dtype"] == "float16" else 4
     batch = request["batch_size"]
@@ -200,6 +184,7 @@ def _manifest(backbone: Backbone, plan: Plan, request: dict[str, Any]) -> dict[s
         "dimension": backbone.dimension,
         "space": backbone.space.to_json(),
         "model": {"name": backbone.model.name, "source": str(backbone.model.path)},
+        "pretraining": dict(backbone.model.pretraining),
         "request": request,
         "precision": request["precision"],
         "device": backbone.device.type,
@@ -212,24 +197,6 @@ def _manifest(backbone: Backbone, plan: Plan, request: dict[str, Any]) -> dict[s
     }
 
 
-def _refuse_hopeless(plan: Plan, backbone: Backbone) -> None:
-    """Stop before the first batch if every tile looked at is of the wrong kind."""
-    step = max(1, len(plan) // _LOOKED_AT)
-    looked_at = chain.from_iterable(plan.tiles(i, i + 1) for i in range(0, len(plan), step))
-    wrong: list[str] = []
-    for ref in looked_at:
-        try:
-            with gdal(), Image(ref.source, backbone.request) as image:
-                image.check(backbone.space.contract, backbone.request)
-        except TileError as error:
-            if error.kind == "contract":
-                wrong.append(f"{ref.source.uri}: {error}")
-        else:
-            return
-    if wrong:
-        raise ContractError(wrong[0])
-
-
 def _start(store: Store, plan: Plan, backbone: Backbone, threads: int) -> None:
     """Settle the precision on the first tiles (once a table), and put the manifest down."""
     first = _first_tiles(plan, backbone, threads)
@@ -238,14 +205,18 @@ def _start(store: Store, plan: Plan, backbone: Backbone, threads: int) -> None:
     store.manifest["georeferenced"] = any(tile.footprint for tile in first)
     backbone.use(store.manifest["precision"])
     _hint(first, backbone, cut=plan.cut is not None)
-    store.begin()
+    store.begin(training_ids=backbone.model.path / TRAINING_IDS)
 
 
 def _first_tiles(plan: Plan, backbone: Backbone, threads: int) -> list[Tile]:
     refs = plan.tiles(0, min(len(plan), _LOOKED_AT))
-    reader = Reader(backbone)
+    reader = _reader(backbone)
     with closing(read_ahead(refs, reader, workers=threads, ahead=_TRIED)) as outcomes:
         return list(islice((o for o in outcomes if isinstance(o, Tile)), _TRIED))
+
+
+def _reader(backbone: Backbone) -> Reader:
+    return Reader(backbone.space.contract, backbone.request, backbone.shrink)
 
 
 def _hint(tiles: Sequence[Tile], backbone: Backbone, *, cut: bool) -> None:
@@ -266,7 +237,7 @@ def _fill(
     """Make the missing segments; reading runs ahead across them."""
     missing = list(store.missing())
     refs = chain.from_iterable(plan.tiles(s.first, s.last) for s in missing)
-    reader = Reader(backbone)
+    reader = _reader(backbone)
     ahead = 2 * int(store.manifest["request"]["batch_size"])
     total = sum(segment.last - segment.first for segment in missing)
     with (

@@ -3,19 +3,20 @@
 import hashlib
 import os
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, chain
 
 from tilezoo.bands import BandRequest
-from tilezoo.errors import TileError
+from tilezoo.errors import ContractError, TileError
 from tilezoo.raster import Image, gdal
 from tilezoo.sources import Source
 from tilezoo.tiles import Cut, TileRef
 
 _Grid = tuple[int, int]  # width, height in pixels
+_LOOKED_AT = 32  # headers read before a run that cannot succeed is refused
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +95,33 @@ def make_plan(
         start=kept * index // count,
         stop=kept * (index + 1) // count,
     )
+
+
+def refuse_hopeless(plan: Plan, request: BandRequest, check: Callable[[Image], None]) -> None:
+    """Stop before the first tile is read if every one looked at is of the wrong kind.
+
+    Args:
+        plan: Of which some tiles, evenly spread, are opened for their headers.
+        request: Which bands are asked for.
+        check: Raises `TileError` where an image does not fit.
+
+    Raises:
+        ContractError: With the first wrong one's fix.
+    """
+    step = max(1, len(plan) // _LOOKED_AT)
+    looked_at = chain.from_iterable(plan.tiles(i, i + 1) for i in range(0, len(plan), step))
+    wrong: list[str] = []
+    for ref in looked_at:
+        try:
+            with gdal(), Image(ref.source, request) as image:
+                check(image)
+        except TileError as error:
+            if error.kind == "contract":
+                wrong.append(f"{ref.source.uri}: {error}")
+        else:
+            return
+    if wrong:
+        raise ContractError(wrong[0])
 
 
 def _grids(sources: Sequence[Source], request: BandRequest, workers: int) -> list[_Grid | None]:
