@@ -25,6 +25,7 @@ from tilezoo.sources import discover
 from tilezoo.space import Pooling
 from tilezoo.table import TABLE_VERSION, Dtype, Failure, rows, schema
 from tilezoo.tiles import Tile, cut_from
+from tilezoo.training_ids import TRAINING_IDS
 from tilezoo.zoo.backbone import Backbone, Precision
 from tilezoo.zoo.catalog import OFFLINE_DEFAULT
 from tilezoo.zoo.loading import load

@@ -21,6 +21,7 @@ from tilezoo.errors import TableError
 from tilezoo.geoparquet import with_keys
 from tilezoo.io import sha256_file, whole_file, write_json
 from tilezoo.table import ERROR_SCHEMA, ERRORS, MANIFEST, Failure, error_rows, read_manifest
+from tilezoo.training_ids import TRAINING_IDS
 
 _SEGMENTS = ".segments"
 _LOCK = ".lock"
@@ -55,12 +56,20 @@ class Store:
         """Whether the table is finished."""
         return bool(self.manifest["complete"])
 
-    def begin(self) -> None:
-        """Put the manifest down, so that a killed run knows its own request."""
+    def begin(self, training_ids: Path | None = None) -> None:
+        """Put the manifest down, so that a killed run knows its own request.
+
+        Args:
+            training_ids: The model's list of tiles it was trained on, kept beside the vectors for
+                leakage audits; models of others have none.
+        """
         (self.path / _SEGMENTS).mkdir(exist_ok=True)
         for stale in self.path.glob(".*.tmp"):  # of a killed run; this one holds the lock
             stale.unlink()
         write_json(self.path / MANIFEST, self.manifest)
+        if training_ids and training_ids.is_file():
+            with whole_file(self.path / TRAINING_IDS) as temporary:
+                shutil.copyfile(training_ids, temporary)
 
     def missing(self) -> Iterator[Segment]:
         """Segments that are still to be made, in order."""
@@ -203,7 +212,7 @@ def open_store(path: Path, manifest: dict[str, Any], *, overwrite: bool) -> Stor
 
 def _clear(path: Path) -> None:
     """Remove a table's own files and nothing else, in an order that may be cut short."""
-    own = [path / ERRORS, *path.glob(_PARTS)]
+    own = [path / ERRORS, path / TRAINING_IDS, *path.glob(_PARTS)]
     if _is_table(path):
         shutil.rmtree(path / "index", ignore_errors=True)
         own.insert(0, path / MANIFEST)
