@@ -56,18 +56,20 @@ class BandRequest:
         wanted: The backbone's bands by name.
         given: `--bands`: names or 1-based numbers from the user, or None.
         values_stated: The user gave `--value-range`, so any dtype is taken at their word.
+        taker: Who wants the bands, for errors.
     """
 
     wanted: tuple[str, ...]
     given: tuple[str, ...] | None = None
     values_stated: bool = False
+    taker: str = "the model"
 
     def __post_init__(self) -> None:
         """Refuse a `--bands` that cannot serve the backbone, before anything is read."""
         if self.given is None or self._covers() or len(self.given) == len(self.wanted):
             return
         msg = (
-            f"--bands names {len(self.given)} bands ({','.join(self.given)}), the model takes "
+            f"--bands names {len(self.given)} bands ({','.join(self.given)}), {self.taker} takes "
             f"{len(self.wanted)} ({','.join(self.wanted)}): name these, or one band for each"
         )
         raise ContractError(msg)
@@ -117,8 +119,8 @@ class BandRequest:
     def _mismatch(self, names: Sequence[str], count: int) -> str:
         need = ",".join(self.effective)
         if names:
-            return f"has bands {','.join(names)}, the model takes {need}; choose with --bands"
-        return f"has {count} unnamed bands, the model takes {need}; name them with --bands"
+            return f"has bands {','.join(names)}, {self.taker} takes {need}; choose with --bands"
+        return f"has {count} unnamed bands, {self.taker} takes {need}; name them with --bands"
 
 
 def _positions(names: Sequence[str], wanted: Sequence[str]) -> tuple[int, ...] | None:

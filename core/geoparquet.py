@@ -1,7 +1,7 @@
 """File-level metadata of a part: `geo` (GeoParquet 1.1), `emb` (geoembeddings.org), `tilezoo`."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,15 +19,29 @@ def geo_key(table: pa.Table) -> dict[str, Any]:
     """
     wkb = table["geometry"].drop_null().to_numpy()
     shapes = shapely.from_wkb(wkb.astype(object))
+    kinds = {_FAMILIES[kind] for kind in np.unique(shapely.get_type_id(shapes))}
+    bounds = [float(value) for value in shapely.total_bounds(shapes)] if len(shapes) else None
+    return _geo(kinds, bounds)
+
+
+def merged_geo_key(keys: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Describe the `geometry` column of tables put together, by the `geo_key` of each."""
+    columns = [key["columns"]["geometry"] for key in keys]
+    kinds = {kind for column in columns for kind in column["geometry_types"]}
+    bounds = np.array([column["bbox"] for column in columns if "bbox" in column])
+    if not len(bounds):
+        return _geo(kinds, None)
+    return _geo(kinds, [*bounds[:, :2].min(axis=0).tolist(), *bounds[:, 2:].max(axis=0).tolist()])
+
+
+def _geo(kinds: set[str], bounds: list[float] | None) -> dict[str, Any]:
     column: dict[str, Any] = {
         "encoding": "WKB",
-        "geometry_types": sorted(
-            {_FAMILIES[kind] for kind in np.unique(shapely.get_type_id(shapes))}
-        ),
+        "geometry_types": sorted(kinds),
         "covering": {"bbox": {side: ["bbox", side] for side in _BBOX}},
     }
-    if len(shapes):
-        column["bbox"] = [float(value) for value in shapely.total_bounds(shapes)]
+    if bounds is not None:
+        column["bbox"] = bounds
     return {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}}
 
 

@@ -103,7 +103,7 @@ class Contract:
             raise TileError(
                 "contract",
                 f"pixels are uint8 and cannot reach --value-range {low:g},{high:g}; "
-                "embed 8-bit and 16-bit imagery in separate runs",
+                "8-bit and 16-bit imagery need separate runs",
             )
         if stated or self.unit == "stated" or dtype.startswith(_KINDS[self.unit]):
             return

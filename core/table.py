@@ -24,8 +24,22 @@ ERRORS = "errors.parquet"
 Dtype = Literal["float32", "float16"]
 
 _VECTORS_PER_BATCH = 8192
-_BBOX = pa.struct([(name, pa.float64()) for name in ("xmin", "ymin", "xmax", "ymax")])
+_SIDES = ("xmin", "ymin", "xmax", "ymax")
+_BBOX = pa.struct([(name, pa.float64()) for name in _SIDES])
 _PIXEL_BBOX = pa.list_(pa.int32(), 4)
+# What is known of each tile, in tables and in packs of training tiles.
+FACTS = pa.schema(
+    [
+        pa.field("geometry", pa.binary()),
+        pa.field("bbox", _BBOX),
+        pa.field("datetime", pa.timestamp("us", tz="UTC")),
+        pa.field("source_uri", pa.string(), nullable=False),
+        pa.field("pixel_bbox", _PIXEL_BBOX, nullable=False),
+        pa.field("crs", pa.string()),
+        pa.field("gsd_m", pa.float32()),
+        pa.field("nodata_fraction", pa.float32(), nullable=False),
+    ]
+)
 ERROR_SCHEMA = pa.schema(
     [
         pa.field("source_uri", pa.string(), nullable=False),
@@ -52,14 +66,7 @@ def schema(dimension: int, dtype: Dtype) -> pa.Schema:
         [
             pa.field("id", pa.string(), nullable=False),
             pa.field("embedding", pa.list_(value, dimension)),
-            pa.field("geometry", pa.binary()),
-            pa.field("bbox", _BBOX),
-            pa.field("datetime", pa.timestamp("us", tz="UTC")),
-            pa.field("source_uri", pa.string(), nullable=False),
-            pa.field("pixel_bbox", _PIXEL_BBOX, nullable=False),
-            pa.field("crs", pa.string()),
-            pa.field("gsd_m", pa.float32()),
-            pa.field("nodata_fraction", pa.float32(), nullable=False),
+            *FACTS,
         ]
     )
 
@@ -70,13 +77,20 @@ def rows(
     """Put tiles and their vectors, shape (N, D), into rows."""
     columns = schema(vectors.shape[1], dtype)
     values = pa.array(vectors.astype(dtype, copy=False).ravel())
+    arrays = [
+        pa.array([tile.id for tile in tiles], pa.string()),
+        pa.FixedSizeListArray.from_arrays(values, type=columns.field("embedding").type),
+        *facts(tiles).values(),
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=columns)
+
+
+def facts(tiles: Sequence[Tile]) -> dict[str, pa.Array]:
+    """Put what is known of tiles into the columns of `FACTS`, by name."""
     places = [tile.footprint for tile in tiles]
-    boxes = [p and dict(zip(("xmin", "ymin", "xmax", "ymax"), p.bbox, strict=True)) for p in places]
     data = {
-        "id": [tile.id for tile in tiles],
-        "embedding": pa.FixedSizeListArray.from_arrays(values, type=columns.field(1).type),
         "geometry": [place and place.wkb for place in places],
-        "bbox": boxes,
+        "bbox": [place and dict(zip(_SIDES, place.bbox, strict=True)) for place in places],
         "datetime": [tile.datetime for tile in tiles],
         "source_uri": [tile.source_uri for tile in tiles],
         "pixel_bbox": [list(tile.pixel_bbox) for tile in tiles],
@@ -84,11 +98,7 @@ def rows(
         "gsd_m": [place and place.gsd_m for place in places],
         "nodata_fraction": [tile.nodata_fraction for tile in tiles],
     }
-    arrays = [
-        value if isinstance(value, pa.Array) else pa.array(value, type=columns.field(name).type)
-        for name, value in data.items()
-    ]
-    return pa.RecordBatch.from_arrays(arrays, schema=columns)
+    return {name: pa.array(data[name], FACTS.field(name).type) for name in FACTS.names}
 
 
 def error_rows(failures: Sequence[Failure]) -> pa.Table:

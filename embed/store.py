@@ -6,8 +6,8 @@ the same command makes the others, from the same batches, so the rows are the sa
 """
 
 import shutil
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,16 +15,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from filelock import FileLock, Timeout
 
 from tilezoo.errors import TableError
+from tilezoo.folders import differing, one_writer, refuse_foreign
 from tilezoo.geoparquet import with_keys
 from tilezoo.io import sha256_file, whole_file, write_json
 from tilezoo.table import ERROR_SCHEMA, ERRORS, MANIFEST, Failure, error_rows, read_manifest
 from tilezoo.training_ids import TRAINING_IDS
 
 _SEGMENTS = ".segments"
-_LOCK = ".lock"
 _PARTS = "part-[0-9][0-9][0-9][0-9][0-9].parquet"
 
 
@@ -169,24 +168,13 @@ def _empty_windows(errors: pa.Table) -> int:
     return int(pc.sum(pc.and_(nodata, pc.is_valid(errors["pixel_bbox"]))).as_py() or 0)
 
 
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold a table's folder for one writer; the lock goes with the process.
+def locked(path: Path) -> AbstractContextManager[None]:
+    """Hold a table's folder for one writer.
 
     Raises:
         TableError: Another process holds it, or the folder or disk cannot be written.
     """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        with FileLock(path / _LOCK, blocking=False):
-            yield
-    except Timeout as error:
-        raise TableError(f"{path}: another run is writing this table; wait for it") from error
-    except (NotADirectoryError, FileExistsError, PermissionError) as error:
-        raise TableError(f"{path}: not a folder that can be written; choose another -o") from error
-    except OSError as error:  # a full disk, say
-        fix = "make room, then run the same command to go on"
-        raise TableError(f"{path}: {error.strerror or error}; {fix}") from error
+    return one_writer(path, "table", TableError)
 
 
 def open_store(path: Path, manifest: dict[str, Any], *, overwrite: bool) -> Store:
@@ -204,7 +192,7 @@ def open_store(path: Path, manifest: dict[str, Any], *, overwrite: bool) -> Stor
     if overwrite:
         _clear(path)
     elif found is None:
-        _refuse_foreign(path)
+        refuse_foreign(path, "table", TableError)
     else:
         _refuse_other_run(path, found, manifest)
     return Store(path, manifest if found is None else found)
@@ -217,7 +205,7 @@ def _clear(path: Path) -> None:
         shutil.rmtree(path / "index", ignore_errors=True)
         own.insert(0, path / MANIFEST)
     else:
-        _refuse_foreign(path, leftovers={file.name for file in own})
+        refuse_foreign(path, "table", TableError, leftovers={file.name for file in own})
     for file in own:
         file.unlink(missing_ok=True)
     shutil.rmtree(path / _SEGMENTS, ignore_errors=True)
@@ -228,25 +216,14 @@ def _is_table(path: Path) -> bool:
     return manifest.is_file() and b'"tilezoo_table"' in manifest.read_bytes()
 
 
-def _refuse_foreign(path: Path, leftovers: Collection[str] = ()) -> None:
-    found = sorted(entry.name for entry in path.iterdir() if not entry.name.startswith("."))
-    others = [name for name in found if name not in leftovers]
-    if others:
-        raise TableError(f"{path} holds {others[0]!r} and no table; choose another -o")
-
-
 def _refuse_other_run(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
     """Compare what decides the rows of two runs."""
-    differing = [
-        f"{key}: {found['request'].get(key)!r} there, {value!r} now"
-        for key, value in wanted["request"].items()
-        if found["request"].get(key) != value
-    ]
+    differs = differing(found["request"], wanted["request"])
     if found["space"]["fingerprint"] != wanted["space"]["fingerprint"]:
         there, now = found["model"]["name"], wanted["model"]["name"]
-        differing.insert(0, f"model: {there} there, {now} now (another space)")
-    if not differing and found["tiles_sha256"] != wanted["tiles_sha256"]:
-        differing = [f"tiles: {found['tiles']} there, {wanted['tiles']} now, or files have changed"]
-    if differing:
+        differs.insert(0, f"model: {there} there, {now} now (another space)")
+    if not differs and found["tiles_sha256"] != wanted["tiles_sha256"]:
+        differs = [f"tiles: {found['tiles']} there, {wanted['tiles']} now, or files have changed"]
+    if differs:
         fix = "choose another -o, or --overwrite to start anew"
-        raise TableError(f"{path} is the table of another run ({'; '.join(differing)}); {fix}")
+        raise TableError(f"{path} is the table of another run ({'; '.join(differs)}); {fix}")
