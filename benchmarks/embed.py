@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from making import busy_s, machine, make_model, make_tiles, wait_for_quiet
+from making import busy_s, machine, make_model, make_tiles, peak_gflops, wait_for_quiet
 from torch.utils.flop_counter import FlopCounterMode
 
 from tilezoo.raster import read_tile
@@ -27,7 +27,6 @@ from tilezoo.zoo.backbone import DTYPES, Backbone, Precision
 from tilezoo.zoo.preprocess import fit
 
 _BATCH = 64
-_SIDE = 2048  # of the matrices whose product is the machine's peak
 _MEMORY_S = 4.0  # how long the network alone is measured, about
 
 
@@ -193,17 +192,6 @@ def gflop_of(backbone: Backbone, size_px: int) -> float:
     with FlopCounterMode(display=False) as counter:
         backbone.features(torch.zeros(1, 3, size_px, size_px))
     return float(counter.get_total_flops()) / 1e9
-
-
-def peak_gflops(device: str, dtype: torch.dtype) -> float:
-    """Measure the best of twenty matrix products."""
-    square = torch.rand(_SIDE, _SIDE, device=device).to(dtype)
-    best = float("inf")
-    for _ in range(20):
-        start = time.perf_counter()
-        float((square @ square)[0, 0])  # waits for the device
-        best = min(best, time.perf_counter() - start)
-    return 2 * _SIDE**3 / best / 1e9
 
 
 def table(rounds: list[Round]) -> str:

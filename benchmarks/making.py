@@ -21,6 +21,7 @@ from tilezoo.zoo import write_model_dir
 BANDS = ("B04", "B03", "B02")
 HIGH = 2000  # the value that is white
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_SIDE = 2048  # of the matrices whose product is the machine's peak
 
 
 def make_tiles(folder: Path, count: int, side_px: int = 120) -> None:
@@ -111,6 +112,17 @@ def wait_for_quiet(most_s: float = 120) -> None:
         time.sleep(2)
         if busy_s()[0] - before < 0.1 * (os.cpu_count() or 1) * (time.monotonic() - start):
             return
+
+
+def peak_gflops(device: str, dtype: torch.dtype) -> float:
+    """Measure the best of twenty matrix products."""
+    square = torch.rand(_SIDE, _SIDE, device=device).to(dtype)
+    best = float("inf")
+    for _ in range(20):
+        start = time.perf_counter()
+        float((square @ square)[0, 0])  # waits for the device
+        best = min(best, time.perf_counter() - start)
+    return 2 * _SIDE**3 / best / 1e9
 
 
 def _texture(generator: np.random.Generator, side: int) -> NDArray[np.float64]:
