@@ -1,0 +1,95 @@
+"""DINO's loss and the centre of the teacher's outputs (arXiv:2104.14294, section 3.1).
+
+In the paper's letters: a tile gives V crops, of which the teacher sees the first two, x₁ᵍ and x₂ᵍ;
+g_s and g_t are the networks' outputs of length K, τ_s and τ_t temperatures, c the centre. Crop-major
+tensors hold all tiles' first crops, then all tiles' second crops, and so on.
+"""
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def dino_loss(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    center: Tensor,
+    *,
+    crops: int,
+    student_temp: float,
+    teacher_temp: float,
+) -> Tensor:
+    """Average H(P_t(x), P_s(x')) over every pair of a global crop x and another crop x'.
+
+    P_s = softmax(g_s / τ_s), P_t = softmax((g_t - c) / τ_t), H(a, b) = -Σ a log b. It is computed
+    in float32 whatever the precision of the logits and autocast.
+
+    Since ΣP_t = 1, H(P_t, P_s) = log Σ exp(g_s / τ_s) - Σ P_t g_s / τ_s, and as that is linear in
+    the last g_s, those that meet the same P_t are added up first: nothing is larger than the
+    logits, and no pair has a tensor of its own.
+
+    Args:
+        student_logits: g_s, shape (V·B, K), crop-major.
+        teacher_logits: g_t, shape (2·B, K), crop-major; no gradient goes into it.
+        center: c, shape (1, K).
+        crops: V.
+        student_temp: τ_s.
+        teacher_temp: τ_t.
+
+    Returns:
+        A scalar.
+    """
+    with torch.autocast(student_logits.device.type, enabled=False):
+        targets = _targets(teacher_logits, center, teacher_temp).unflatten(0, (2, -1))  # (2, B, K)
+        scores = (student_logits.float() / student_temp).unflatten(0, (crops, -1))  # (V, B, K)
+        log_sums = _met(scores.logsumexp(dim=-1))  # (2, B)
+        products = torch.linalg.vecdot(targets, _met(scores))  # (2, B)
+        return (log_sums - products).mean() / (crops - 1)
+
+
+def _met(values: Tensor) -> Tensor:
+    """For each global crop, add up the values of all other crops: (V, …) → (2, …)."""
+    return values[:2].flip(0) + values[2:].sum(dim=0)
+
+
+@torch.no_grad()
+def _targets(teacher_logits: Tensor, center: Tensor, teacher_temp: float) -> Tensor:
+    """P_t, shape (2·B, K), float32."""
+    return ((teacher_logits.float() - center) / teacher_temp).softmax(dim=-1)
+
+
+@torch.no_grad()
+def next_center(center: Tensor, teacher_logits: Tensor, momentum: float) -> Tensor:
+    """Move the centre towards the teacher's mean output: c ← m c + (1 - m) mean(g_t).
+
+    The mean is over the batches of all processes, which are of one size.
+
+    Args:
+        center: c, shape (1, K).
+        teacher_logits: g_t of this process, shape (2·B, K).
+        momentum: m.
+
+    Returns:
+        Shape (1, K), float32, the same in all processes.
+    """
+    total, rows = teacher_logits.float().sum(dim=0, keepdim=True), len(teacher_logits)
+    if dist.is_available() and dist.is_initialized():
+        dist.all_reduce(total)
+        rows *= dist.get_world_size()
+    return center * momentum + total / rows * (1 - momentum)
+
+
+@torch.no_grad()
+def teacher_entropy(teacher_logits: Tensor, center: Tensor, teacher_temp: float) -> Tensor:
+    """Mean entropy of the teacher's targets P_t, nats: log K if they say nothing, 0 if one-hot.
+
+    Args:
+        teacher_logits: g_t, shape (2·B, K).
+        center: c, shape (1, K).
+        teacher_temp: τ_t.
+
+    Returns:
+        A scalar.
+    """
+    targets = _targets(teacher_logits, center, teacher_temp)
+    return torch.special.entr(targets).sum(dim=-1).mean()
