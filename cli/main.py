@@ -12,6 +12,7 @@ from tilezoo.cli import (
     demo,
     embedding,
     models,
+    packing,
     pretraining,
     registries,
     searching,
@@ -54,6 +55,7 @@ app.command("embed")(embedding.embed_sources)
 app.command("index")(searching.index_table)
 app.command("search")(searching.search_table)
 app.command("hub")(serving.serve_hub)
+app.command("pack")(packing.pack_sources)
 app.command("pretrain")(pretraining.pretrain_backbone)
 app.command("demo")(demo.run_demo)
 

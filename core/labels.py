@@ -64,6 +64,12 @@ def read_labels(source: str | Path) -> pa.Table:
     return pa.table([ids, labels, _splits(found, path)], schema=LABELS_SCHEMA)
 
 
+def split_name(word: str) -> str | None:
+    """Write a split's name in one way: lower case, `val` and `valid` as `validation`."""
+    plain = word.strip().lower()
+    return _SPLIT_NAMES.get(plain, plain) or None
+
+
 def folder_labels(ids: Iterable[str]) -> pa.Table:
     """Label each tile with the folder it lies in: `forest/a.tif` is of class `forest`.
 
@@ -81,7 +87,7 @@ def folder_labels(ids: Iterable[str]) -> pa.Table:
     bare = [name for name, folder in zip(names, classes, strict=True) if not folder]
     if bare or not names:
         told = f"the id {bare[0]!r} has no folder" if bare else "there are no tiles"
-        raise LabelsError(f"labels by folder: {told}; embed the folder above the classes' folders")
+        raise LabelsError(f"labels by folder: {told}; name the folder above the classes' folders")
     column = pa.array(names, pa.string())
     _refuse_repeated(column, "labels by folder")
     return pa.table(
@@ -234,5 +240,4 @@ def _splits(found: pa.Table, path: Path) -> pa.Array:
     if pa.types.is_null(column.type):
         return column.cast(pa.string())
     words = _as_text(column, found.column_names[2], path).to_pylist()
-    plain = [word.strip().lower() or None if word else None for word in words]
-    return pa.array([_SPLIT_NAMES.get(word, word) if word else None for word in plain], pa.string())
+    return pa.array([split_name(word) if word else None for word in words], pa.string())
