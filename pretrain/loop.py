@@ -30,7 +30,7 @@ _LOOK_EVERY = 10  # steps; to look is to wait for the device
 class Stop:
     """Whether a signal asked the run to stop, and which."""
 
-    signal: signal.Signals | None = None
+    asked: signal.Signals | None = None
 
 
 @contextmanager
@@ -39,7 +39,7 @@ def stop_on_signals() -> Iterator[Stop]:
     stop = Stop()
 
     def ask(number: int, _frame: FrameType | None) -> None:
-        stop.signal = signal.Signals(number)
+        stop.asked = signal.Signals(number)
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
@@ -119,7 +119,7 @@ class Loop:
         """Every few steps see how it goes, in all processes; tell whether to stop."""
         alone = self.world.backend is None
         due = done % _LOOK_EVERY == 0 or last
-        if not due and not (alone and self.stop.signal):
+        if not due and not (alone and self.stop.asked):
             return False
         means = self._means()
         watch.look(done, loss=means["loss"], entropy=means["entropy"], spread=means["spread"])
@@ -131,7 +131,7 @@ class Loop:
         window = self._window
         names = ("loss", "entropy", "spread")
         sums = [torch.stack([getattr(m, name) for m in window]).mean() for name in names]
-        asked = torch.tensor(float(self.stop.signal is not None), device=sums[0].device)
+        asked = torch.tensor(float(self.stop.asked is not None), device=sums[0].device)
         total = summed(torch.stack([*sums, asked]), self.world) / self.world.size
         return dict(zip((*names, "stop"), total.tolist(), strict=True))
 

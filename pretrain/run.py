@@ -315,11 +315,11 @@ def _knn(plan: _Plan) -> KnnTask | None:
 
 def _say_stopped(plan: _Plan, stop: Stop, done: int) -> None:
     """Say how to go on after a signal; Ctrl-C ends the command as it does everywhere."""
-    if stop.signal is None or done == plan.steps or not plan.world.first:
+    if stop.asked is None or done == plan.steps or not plan.world.first:
         return
-    text = f"stopped by {stop.signal.name} after step {done} of {plan.steps}; the checkpoint is in "
+    text = f"stopped by {stop.asked.name} after step {done} of {plan.steps}; the checkpoint is in "
     text += f"{plan.run / CHECKPOINTS}: run the same command to go on"
-    if stop.signal.name == "SIGINT":
+    if stop.asked.name == "SIGINT":
         raise InterruptedRunError(text)
     say(text)
 
