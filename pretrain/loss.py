@@ -22,7 +22,7 @@ def dino_loss(
     """Average H(P_t(x), P_s(x')) over every pair of a global crop x and another crop x'.
 
     P_s = softmax(g_s / τ_s), P_t = softmax((g_t - c) / τ_t), H(a, b) = -Σ a log b. It is computed
-    in float32 whatever the precision of the logits and autocast.
+    in float32 at least, whatever the precision of the logits and autocast.
 
     Since ΣP_t = 1, H(P_t, P_s) = log Σ exp(g_s / τ_s) - Σ P_t g_s / τ_s, and as that is linear in
     the last g_s, those that meet the same P_t are added up first: nothing is larger than the
@@ -41,10 +41,14 @@ def dino_loss(
     """
     with torch.autocast(student_logits.device.type, enabled=False):
         targets = _targets(teacher_logits, center, teacher_temp).unflatten(0, (2, -1))  # (2, B, K)
-        scores = (student_logits.float() / student_temp).unflatten(0, (crops, -1))  # (V, B, K)
+        scores = (_exact(student_logits) / student_temp).unflatten(0, (crops, -1))  # (V, B, K)
         log_sums = _met(scores.logsumexp(dim=-1))  # (2, B)
         products = torch.linalg.vecdot(targets, _met(scores))  # (2, B)
         return (log_sums - products).mean() / (crops - 1)
+
+
+def _exact(logits: Tensor) -> Tensor:
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def _met(values: Tensor) -> Tensor:
@@ -54,8 +58,8 @@ def _met(values: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _targets(teacher_logits: Tensor, center: Tensor, teacher_temp: float) -> Tensor:
-    """P_t, shape (2·B, K), float32."""
-    return ((teacher_logits.float() - center) / teacher_temp).softmax(dim=-1)
+    """P_t, shape (2·B, K), float32 at least."""
+    return ((_exact(teacher_logits) - center) / teacher_temp).softmax(dim=-1)
 
 
 @torch.no_grad()
@@ -70,9 +74,9 @@ def next_center(center: Tensor, teacher_logits: Tensor, momentum: float) -> Tens
         momentum: m.
 
     Returns:
-        Shape (1, K), float32, the same in all processes.
+        Shape (1, K), float32 at least, the same in all processes.
     """
-    total, rows = teacher_logits.float().sum(dim=0, keepdim=True), len(teacher_logits)
+    total, rows = _exact(teacher_logits).sum(dim=0, keepdim=True), len(teacher_logits)
     if dist.is_available() and dist.is_initialized():
         dist.all_reduce(total)
         rows *= dist.get_world_size()
