@@ -13,6 +13,7 @@ from tilezoo.cli import (
     embedding,
     models,
     packing,
+    preparing,
     pretraining,
     registries,
     searching,
@@ -55,6 +56,7 @@ app.command("embed")(embedding.embed_sources)
 app.command("index")(searching.index_table)
 app.command("search")(searching.search_table)
 app.command("hub")(serving.serve_hub)
+app.add_typer(preparing.app, name="prepare")
 app.command("pack")(packing.pack_sources)
 app.command("pretrain")(pretraining.pretrain_backbone)
 app.command("demo")(demo.run_demo)

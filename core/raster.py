@@ -249,6 +249,18 @@ def read_tile(ref: TileRef, contract: Contract, request: BandRequest) -> Tile:
         return image.read(ref, contract, request)
 
 
+def read_bounds(path: str) -> tuple[str, tuple[float, float, float, float]]:
+    """Read where a file lies from its header: the CRS as WKT; left, bottom, right, top in it.
+
+    Raises:
+        TileError: The file cannot be opened, or is not georeferenced.
+    """
+    with _opened(path) as dataset:
+        if not dataset.crs or dataset.transform.is_identity:
+            raise TileError("unreadable", f"{os.path.basename(path)} is not georeferenced")
+        return dataset.crs.wkt, tuple(dataset.bounds)
+
+
 def gdal() -> "Env":
     """GDAL's settings for reading, in force inside the `with` block and this thread."""
     import rasterio
