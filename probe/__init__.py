@@ -1,1 +1,11 @@
-"""probe: tables and labels → scores → report."""
+"""probe: tables and labels → scores → results.json."""
+
+from typing import TYPE_CHECKING
+
+from tilezoo.lazy import exports
+
+if TYPE_CHECKING:
+    from tilezoo.probe.run import ProbeResult as ProbeResult
+    from tilezoo.probe.run import probe as probe
+
+__getattr__ = exports(__name__, ProbeResult="run", probe="run")

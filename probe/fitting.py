@@ -1,0 +1,192 @@
+"""One table's probes: neighbours, centroids and a linear layer, and what was chosen for each."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tilezoo.probe.centroid import by_centroid
+from tilezoo.probe.knn import KS, Bank, unit_rows, vote
+from tilezoo.probe.linear import Linear, Problem, fit
+from tilezoo.probe.scores import Labels, Ranking, Scores, Task
+from tilezoo.probe.sgd import EPOCHS, epochs_of, fit_sgd
+from tilezoo.probe.stages import Stages
+
+STRENGTHS = tuple(10 ** (half / 2) for half in range(-12, 5))  # C: 1e-6, 3.2e-6, … 100
+PATIENCE = 4  # strengths without a better score that end the sweep
+MOST_SWEEP_QUERIES = 20_000  # validation tiles that choose k
+
+_SWEEP_TOLERANCE, _SWEEP_PASSES = 3e-3, 60  # enough to tell strengths apart
+_TOLERANCE, _MOST_PASSES = 1e-4, 400
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sets:
+    """Labels in the order of a table's vectors: train, validation, test.
+
+    Attributes:
+        y: 1 where a class applies, shape (N, C).
+        train: How many rows are of train.
+        validation: How many are of validation.
+        task: Whether a tile may have several classes.
+    """
+
+    y: Labels
+    train: int
+    validation: int
+    task: Task
+
+    @property
+    def fitted(self) -> int:
+        """Rows before the test set."""
+        return self.train + self.validation
+
+    @property
+    def y_validation(self) -> Labels:
+        """Labels that strengths are chosen by."""
+        return self.y[self.train : self.fitted]
+
+    @property
+    def y_test(self) -> Labels:
+        """Labels that scores are of."""
+        return self.y[self.fitted :]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """Predictions of the test set by one probe.
+
+    Attributes:
+        scores: Probabilities, float32, shape (test, C).
+        facts: What was chosen, and how the fit went, as JSON.
+    """
+
+    scores: Scores
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def quality(y: Labels, scores: Scores, task: Task) -> float:
+    """Score what is chosen by: micro AP for several labels, accuracy for one."""
+    if task == "multiclass":
+        return float(np.take_along_axis(y, scores.argmax(axis=1)[:, None], axis=1).mean())
+    known = Ranking(y, scores).average_precision(np.ones(len(y), np.int32))
+    return -1.0 if np.isnan(known) else known
+
+
+def fit_knn(x: Tensor, sets: Sets, seed: int, stages: Stages) -> Fit:
+    """Choose k on validation tiles, then let the train set vote on the test set.
+
+    Args:
+        x: Raw vectors, train first, shape (N, D).
+        sets: Their labels.
+        seed: Of the validation tiles, where there are more than are needed.
+        stages: Of this table.
+    """
+    y = torch.from_numpy(sets.y[: sets.train]).to(x.device)
+    bank = Bank(unit=unit_rows(x[: sets.train]), y=y)
+    asked, test = _some(sets.validation, seed), x[sets.fitted :]
+    queries = x[sets.train + torch.from_numpy(asked).to(x.device)]
+    ks = tuple(k for k in KS if k <= sets.train)
+    with stages.step("kNN", len(asked) + len(test), "tiles") as advance:
+        votes = vote(bank, queries, ks, advance)
+        y_asked = sets.y_validation[asked]
+        scored = {k: quality(y_asked, _numpy(votes[k]), sets.task) for k in ks}
+        k = max(ks, key=lambda k: scored[k])
+        scores = _numpy(vote(bank, test, (k,), advance)[k])
+    return Fit(scores=scores, facts={"k": k, "validation": scored[k], "chosen_on": len(asked)})
+
+
+def _some(count: int, seed: int) -> NDArray[np.int64]:
+    if count <= MOST_SWEEP_QUERIES:
+        return np.arange(count)
+    return np.sort(np.random.default_rng(seed).choice(count, MOST_SWEEP_QUERIES, replace=False))
+
+
+def fit_centroid(x: Tensor, sets: Sets) -> Fit:
+    """Score the test set by class centroids of the train set; x standardised."""
+    y = torch.from_numpy(sets.y[: sets.train]).to(x.device)
+    scores = by_centroid(x[: sets.train], y, x[sets.fitted :], sets.task)
+    return Fit(scores=_numpy(scores))
+
+
+def fit_linear(x: Tensor, sets: Sets, stages: Stages) -> tuple[Fit, Fit]:
+    """Choose C on validation, then fit train and validation together.
+
+    Args:
+        x: Standardised features, train first, shape (N, D).
+        sets: Their labels.
+        stages: Of this table.
+
+    Returns:
+        Predictions by the final fit, and by the fit on train alone that C was chosen for.
+    """
+    y = torch.from_numpy(sets.y).to(x.device)
+    test = x[sets.fitted :]
+    train = Problem(x[: sets.train], y[: sets.train], sets.task)
+    best, facts = sweep(train, x[sets.train : sets.fitted], sets, stages)
+    alone = Fit(scores=class_scores(train, best, test), facts=dict(facts))
+    with stages.step("refit", 1, "fits") as advance:
+        both = Problem(x[: sets.fitted], y[: sets.fitted], sets.task)
+        final = fit(
+            both, facts["c"], best.coefficients, tolerance=_TOLERANCE, most_passes=_MOST_PASSES
+        )
+        advance(1)
+    facts |= {"passes": final.passes, "converged": final.converged}
+    return Fit(scores=class_scores(both, final, test), facts=facts), alone
+
+
+def sweep(
+    problem: Problem, x_validation: Tensor, sets: Sets, stages: Stages
+) -> tuple[Linear, dict[str, Any]]:
+    """Fit rising C, each from the last one's coefficients, until validation stops gaining.
+
+    Returns:
+        The best fit, and what results.json says of it, with `c`.
+    """
+    found: list[tuple[float, float, Linear]] = []
+    with stages.step("linear", len(STRENGTHS), "fits") as advance:
+        for c in STRENGTHS:
+            start = found[-1][2].coefficients if found else None
+            fitted = fit(problem, c, start, tolerance=_SWEEP_TOLERANCE, most_passes=_SWEEP_PASSES)
+            scores = class_scores(problem, fitted, x_validation)
+            found.append((quality(sets.y_validation, scores, sets.task), c, fitted))
+            advance(1)
+            if _best(found) < len(found) - PATIENCE:
+                break
+    scored, c, chosen = found[_best(found)]
+    at_edge = c in (STRENGTHS[0], STRENGTHS[-1])
+    return chosen, {"c": c, "validation": scored, "at_edge": at_edge}
+
+
+def _best(found: Sequence[tuple[float, float, Linear]]) -> int:
+    """Find the first of the best."""
+    return max(range(len(found)), key=lambda number: found[number][0])
+
+
+def fit_dino(x: Tensor, rows: Tensor, sets: Sets, seed: int, stages: Stages) -> Fit:
+    """Train a linear layer by DINO's protocol on some rows of the train set; x raw."""
+    y = torch.from_numpy(sets.y).to(x.device)[rows]
+    with stages.step("SGD", EPOCHS, "epochs") as advance:
+        layer = fit_sgd(epochs_of(x[rows]), y, sets.task, seed=seed, advance=advance)
+    z = layer.logits(x[sets.fitted :])
+    scores = torch.sigmoid(z) if sets.task == "multilabel" else torch.softmax(z, dim=1)
+    return Fit(scores=_numpy(scores), facts={"epochs": EPOCHS, "augmentation": "none"})
+
+
+def prior(sets: Sets) -> Fit:
+    """Score every tile with each class's share of train and validation: labels alone."""
+    shares = sets.y[: sets.fitted].mean(axis=0, dtype=np.float64).astype(np.float32)
+    return Fit(scores=np.tile(shares, (len(sets.y_test), 1)))
+
+
+def class_scores(problem: Problem, fitted: Linear, x: Tensor) -> Scores:
+    """Predict probabilities, float32, shape (N, C)."""
+    return _numpy(problem.probabilities(fitted.logits(x)))
+
+
+def _numpy(scores: Tensor) -> Scores:
+    return np.asarray(scores.cpu().numpy(), np.float32)

@@ -1,0 +1,144 @@
+"""Leakage audit: were test tiles among those that a backbone was pretrained on?"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import shapely
+from numpy.typing import NDArray
+
+from tilezoo.errors import ProbeError
+from tilezoo.table import Table
+from tilezoo.training_ids import TRAINING_IDS, ids_sha256, read_training_ids
+
+# Bounds in degrees of neighbours on a UTM grid overlap a little, because meridians converge: by up
+# to a tenth of a tile. More than a fifth is common ground.
+_COMMON_GROUND = 0.2
+_WIDE_DEG = 180.0  # bounds across the antimeridian span the globe and tell nothing
+_CHUNK = 4096
+_SIDES = ("xmin", "ymin", "xmax", "ymax")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Audit:
+    """What is known of one table's pretraining tiles and the test set.
+
+    Attributes:
+        test_tiles: Size of the test set.
+        pretraining_tiles: Size of the list; None when there is no list.
+        ids_sha256: Of the list.
+        same_id: Test tiles that are in the list.
+        same_place: Test tiles a fifth of whose bounds or more are covered by one in the list; None
+            where either side has no footprints.
+        examples: Ids of a few test tiles that were seen.
+    """
+
+    test_tiles: int
+    pretraining_tiles: int | None = None
+    ids_sha256: str | None = None
+    same_id: int | None = None
+    same_place: int | None = None
+    examples: tuple[str, ...] = ()
+
+    @property
+    def status(self) -> str:
+        """`unknown`, `overlap` or `none_found`."""
+        if self.pretraining_tiles is None:
+            return "unknown"
+        return "overlap" if self.same_id or self.same_place else "none_found"
+
+    def sentence(self, name: str) -> str:
+        """Say it plainly, in one line."""
+        if self.pretraining_tiles is None:
+            return f"{name}: leakage unknown, the table holds no list of pretraining tiles"
+        by_place = (
+            "footprints unknown" if self.same_place is None else f"{self.same_place:,} by footprint"
+        )
+        verdict = "LEAKAGE" if self.status == "overlap" else "no leakage found"
+        return (
+            f"{name}: {verdict}, {self.same_id:,} of {self.test_tiles:,} test tiles seen in "
+            f"pretraining by id, {by_place}"
+        )
+
+    def to_json(self, name: str) -> dict[str, Any]:
+        """Write it as results.json holds it."""
+        return {
+            "status": self.status,
+            "test_tiles": self.test_tiles,
+            "pretraining_tiles": self.pretraining_tiles,
+            "ids_sha256": self.ids_sha256,
+            "same_id": self.same_id,
+            "same_place": self.same_place,
+            "examples": list(self.examples),
+            "said": self.sentence(name),
+        }
+
+
+def audit(
+    name: str, table: Table, test_ids: pa.Array, test_boxes: NDArray[np.float64] | None
+) -> Audit:
+    """Compare a table's list of pretraining tiles, if it holds one, with the test set.
+
+    Args:
+        name: What the table is called.
+        table: May hold `pretraining_ids.parquet`.
+        test_ids: Strings, shape (N,).
+        test_boxes: Bounds in degrees, shape (N, 4); None without footprints.
+
+    Raises:
+        ProbeError: The list is not the one that the manifest tells of.
+        TableError: The list cannot be read.
+    """
+    path = table.path / TRAINING_IDS
+    if not path.is_file():
+        return Audit(test_tiles=len(test_ids))
+    seen = read_training_ids(path)
+    digest = ids_sha256(seen["id"].to_pylist())
+    told = (table.manifest.get("pretraining") or {}).get("ids_sha256")
+    if told not in (None, digest):
+        raise ProbeError(
+            f"{name}: {path} is not the list of pretraining tiles that manifest.json tells of; "
+            "embed the tiles again"
+        )
+    by_id = pc.is_in(test_ids, value_set=seen["id"].combine_chunks()).to_numpy(zero_copy_only=False)
+    by_place = _by_place(seen["bbox"].combine_chunks(), test_boxes)
+    either = by_id if by_place is None else by_id | by_place
+    return Audit(
+        test_tiles=len(test_ids),
+        pretraining_tiles=seen.num_rows,
+        ids_sha256=digest,
+        same_id=int(by_id.sum()),
+        same_place=None if by_place is None else int(by_place.sum()),
+        examples=tuple(test_ids[int(row)].as_py() for row in np.flatnonzero(either)[:3]),
+    )
+
+
+def _by_place(
+    structs: pa.StructArray, test: NDArray[np.float64] | None
+) -> NDArray[np.bool_] | None:
+    """Mark test tiles on common ground with a pretraining tile; None where that is not known."""
+    known = structs.drop_null()
+    if test is None or not len(known):
+        return None
+    sides = [pc.struct_field(known, side).to_numpy(zero_copy_only=False) for side in _SIDES]
+    seen = np.stack(sides, axis=1).astype(np.float64)
+    seen = seen[seen[:, 2] - seen[:, 0] <= _WIDE_DEG]
+    tree = shapely.STRtree(shapely.box(*seen.T))
+    usable = np.flatnonzero(test[:, 2] - test[:, 0] <= _WIDE_DEG)  # nor NaN
+    found = np.zeros(len(test), bool)
+    for first in range(0, len(usable), _CHUNK):
+        rows = usable[first : first + _CHUNK]
+        mine, theirs = tree.query(shapely.box(*test[rows].T), predicate="intersects")
+        found[rows[mine[_covered(test[rows[mine]], seen[theirs]) >= _COMMON_GROUND]]] = True
+    return found
+
+
+def _covered(boxes: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Find the share of each box that another covers, both of shape (P, 4)."""
+    low = np.maximum(boxes[:, :2], others[:, :2])
+    high = np.minimum(boxes[:, 2:], others[:, 2:])
+    common = np.clip(high - low, 0, None).prod(axis=1)
+    area = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+    return np.asarray(common / np.where(area > 0, area, np.inf))

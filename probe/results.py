@@ -1,0 +1,232 @@
+"""results.json: what was measured, how, and what may be said; the same bytes for the same probe."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tilezoo.io import canonical_json, sha256_text, whole_file
+from tilezoo.probe import fitting, knn, sgd
+from tilezoo.probe.bootstrap import Measured, Resampling, centred, interval
+from tilezoo.probe.classes import Usable
+from tilezoo.probe.efficiency import Point
+from tilezoo.probe.recipe import Choices
+from tilezoo.probe.scores import ECE_BINS, PER_CLASS, SCALARS, Scorer, Scores
+from tilezoo.probe.splits import PARTS
+from tilezoo.training_ids import ids_sha256
+
+RESULTS = "results.json"
+TIMING = "timing.json"
+_DIGITS = 6
+
+ScorerOf = Callable[[Scores], Scorer]
+
+NOTES = (
+    "Intervals are of resampled test tiles, with the probes as they were fitted.",
+    "They do not tell of other places, other labels, or another pretraining run.",
+    "p_holm is corrected over the pairs of models, not over metrics or classes.",
+    "Intervals are not corrected for the number of comparisons.",
+    "Intervals are too narrow for classes with few test tiles: of 10 to 30, 92 % hold the truth.",
+    "ECE is biased upwards by small test sets, and its intervals with it.",
+)
+
+
+def recipe(used: Usable, choices: Choices, resampling: Resampling) -> dict[str, Any]:
+    """Write down all that decides scores but the vectors, with one hash over it."""
+    joined, split = used.joined, used.split
+    ids = {part: joined.ids.take(pa.array(getattr(split, part))).to_pylist() for part in PARTS}
+    side = {"block_deg": choices.block_deg, "block_km": choices.block_km}
+    written = {
+        "protocol": choices.protocol,
+        "task": joined.task,
+        "classes": list(joined.classes),
+        "dropped_classes": list(used.dropped),
+        "labels_sha256": _labels_sha256(used),
+        "split": {
+            "kind": split.kind,
+            **side,
+            **{f"{part}_sha256": ids_sha256(ids[part]) for part in PARTS},
+        },
+        "linear": _linear(choices),
+        "knn": {
+            "k": list(knn.KS),
+            "temperature": knn.TEMPERATURE,
+            "features": "unit length",
+            "fitted_on": "train",
+        },
+        "centroid": {
+            "temperature": knn.TEMPERATURE,
+            "features": "standardised on train",
+            "fitted_on": "train",
+        },
+        "chosen_by": "accuracy" if joined.task == "multiclass" else "ap_micro",
+        "ece_bins": ECE_BINS,
+        "bootstrap": {
+            "replicates": resampling.replicates,
+            "unit": "tile" if resampling.blocks is None else "block",
+            "level": 0.95,
+        },
+        "label_efficiency": {"percent": list(choices.fractions), "seeds": choices.seeds},
+        "seed": choices.seed,
+    }
+    return {**written, "sha256": sha256_text(canonical_json(written))}
+
+
+def _linear(choices: Choices) -> dict[str, Any]:
+    if choices.protocol == "standard":
+        return {
+            "method": "L-BFGS",
+            "c": [float(f"{c:.6g}") for c in fitting.STRENGTHS],
+            "patience": fitting.PATIENCE,
+            "features": "standardised on train",
+            "fitted_on": "train and validation, C chosen on validation",
+        }
+    return {
+        "method": "SGD",
+        "lr": sgd.LR,
+        "momentum": sgd.MOMENTUM,
+        "weight_decay": 0,
+        "schedule": "cosine to 0",
+        "batch": sgd.BATCH,
+        "epochs": sgd.EPOCHS,
+        "augmentation": "none: saved vectors are of one view of each tile",
+        "features": "raw",
+        "fitted_on": "train",
+    }
+
+
+def tile_counts(used: Usable, resampling: Resampling) -> dict[str, int]:
+    """Count what was learnt from, tested on, resampled and left out."""
+    joined, split = used.joined, used.split
+    return {
+        **{part: len(getattr(split, part)) for part in PARTS},
+        "resampled_units": resampling.units,
+        "unlabelled": joined.unlabelled,
+        "labels_without_tile": joined.unmatched,
+        "without_split": split.unnamed,
+        "near_test": split.near_test,
+    }
+
+
+def _labels_sha256(used: Usable) -> str:
+    """Hash who has which classes, in order of id."""
+    digest = hashlib.sha256(canonical_json(used.joined.classes).encode())
+    for tile, row in zip(used.joined.ids.to_pylist(), used.joined.y, strict=True):
+        digest.update(f"{tile}\n".encode() + row.tobytes())
+    return digest.hexdigest()
+
+
+def scored(measured: Measured, classes: Sequence[str]) -> dict[str, Any]:
+    """Write scores with their intervals by metric, `ap_per_class` by class."""
+    low, high = np.clip(interval(centred(measured.values, measured.replicates)), 0, 1)
+    entries = [
+        {"value": float(value), "low": float(least), "high": float(most)}
+        for value, least, most in zip(measured.values, low, high, strict=True)
+    ]
+    by_metric: dict[str, Any] = dict(zip(SCALARS, entries, strict=False))  # classes follow
+    ece = by_metric.pop("ece")
+    each = dict(zip(classes, entries[len(SCALARS) :], strict=True))
+    return {**by_metric, PER_CLASS: each, "ece": ece}
+
+
+def efficiency(curves: Mapping[str, Sequence[Point]], scorer_of: ScorerOf) -> dict[str, Any]:
+    """Write label-efficiency curves: each point's scores, and their mean and spread over seeds."""
+    points: list[dict[str, Any]] = [
+        {
+            "name": name,
+            "percent": point.percent,
+            "seed": point.seed,
+            "tiles": point.tiles,
+            **_scalars(scorer_of(point.fit.scores)),
+        }
+        for name, curve in curves.items()
+        for point in curve
+    ]
+    groups: dict[tuple[str, float], list[dict[str, Any]]] = {}
+    for point in points:
+        groups.setdefault((point["name"], point["percent"]), []).append(point)
+    summary = [
+        {"name": name, "percent": percent, "seeds": len(group), **_spread(group)}
+        for (name, percent), group in groups.items()
+    ]
+    return {"method": "linear", "fitted_on": "train", "points": points, "summary": summary}
+
+
+def _scalars(scorer: Scorer) -> dict[str, float]:
+    return dict(zip(SCALARS, map(float, scorer.plain()), strict=False))
+
+
+def _spread(group: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float | None]]:
+    return {
+        metric: {
+            "mean": fmean(point[metric] for point in group),
+            "deviation": stdev(point[metric] for point in group) if len(group) > 1 else None,
+        }
+        for metric in SCALARS
+    }
+
+
+def split_gap(
+    by_blocks: Mapping[str, Mapping[str, Measured]], at_random: Mapping[str, Mapping[str, Measured]]
+) -> dict[str, Any]:
+    """Write how much more is scored with a random split than with one by blocks.
+
+    Both test sets are resampled apart, so the interval is that of two independent samples.
+
+    Args:
+        by_blocks: Name → way of probing → scores.
+        at_random: The same for the random split.
+    """
+    return {
+        name: {
+            method: _gaps(blocked, at_random[name][method]) for method, blocked in methods.items()
+        }
+        for name, methods in by_blocks.items()
+    }
+
+
+def _gaps(blocked: Measured, random: Measured) -> dict[str, Any]:
+    gap = random.values - blocked.values
+    low, high = interval(centred(gap, random.replicates - blocked.replicates))
+    columns = zip(random.values, blocked.values, gap, low, high, strict=True)
+    entries = [
+        dict(zip(("random", "blocks", "gap", "low", "high"), map(float, column), strict=True))
+        for column in columns
+    ]
+    return dict(zip(SCALARS, entries, strict=False))
+
+
+def write_predictions(path: Path, used: Usable, scores: Scores) -> None:
+    """Write the linear probe's scores of each test tile beside its labels.
+
+    Columns `id`, `labels` (names), `scores` (of each class in the order that the file's key
+    `tilezoo` gives).
+    """
+    joined, rows = used.joined, used.split.test
+    names = np.array(joined.classes, object)
+    columns = {
+        "id": joined.ids.take(pa.array(rows)),
+        "labels": pa.array([names[row > 0] for row in joined.y[rows]], pa.list_(pa.string())),
+        "scores": pa.FixedSizeListArray.from_arrays(pa.array(scores.ravel()), scores.shape[1]),
+    }
+    key = json.dumps({"method": "linear", "classes": list(joined.classes)})
+    table = pa.table(columns).replace_schema_metadata({"tilezoo": key})
+    with whole_file(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+
+
+def rounded(value: Any) -> Any:
+    """Round numbers to six digits, so that the last bit of a sum does not change the file."""
+    if isinstance(value, float):
+        return round(value, _DIGITS) + 0.0  # no -0.0
+    if isinstance(value, dict):
+        return {key: rounded(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(item) for item in value]
+    return value

@@ -1,0 +1,302 @@
+"""A probe, from saved tables and labels to results.json."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations, product
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import torch
+
+from tilezoo import __version__
+from tilezoo.errors import OptionError, ProbeError
+from tilezoo.io import write_json
+from tilezoo.probe import results as written
+from tilezoo.probe.bootstrap import Resampling
+from tilezoo.probe.classes import Usable, usable
+from tilezoo.probe.join import Joined, join
+from tilezoo.probe.leakage import audit
+from tilezoo.probe.named import PRIOR, open_named
+from tilezoo.probe.paired import all_claims
+from tilezoo.probe.recipe import Choices, Protocol, Rare, SplitKind, parse_fractions
+from tilezoo.probe.scores import Scorer, Task
+from tilezoo.probe.splits import chosen_kind, make_split
+from tilezoo.probe.tabled import Probed, probe_prior, probe_table, sets_of
+from tilezoo.progress import say
+from tilezoo.table import Table
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeResult:
+    """What a probe found.
+
+    Attributes:
+        out: The folder that holds results.json, timing.json and predictions-NAME.parquet.
+        results: What results.json says.
+        seconds: Of the whole.
+    """
+
+    out: Path
+    results: Mapping[str, Any]
+    seconds: float
+
+    def to_terminal(self) -> str:
+        """Write leakage first, then scores, then what may be claimed; 80 columns wide."""
+        from tilezoo.probe.terminal import to_terminal
+
+        return to_terminal(self.results)
+
+
+def probe(
+    tables: str | Path | Sequence[str | Path],
+    *,
+    labels: str | Path,
+    out: str | Path,
+    control: Sequence[str | Path] = (),
+    split: SplitKind | None = None,
+    block_deg: float | None = None,
+    block_km: float | None = None,
+    protocol: Protocol = "standard",
+    task: Task | None = None,
+    rare: Rare = "error",
+    fractions: str | None = None,
+    seeds: int = 1,
+    bootstrap: int = 1000,
+    seed: int = 0,
+    device: str = "auto",
+    show_progress: bool = False,
+) -> ProbeResult:
+    """Learn classes from saved vectors, and score and compare tables by what is learnt.
+
+    Args:
+        tables: Folders made by `embed`, `TABLE` or `NAME=TABLE`, all of the same tiles.
+        labels: A Parquet or CSV file (see `tilezoo.labels`), or `folder`: the class of a tile is
+            the folder it lies in.
+        out: Folder for results.
+        control: Tables that show what little is worth, as random weights or colour statistics.
+        split: `given` by the labels; `random`, each class alike; `blocks` of ground with a
+            block's distance between train and test; `both` of these, and the gap between them.
+            None: given where labels hold splits, else random.
+        block_deg: Side of a block in degrees; intervals are then of resampled blocks.
+        block_km: The same in kilometres.
+        protocol: `standard`: L-BFGS, C chosen on validation; `dino`: the SGD that DINO publishes,
+            without augmentation.
+        task: None: multi-class if every tile has one class, else multi-label.
+        rare: `drop` leaves out classes that train or test lack.
+        fractions: `1,10,100`: percent of the train set, for a label-efficiency curve.
+        seeds: How many subsets are drawn at each fraction.
+        bootstrap: Resamples of the test set.
+        seed: Of all that is drawn.
+        device: `auto`, `cpu`, `cuda` or `cuda:1`; auto is a GPU where there is one.
+        show_progress: Tell on stderr how far it is.
+
+    Raises:
+        TilezooError: Tables and labels cannot be probed as asked; the message says what to do.
+    """
+    start = time.monotonic()
+    choices = Choices(
+        split=split,
+        block_deg=block_deg,
+        block_km=block_km,
+        protocol=protocol,
+        task=task,
+        rare=rare,
+        fractions=parse_fractions(fractions),
+        seeds=seeds,
+        bootstrap=bootstrap,
+        seed=seed,
+    )
+    on = chosen_device(device)
+    named = open_named([tables] if isinstance(tables, str | Path) else tables)
+    controls = open_named(control, taken=list(named))
+    if not named:
+        raise OptionError("name a table to probe, made by `tilezoo embed … -o TABLE`")
+    joined = join({**named, **controls}, labels, task)
+    kind = chosen_kind(joined, choices)
+    used = _used(joined, choices, "blocks" if kind == "both" else kind)
+    resampling = _resampling(used, choices)
+    folder = _folder(Path(out))
+    leakage = _leakage({**named, **controls}, used)
+    probed = {
+        name: probe_table(name, table, used, resampling, choices, on, shown=show_progress)
+        for name, table in {**named, **controls}.items()
+    }
+    probed[PRIOR] = probe_prior(used, resampling, shown=show_progress)
+    results = _assembled(used, choices, resampling, named, controls, probed, leakage)
+    if kind == "both":
+        results["split_gap"] = _gap(
+            named, joined, choices, probed, used.joined.classes, on, shown=show_progress
+        )
+    results = written.rounded(results)
+    _write(folder, used, results, probed, time.monotonic() - start)
+    return ProbeResult(out=folder, results=results, seconds=time.monotonic() - start)
+
+
+def chosen_device(device: str) -> torch.device:
+    """Turn `auto` into a device, and refuse one that is not there.
+
+    Raises:
+        OptionError: It is not there, or cannot sum in 64 bits.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.zeros(1, dtype=torch.float64, device=chosen)
+    except (RuntimeError, TypeError, AssertionError) as error:
+        raise OptionError(f"--device {device}: not there, or not for probes; cpu is") from error
+    return chosen
+
+
+def _used(joined: Joined, choices: Choices, kind: SplitKind) -> Usable:
+    used = usable(joined, make_split(joined, choices, kind), choices.rare)
+    split = used.split
+    counts = f"{len(split.train):,} train, {len(split.validation):,} validation, {len(split.test):,} test"
+    say(f"{kind} split: {counts} tiles; {len(used.joined.classes)} classes, {used.joined.task}")
+    for number, what in (
+        (joined.unlabelled, "tiles without labels are left out"),
+        (joined.unmatched, "labels are of tiles that the tables do not hold"),
+        (split.unnamed, "labelled tiles without a split are left out"),
+        (split.near_test, "tiles within one block of a test tile are left out"),
+    ):
+        if number:
+            say(f"{number:,} {what}")
+    if used.dropped:
+        say(f"left out, for want of tiles: {', '.join(used.dropped)}")
+    if split.carved:
+        say("no validation is given: a tenth of train is taken for it")
+    return used
+
+
+def _resampling(used: Usable, choices: Choices) -> Resampling:
+    split = used.split
+    return Resampling(
+        tiles=len(split.test),
+        replicates=choices.bootstrap,
+        seed=choices.seed,
+        blocks=split.blocks,
+    )
+
+
+def _leakage(tables: Mapping[str, Table], used: Usable) -> dict[str, Any]:
+    """Audit every table, and say it before anything else is known."""
+    joined, rows = used.joined, used.split.test
+    ids = joined.ids.take(pa.array(rows))
+    boxes = None if joined.boxes is None else joined.boxes[rows]
+    audits = {name: audit(name, table, ids, boxes) for name, table in tables.items()}
+    for name, found in audits.items():
+        say(found.sentence(name))
+    return {name: found.to_json(name) for name, found in audits.items()}
+
+
+def _folder(out: Path) -> Path:
+    """Make the folder of results."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or error
+        raise ProbeError(f"{out}: no folder for results ({reason}); choose another -o") from error
+    return out
+
+
+def _assembled(
+    used: Usable,
+    choices: Choices,
+    resampling: Resampling,
+    named: Mapping[str, Table],
+    controls: Mapping[str, Table],
+    probed: Mapping[str, Probed],
+    leakage: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Put results.json together."""
+    classes = used.joined.classes
+    measured = {name: found.measured for name, found in probed.items()}
+    scored = {
+        name: {method: written.scored(one, classes) for method, one in methods.items()}
+        for name, methods in measured.items()
+    }
+    results: dict[str, Any] = {
+        "tilezoo": __version__,
+        "leakage": leakage,
+        "recipe": written.recipe(used, choices, resampling),
+        "tables": {name: _table(table) for name, table in {**named, **controls}.items()},
+        "tiles": written.tile_counts(used, resampling),
+        "results": {name: scored[name] for name in named},
+        "controls": {name: scored[name] for name in (PRIOR, *controls)},
+        "fits": {name: _facts(probed[name]) for name in (*named, *controls)},
+        "differences": [
+            *all_claims(list(combinations(named, 2)), measured, classes),
+            *all_claims(list(product(named, controls)), measured, classes),
+        ],
+        "notes": list(written.NOTES),
+    }
+    if choices.fractions:
+        sets = sets_of(used)
+        curves = {name: probed[name].points for name in (*named, *controls)}
+        results["label_efficiency"] = written.efficiency(
+            curves, lambda scores: Scorer(sets.y_test, scores, sets.task)
+        )
+    return results
+
+
+def _table(table: Table) -> dict[str, Any]:
+    return {
+        "fingerprint": table.fingerprint,
+        "space": table.space.fingerprint,
+        "model": table.manifest["model"]["name"],
+        "pooling": table.space.pooling,
+        "dimension": table.dimension,
+    }
+
+
+def _facts(probed: Probed) -> dict[str, Any]:
+    return {method: fit.facts for method, fit in probed.fits.items() if fit.facts}
+
+
+def _gap(
+    named: Mapping[str, Table],
+    joined: Joined,
+    choices: Choices,
+    probed: Mapping[str, Probed],
+    classes: Sequence[str],
+    device: torch.device,
+    *,
+    shown: bool,
+) -> dict[str, Any]:
+    """Probe once more with a random split, to see how much nearness gives away."""
+    used = _used(joined, choices, "random")
+    if used.joined.classes != tuple(classes):
+        raise ProbeError(
+            "the random split and the one by blocks lack different classes; probe each alone"
+        )
+    own_draws = replace(_resampling(used, choices), seed=choices.seed + 1)
+    at_random = {
+        name: probe_table(
+            f"{name}, random split", table, used, own_draws, choices.without_curve(), device,
+            shown=shown,
+        ).measured
+        for name, table in named.items()
+    }  # fmt: skip
+    by_blocks = {name: probed[name].measured for name in named}
+    counts = written.tile_counts(used, own_draws)
+    return {"tiles": counts, "results": written.split_gap(by_blocks, at_random)}
+
+
+def _write(
+    folder: Path,
+    used: Usable,
+    results: Mapping[str, Any],
+    probed: Mapping[str, Probed],
+    seconds: float,
+) -> None:
+    """Write every file, results.json last, so that it stands for all; an earlier probe's go."""
+    for stale in (folder / written.RESULTS, *folder.glob("predictions-*.parquet")):
+        stale.unlink(missing_ok=True)
+    for name in results["tables"]:
+        scores = probed[name].fits["linear"].scores
+        written.write_predictions(folder / f"predictions-{name}.parquet", used, scores)
+    steps = {name: found.seconds for name, found in probed.items()}
+    write_json(folder / written.TIMING, {"seconds": round(seconds, 3), "steps": steps})
+    write_json(folder / written.RESULTS, results)

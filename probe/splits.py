@@ -1,0 +1,218 @@
+"""Train, validation and test: as given, at random by class, or by whole blocks of ground."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from tilezoo.errors import ProbeError
+from tilezoo.probe.blocks import Grid, centres, grid, refuse_small_blocks
+from tilezoo.probe.join import Joined
+from tilezoo.probe.recipe import Choices, SplitKind
+from tilezoo.probe.scores import Labels
+
+PARTS = ("train", "validation", "test")
+_TEST_SHARE = _VALIDATION_SHARE = 0.2
+_FROM_TRAIN = 0.1  # share of train that chooses strengths where no validation is given
+_REGION_SIDES = (5, 4, 3, 2, 1)  # blocks along a region, the largest that leaves enough regions
+_ENOUGH_REGIONS = 10
+
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """Which tiles are learnt from, chosen by, and tested on: numbers into `Joined`, rising.
+
+    Attributes:
+        kind: How it was made.
+        train: The train set.
+        validation: Strengths are chosen by it.
+        test: Scores are of it.
+        blocks: Block of each test tile, from 0, shape (len(test),); None without blocks.
+        near_test: Tiles left out because they lie within one block of a test tile.
+        unnamed: Tiles left out because no split is given for them.
+        carved: Validation was taken from train, because none is given.
+    """
+
+    kind: SplitKind
+    train: Rows
+    validation: Rows
+    test: Rows
+    blocks: Rows | None = None
+    near_test: int = 0
+    unnamed: int = 0
+    carved: bool = False
+
+    @property
+    def order(self) -> Rows:
+        """Train, validation, test, one after the other."""
+        return np.concatenate([self.train, self.validation, self.test])
+
+    def where(self, kept: NDArray[np.bool_]) -> "Split":
+        """Keep some tiles only."""
+        blocks = None if self.blocks is None else self.blocks[kept[self.test]]
+        return replace(
+            self,
+            train=self.train[kept[self.train]],
+            validation=self.validation[kept[self.validation]],
+            test=self.test[kept[self.test]],
+            blocks=None if blocks is None else _from_zero(blocks),
+        )
+
+
+def make_split(joined: Joined, choices: Choices, kind: SplitKind) -> Split:
+    """Split tiles in the way that is asked.
+
+    Raises:
+        ProbeError: Labels name no splits or others, tiles have no footprints, or one of train,
+            validation and test is left without tiles.
+    """
+    if kind == "given":
+        split = _given(joined, choices)
+    elif kind == "random":
+        split = _random(joined, choices.seed)
+    else:
+        split = _by_blocks(joined, choices)
+    for part in PARTS:
+        if not len(getattr(split, part)):
+            raise ProbeError(
+                f"the {kind} split leaves no tile for {part}; give more tiles, "
+                f"{'smaller blocks, ' if kind == 'blocks' else ''}or another split"
+            )
+    return replace(split, blocks=_test_blocks(joined, choices, split.test))
+
+
+def chosen_kind(joined: Joined, choices: Choices) -> SplitKind:
+    """Take the split that is asked; else the one given, or else a random one."""
+    given = joined.splits.null_count < len(joined.splits)
+    if choices.split == "given" and not given:
+        raise ProbeError("the labels hold no splits; make them: --split random, or --split blocks")
+    return choices.split or ("given" if given else "random")
+
+
+def _given(joined: Joined, choices: Choices) -> Split:
+    names = joined.splits
+    odd = pc.value_counts(names.filter(pc.invert(pc.is_in(names, pa.array([*PARTS, None])))))
+    if len(odd):
+        found = ", ".join(f"{o['values'].as_py()!r} ({o['counts'].as_py()} tiles)" for o in odd)
+        raise ProbeError(
+            f"unknown split {found}; splits are train, validation (or val) and test: change the "
+            "labels, or make splits with --split random"
+        )
+    train, validation, test = (
+        np.flatnonzero(pc.equal(names, part).fill_null(False)) for part in PARTS
+    )
+    split = Split(
+        kind="given", train=train, validation=validation, test=test, unnamed=names.null_count
+    )
+    if len(split.validation) or len(split.train) < 2:
+        return split
+    carved = _stratified(joined.y[split.train], (_FROM_TRAIN,), choices.seed)[0]
+    return replace(
+        split,
+        train=split.train[~np.isin(np.arange(len(split.train)), carved)],
+        validation=split.train[carved],
+        carved=True,
+    )
+
+
+def _random(joined: Joined, seed: int) -> Split:
+    test, validation = _stratified(joined.y, (_TEST_SHARE, _VALIDATION_SHARE), seed)
+    taken = np.concatenate([test, validation])
+    train = np.setdiff1d(np.arange(len(joined.y)), taken, assume_unique=True)
+    return Split(kind="random", train=train, validation=validation, test=test)
+
+
+def _stratified(y: Labels, shares: tuple[float, ...], seed: int) -> list[Rows]:
+    """Draw parts in which each class has its share.
+
+    A tile of several classes counts for its rarest, so rare ones are spread first; every part
+    gets at least one tile of a stratum that has enough.
+    """
+    rng = np.random.default_rng(seed)
+    rarity = np.argsort(np.argsort(y.sum(axis=0), kind="stable"))
+    stratum = np.where(y > 0, rarity, y.shape[1]).min(axis=1)  # tiles without a class are the last
+    parts: list[list[Rows]] = [[] for _ in shares]
+    for number in np.unique(stratum):
+        tiles = rng.permutation(np.flatnonzero(stratum == number))
+        for part, share in zip(parts, shares, strict=True):
+            count = min(max(1, round(share * (stratum == number).sum())), max(0, len(tiles) - 1))
+            part.append(tiles[:count])
+            tiles = tiles[count:]
+    return [np.sort(np.concatenate(part)) for part in parts]
+
+
+def _by_blocks(joined: Joined, choices: Choices) -> Split:
+    """Give whole regions of blocks to one side, and leave out what lies within a block of test.
+
+    Regions of up to 5 x 5 blocks, not single ones, so that not everything is near a test tile.
+    """
+    lonlat = centres(joined.boxes)
+    fine = grid(block_deg=choices.block_deg, block_km=choices.block_km)
+    if joined.boxes is not None:
+        refuse_small_blocks(fine, joined.boxes)
+    cells = fine.place(lonlat)
+    part = _parts_of_regions(_regions(fine, cells, choices), choices.seed)
+    near = fine.near(cells, np.unique(cells[part == 2], axis=0)) & (part != 2)
+    part[near] = 3
+    numbers = [np.flatnonzero(part == number) for number in range(3)]
+    return Split(
+        kind="blocks",
+        train=numbers[0],
+        validation=numbers[1],
+        test=numbers[2],
+        near_test=int(near.sum()),
+    )
+
+
+def _regions(fine: Grid, cells: Rows, choices: Choices) -> Rows:
+    """Number the region of each tile, shape (N,); all tiles of a block are of one region."""
+    width = 360 / fine.columns(cells[:, 0])
+    middle = np.stack(
+        [(cells[:, 1] + 0.5) * width - 180, (cells[:, 0] + 0.5) * fine.height_deg - 90], axis=1
+    )
+    middle[:, 1] = middle[:, 1].clip(-90, 90)
+    for side in _REGION_SIDES:
+        coarse = grid(block_deg=choices.block_deg, block_km=choices.block_km, times=side)
+        places = cells if side == 1 else coarse.place(middle)
+        names, region = np.unique(places, axis=0, return_inverse=True)
+        if len(names) >= _ENOUGH_REGIONS or side == 1:
+            break
+    return np.asarray(region.ravel(), np.int64)
+
+
+def _parts_of_regions(region: Rows, seed: int) -> Rows:
+    """Deal regions out in random order: test until it has its share, validation, then train.
+
+    A region that would take a part far over its share goes on to the next part.
+    """
+    sizes = np.bincount(region)
+    total, given = sizes.sum(), np.zeros(3)
+    share = {2: _TEST_SHARE * total, 1: _VALIDATION_SHARE * total}
+    part_of = np.zeros(len(sizes), np.int64)
+    for number in np.random.default_rng(seed).permutation(len(sizes)):
+        size = sizes[number]
+        for part, wanted in share.items():
+            first = not given[part] and size <= total / 2
+            fits = first or given[part] + size <= 1.5 * wanted
+            if given[part] < wanted and fits:
+                part_of[number] = part
+                break
+        given[part_of[number]] += size
+    return part_of[region]
+
+
+def _test_blocks(joined: Joined, choices: Choices, test: Rows) -> Rows | None:
+    if not choices.has_blocks:
+        return None
+    lonlat = centres(joined.boxes)
+    cells = grid(block_deg=choices.block_deg, block_km=choices.block_km).place(lonlat[test])
+    return _from_zero(np.unique(cells, axis=0, return_inverse=True)[1])
+
+
+def _from_zero(numbers: Rows) -> Rows:
+    """Renumber, so that numbers are 0, 1, … without gaps."""
+    return np.asarray(np.unique(numbers, return_inverse=True)[1].ravel(), np.int64)
