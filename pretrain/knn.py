@@ -47,15 +47,15 @@ class KnnTask:
         known = self._features(backbone, self.known, device)
         asked = self._features(backbone, self.asked, device)
         backbone.train(was_training)
-        told = _told(known, torch.from_numpy(self.known_class), asked, self.classes)
-        return float((told.numpy() == self.asked_class).mean())
+        told = told_classes(known, self.known_class, asked, self.classes)
+        return float((told == self.asked_class).mean())
 
     @torch.no_grad()
     def _features(
         self, backbone: nn.Module, rows: NDArray[np.int64], device: torch.device
-    ) -> Tensor:
+    ) -> NDArray[np.float32]:
         made = [backbone(images.to(device)).float().cpu() for images in self._images(rows)]
-        return nn.functional.normalize(torch.cat(made), dim=1)
+        return torch.cat(made).numpy()
 
     def _images(self, rows: NDArray[np.int64]) -> Iterator[Tensor]:
         for first in range(0, len(rows), _TILES):
@@ -96,13 +96,30 @@ def _single(pack: Pack, labels: list[list[str] | None], split: str, seed: int) -
     return np.sort(np.random.default_rng(seed).choice(single, _MOST, replace=False))
 
 
-def _told(known: Tensor, known_class: Tensor, asked: Tensor, classes: int) -> Tensor:
-    """Classes by the votes of the nearest, each weighing exp(cosine / temperature)."""
-    count = min(_NEIGHBOURS, len(known))
-    told = []
-    for part in asked.split(1024):
-        nearness, places = (part @ known.T).topk(count, dim=1)
+def told_classes(
+    known: NDArray[np.float32],
+    known_class: NDArray[np.int64],
+    asked: NDArray[np.float32],
+    classes: int,
+) -> NDArray[np.int64]:
+    """Tell classes by the votes of the nearest, each weighing exp(cosine / 0.07).
+
+    Args:
+        known: Features of tiles whose class is known, shape (n, D).
+        known_class: Their class numbers, shape (n,).
+        asked: Features of tiles to be told, shape (m, D).
+        classes: How many classes there are.
+
+    Returns:
+        Class numbers, shape (m,).
+
+    Source: facebookresearch/dino, eval_knn.py.
+    """
+    near, far = (torch.nn.functional.normalize(torch.from_numpy(x)) for x in (known, asked))
+    numbers, told = torch.from_numpy(known_class), []
+    for part in far.split(1024):
+        nearness, places = (part @ near.T).topk(min(_NEIGHBOURS, len(near)), dim=1)
         votes = torch.zeros(len(part), classes)
-        votes.scatter_add_(1, known_class[places], (nearness / _TEMPERATURE).exp())
+        votes.scatter_add_(1, numbers[places], (nearness / _TEMPERATURE).exp())
         told.append(votes.argmax(1))
-    return torch.cat(told)
+    return torch.cat(told).numpy()

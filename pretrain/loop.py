@@ -93,6 +93,8 @@ class Loop:
                 be written.
         """
         watch = Watch(self.recipe.out_dim)
+        if first_step == 0 and self.recipe.knn_every_epochs:
+            self.measure_knn(0)  # of random weights: where the curve starts
         self._opened = self._saved = time.monotonic()
         with self.feed.batches(first_step, last_step) as batches:
             for batch in self._timed(batches):

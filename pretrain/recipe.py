@@ -133,6 +133,8 @@ class Recipe:
             low, high = getattr(self, name)
             if not 0 < low <= high <= 1:
                 raise OptionError(f"{name}={low},{high}: write LOW,HIGH with 0 < LOW <= HIGH <= 1")
+        if self.local_crops < 0 or self.warmup_epochs < 0 or self.knn_every_epochs < 0:
+            raise OptionError("local_crops, warmup_epochs and knn_every_epochs must be 0 or more")
         if self.warmup_epochs > self.epochs:
             raise OptionError(f"warmup_epochs={self.warmup_epochs} exceeds epochs={self.epochs}")
         if self.mean_std not in get_args(MeanStd):

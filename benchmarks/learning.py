@@ -1,0 +1,96 @@
+"""Does it learn? kNN accuracy on climate, before and after the smoke recipe, for some seeds.
+
+python benchmarks/learning.py [--seeds 3] [--out FOLDER] [--set key=value ...]
+
+ViT-Ti/16 at 64 px on windows of NASA's Blue Marble; each seed has its own split by blocks of 30°
+of longitude, weights, shuffles and crops. The network at random weights is the same one before its
+first step. Also with features of colour alone: mean and deviation of each band.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+from climate import write_globe, write_labels
+from making import machine
+from numpy.typing import NDArray
+
+from tilezoo.pretrain import pack, pretrain
+from tilezoo.pretrain.knn import KnnTask, knn_task, told_classes
+from tilezoo.pretrain.log import read_log
+from tilezoo.pretrain.pixels import stored_contract
+from tilezoo.pretrain.recipe import find_recipe
+from tilezoo.pretrain.shards import open_pack
+
+_RECIPE = "dino-vits16-bigearthnet-smoke"
+_TILE_PX, _STRIDE_PX = 64, 32
+
+
+def main() -> None:
+    """Pack, pretrain and print a Markdown table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=Path("learning"))
+    parser.add_argument("--set", dest="settings", action="append", default=[])
+    args = parser.parse_args()
+    print(
+        "| seed | tiles: train, validation | colour alone | random weights | pretrained | best epoch | minutes |"
+    )
+    print("|---|---|---|---|---|---|---|")
+    for seed in range(args.seeds):
+        print(one_seed(args.out / f"seed{seed}", seed, args.settings), flush=True)
+    print(*machine().values(), sep=" · ")
+
+
+def one_seed(folder: Path, seed: int, settings: list[str]) -> str:
+    """One row of the table."""
+    globe = write_globe(folder)
+    labels = write_labels(globe, _TILE_PX, _STRIDE_PX, seed)
+    changes = [f"seed={seed}", "knn_every_epochs=1", *settings]
+    pack(
+        globe,
+        out=folder / "pack",
+        tile_px=_TILE_PX,
+        stride_px=_STRIDE_PX,
+        labels=labels,
+        split="train,validation",
+        max_errors=1_000_000,  # windows over the edges
+    )
+    start = time.monotonic()
+    pretrain(
+        folder / "pack", out=folder / "run", recipe=_RECIPE, settings=changes, show_progress=True
+    )
+    minutes = (time.monotonic() - start) / 60
+    packed, recipe = open_pack(folder / "pack"), find_recipe(_RECIPE, changes)
+    task = knn_task(packed, stored_contract(packed, recipe), seed)
+    assert task is not None
+    curve = {e["epoch"]: e["knn_accuracy"] for e in read_log(folder / "run") if "knn_accuracy" in e}
+    best = max(curve, key=lambda epoch: curve[epoch])
+    cells = [
+        str(seed),
+        f"{len(task.known)}, {len(task.asked)}",
+        f"{colour_accuracy(task):.3f}",
+        f"{curve[0]:.3f}",
+        f"**{curve[max(curve)]:.3f}**",
+        f"{best:g} ({curve[best]:.3f})",
+        f"{minutes:.1f}",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def colour_accuracy(task: KnnTask) -> float:
+    """The same kNN on mean and deviation of each band, standardised over the known tiles."""
+    known, asked = _colours(task, task.known), _colours(task, task.asked)
+    mean, std = known.mean(0), known.std(0)
+    told = told_classes((known - mean) / std, task.known_class, (asked - mean) / std, task.classes)
+    return float((told == task.asked_class).mean())
+
+
+def _colours(task: KnnTask, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    pixels = task.pack.read(rows).astype(np.float32)
+    return np.concatenate([pixels.mean((2, 3)), pixels.std((2, 3))], axis=1)
+
+
+if __name__ == "__main__":
+    main()
