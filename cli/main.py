@@ -15,6 +15,7 @@ from tilezoo.cli import (
     packing,
     preparing,
     pretraining,
+    probing,
     registries,
     searching,
     serving,
@@ -55,6 +56,7 @@ app.command("verify")(checking.verify_model)
 app.command("embed")(embedding.embed_sources)
 app.command("index")(searching.index_table)
 app.command("search")(searching.search_table)
+app.command("probe")(probing.probe_tables)
 app.command("hub")(serving.serve_hub)
 app.add_typer(preparing.app, name="prepare")
 app.command("pack")(packing.pack_sources)
