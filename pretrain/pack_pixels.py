@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,7 +84,11 @@ class Shaping:
     unit: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse options that contradict each other."""
+        """Refuse options that make no sense alone or together."""
+        if self.dtype not in get_args(PackDtype):
+            raise OptionError(f"--dtype {self.dtype}: one of {', '.join(get_args(PackDtype))}")
+        if not 0 <= self.max_nodata <= 1:
+            raise OptionError(f"--max-nodata {self.max_nodata:g}: a share, from 0 to 1")
         if self.dtype == "uint16" and self.value_range is None:
             raise OptionError(f"--dtype uint16 keeps raw values: {_RANGE_FIX}")
 
@@ -243,9 +247,10 @@ class Sums:
 
     def add(self, pixels: NDArray[np.generic]) -> None:
         """Add one tile, shape (C, H, W)."""
-        values = np.clip(pixels.astype(np.float64), self._low, self._high)
-        values -= self._low
-        flat = values.reshape(len(values), -1)  # (C, H*W)
+        flat = pixels.reshape(len(pixels), -1).astype(np.float64)  # (C, H*W)
+        if pixels.dtype != np.uint8:  # 8 bits hold the range and nothing else
+            np.clip(flat, self._low, self._high, out=flat)
+            flat -= self._low
         self.pixels += flat.shape[1]
         self.values += flat.sum(axis=1)
         self.squares += np.einsum("cp,cp->c", flat, flat)

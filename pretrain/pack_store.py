@@ -8,7 +8,7 @@ same tiles, so the bytes are the same.
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -103,10 +103,16 @@ class PackStore:
         for state in states:
             sums.add_json(state["sums"])
         census, failures = _Census(), Counter[str]()
-        self._join(len(states), "parquet", TILES, TILE_SCHEMA, census.add, census.keys)
-        self._join(len(states), "errors.parquet", ERRORS, ERROR_SCHEMA, _count_in(failures))
-        if not failures:
-            (self.path / ERRORS).unlink()
+        for rows in self._rows_of(len(states), "parquet"):
+            census.add(rows)
+        for rows in self._rows_of(len(states), "errors.parquet"):
+            failures.update(rows["kind"].to_pylist())
+        tile_rows = self._rows_of(len(states), "parquet")
+        _write_rows(self.path / TILES, TILE_SCHEMA.with_metadata(census.keys()), tile_rows)
+        (self.path / ERRORS).unlink(missing_ok=True)
+        if failures:
+            error_rows = self._rows_of(len(states), "errors.parquet")
+            _write_rows(self.path / ERRORS, ERROR_SCHEMA, error_rows)
         mean, std = sums.mean_std()
         manifest = {
             "tilezoo_pack": PACK_VERSION,
@@ -137,27 +143,12 @@ class PackStore:
         """Remove what only an unfinished pack needs."""
         shutil.rmtree(self.path / UNFINISHED, ignore_errors=True)
 
-    def _join(
-        self,
-        segments: int,
-        ending: str,
-        name: str,
-        schema: pa.Schema,
-        seen: Callable[[pa.Table], None],
-        keys: Callable[[], dict[str, str]] = dict,
-    ) -> None:
-        """Put the segments' Parquet files together, some thousands of rows at a time."""
-        with (
-            whole_file(self.path / name) as made,
-            pq.ParquetWriter(made, schema, compression="zstd") as writer,
-        ):
-            for number in range(segments):
-                with pq.ParquetFile(self._of(number, ending)) as part:
-                    for group in range(part.num_row_groups):
-                        rows = part.read_row_group(group)
-                        seen(rows)
-                        writer.write_table(rows)
-            writer.add_key_value_metadata(keys())
+    def _rows_of(self, segments: int, ending: str) -> Iterator[pa.Table]:
+        """Go through the segments' rows, some thousands at a time."""
+        for number in range(segments):
+            with pq.ParquetFile(self._of(number, ending)) as part:
+                for group in range(part.num_row_groups):
+                    yield part.read_row_group(group)
 
     def _shard(self, number: int) -> Path:
         return self.path / f"shard-{number:05d}.npy"
@@ -189,14 +180,14 @@ class _Census:
         return [float(f"{gsd:.4g}") for gsd in ends] or None
 
     def keys(self) -> dict[str, str]:
+        """File keys of tiles.parquet; `geo` where a tile has a place."""
         return {"geo": json.dumps(merged_geo_key(self._geo))} if self._geo else {}
 
 
-def _count_in(failures: Counter[str]) -> Callable[[pa.Table], None]:
-    def seen(rows: pa.Table) -> None:
-        failures.update(rows["kind"].to_pylist())
-
-    return seen
+def _write_rows(path: Path, schema: pa.Schema, parts: Iterator[pa.Table]) -> None:
+    with whole_file(path) as made, pq.ParquetWriter(made, schema, compression="zstd") as writer:
+        for rows in parts:
+            writer.write_table(rows.replace_schema_metadata(schema.metadata))
 
 
 def open_store(path: Path, job: Mapping[str, Any], *, overwrite: bool) -> PackStore:
@@ -219,13 +210,18 @@ def open_store(path: Path, job: Mapping[str, Any], *, overwrite: bool) -> PackSt
         refuse_foreign(path, "pack", PackError)
     else:
         _refuse_other_run(path, found, job)
-    settled = begun and begun["settled"]
+    settled = None if begun is None else begun["settled"]
     return PackStore(path=path, job=job, begun=settled, manifest=manifest)
 
 
 def _read_job(path: Path) -> dict[str, Any] | None:
     file = path / UNFINISHED / _JOB
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    if not file.is_file():
+        return None
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise PackError(f"{file}: damaged; --overwrite starts anew") from error
 
 
 def _clear(path: Path) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 from tilezoo.bands import parse_bands
 from tilezoo.errors import (
     InterruptedRunError,
-    OptionError,
     PackError,
     TileError,
     TooManyFailedError,
@@ -100,9 +99,9 @@ def pack(
         PackError: The folder is another run's, or not one tile could be packed.
         TilezooError: The run cannot start, or was interrupted.
     """
-    _check_numbers(size_px, max_nodata, limit, shard_mb, workers, max_errors)
+    _check_counts(size_px, limit, shard_mb, workers, max_errors)
     named = [sources] if isinstance(sources, str | Path) else list(sources)
-    threads = reading_threads(workers)
+    cut, threads = cut_from(tile_px, stride_px), reading_threads(workers)
     shaping = Shaping(
         request=band_request(parse_bands(bands)),
         dtype=dtype,
@@ -114,7 +113,7 @@ def pack(
     plan = make_plan(
         discover(named),
         request=shaping.request,
-        cut=(cut := cut_from(tile_px, stride_px)),
+        cut=cut,
         limit=None,
         shard=(0, 1),
         workers=threads,
@@ -150,21 +149,14 @@ def pack(
         return _result(store.path, manifest, time.monotonic() - started, max_errors)
 
 
-def _check_numbers(
-    size_px: int | None,
-    max_nodata: float,
-    limit: int | None,
-    shard_mb: int,
-    workers: int | None,
-    max_errors: int,
+def _check_counts(
+    size_px: int | None, limit: int | None, shard_mb: int, workers: int | None, max_errors: int
 ) -> None:
     check_least("--size-px", size_px, MIN_SIDE_PX)
     check_least("--limit", limit, 1)
     check_least("--shard-mb", shard_mb, 1)
     check_least("--workers", workers, 1)
     check_least("--max-errors", max_errors, 0)
-    if not 0 <= max_nodata <= 1:
-        raise OptionError(f"--max-nodata {max_nodata:g}: a share, from 0 to 1")
 
 
 def _begun(store: PackStore, choice: Choice, shaping: Shaping) -> Shaping:

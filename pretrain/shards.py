@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,8 @@ _SHARD_NAME = re.compile(r"shard-\d{5,}\.npy")
 _COUNTED = ("tiles", "size_px")
 _PER_BAND = ("mean", "std")
 _HASHING_THREADS = 8
+# What NumPy raises for a .npy file whose head is damaged, or that is too short for it.
+_NO_NPY = (OSError, ValueError, TypeError, OverflowError, SyntaxError, TokenError)
 
 
 @dataclass(frozen=True)
@@ -91,13 +94,13 @@ class Pack:
         """
         path = self.path / TILES
         try:
-            found = pq.read_table(path, columns=[name], partitioning=None)
+            with pq.ParquetFile(path) as file:
+                names = file.schema_arrow.names
+                if name in names:
+                    return file.read([name])[name]
         except (OSError, pa.ArrowException) as error:
             raise PackError(f"{path}: missing or damaged; {_fix(self.path)}") from error
-        if name not in found.column_names:
-            names = ", ".join(pq.read_schema(path).names)
-            raise PackError(f"{path}: no column {name!r}; there are {names}")
-        return found[name]
+        raise PackError(f"{path}: no column {name!r}; there are {', '.join(names)}")
 
     def where_split(self, split: str) -> NDArray[np.int64]:
         """Find the rows of one split, in order; every row for `all`, or in a pack without splits."""
@@ -243,6 +246,7 @@ def _check_manifest(manifest: dict[str, Any]) -> None:
         manifest["complete"] is True
         and manifest["dtype"] in DTYPES
         and low < high
+        and isinstance(bands, list)
         and all(isinstance(manifest[name], int) and manifest[name] >= 0 for name in _COUNTED)
         and all(isinstance(band, str) for band in bands)
         and all(len(list(map(float, manifest[name]))) == len(bands) for name in _PER_BAND)
@@ -266,7 +270,7 @@ def _mapped(pack: Pack, shard: Mapping[str, Any]) -> NDArray[np.generic]:
     try:
         pixels = np.lib.format.open_memmap(path, mode="r")
         size = path.stat().st_size
-    except (OSError, ValueError) as error:
+    except _NO_NPY as error:
         raise PackError(f"{path}: the shard is damaged or cut short; {_fix(pack.path)}") from error
     shape = (shard["tiles"], len(pack.bands), pack.size_px, pack.size_px)
     if pixels.shape != shape or pixels.dtype != pack.dtype or not pixels.flags.c_contiguous:

@@ -18,6 +18,8 @@ from rasterio.windows import Window
 
 from tilezoo.embed import embed
 from tilezoo.errors import ContractError
+from tilezoo.pretrain import pack
+from tilezoo.pretrain.shards import open_pack
 from tilezoo.table import open_table
 
 # The six patches' names; two have lost the hour's leading zero, one of these has 61 seconds.
@@ -187,3 +189,33 @@ def test_coarse_bands_alone_are_cut_on_their_own_grid(scene: Path, tmp_path: Pat
     assert rows.num_rows == 3 * 3
     assert rows["nodata_fraction"].to_pylist() == [0.0] * 9
     assert rows["gsd_m"].to_pylist() == pytest.approx([20.0] * 9, rel=0.001)
+
+
+def test_the_six_patches_are_packed_as_the_usual_true_colour(patches: Path, tmp_path: Path) -> None:
+    found = pack(patches, out=tmp_path / "p", bands="B04,B03,B02", value_range="0,2000")
+    assert (found.tiles, found.failed) == (6, 0)
+    shards = open_pack(tmp_path / "p")
+    assert shards.column("id").to_pylist() == PATCHES
+    for name, pixels in zip(PATCHES, shards.read(np.arange(6)), strict=True):
+        for band, values in zip(("B04", "B03", "B02"), pixels, strict=True):
+            with rasterio.open(next(patches.rglob(f"{name}_{band}.tif"))) as file:
+                dn = file.read(1)
+            assert np.array_equal(values, np.round(np.clip(dn, 0, 2000) / 2000 * 255))
+    assert shards.manifest["unit"] == "dn"
+    assert shards.manifest["gsd_m"] == pytest.approx([10, 10], rel=0.002)
+
+
+def test_all_twelve_bands_of_the_patches_are_packed_at_the_finest_ones_size(
+    patches: Path, tmp_path: Path
+) -> None:
+    bands = "B01,B02,B03,B04,B05,B06,B07,B08,B8A,B09,B11,B12"
+    pack(patches, out=tmp_path / "p", bands=bands, value_range="0,10000", dtype="uint16")
+    shards = open_pack(tmp_path / "p")
+    assert (shards.size_px, shards.bands) == (120, tuple(bands.split(",")))
+    with rasterio.open(next(patches.rglob(f"{PATCHES[3]}_B08.tif"))) as file:
+        assert np.array_equal(shards.read(np.array([3]))[0, 7], file.read(1))
+
+
+def test_patches_without_bands_named_are_no_rgb_images(patches: Path, tmp_path: Path) -> None:
+    with pytest.raises(ContractError, match=r"has bands B01,.*, no RGB image; choose with --bands"):
+        pack(patches, out=tmp_path / "p", value_range="0,2000")

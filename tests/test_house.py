@@ -65,7 +65,7 @@ def test_every_folder_of_code_ships_and_is_flat():
 def test_help_loads_nothing_heavy():
     code = (
         "import sys; from typer.testing import CliRunner; from tilezoo.cli.main import app\n"
-        "for words in (['--help'], ['embed', '--help'], ['search', '--help']):\n"
+        "for words in (['--help'], ['embed', '--help'], ['search', '--help'], ['pack', '--help']):\n"
         "    assert CliRunner().invoke(app, words).exit_code == 0\n"
         f"print([m for m in {HEAVY!r} if m in sys.modules])"
     )
@@ -94,6 +94,19 @@ def test_options_of_embed_are_those_of_its_function():
     command = set(inspect.signature(embed_sources).parameters) - {"as_json"}
     function = set(inspect.signature(embed).parameters) - {"show_progress"}
     assert command == function
+
+
+def test_options_of_pack_are_those_of_its_function():
+    import inspect
+
+    from tilezoo.cli.packing import pack_sources
+    from tilezoo.pretrain import pack
+
+    command = inspect.signature(pack_sources).parameters
+    function = inspect.signature(pack).parameters
+    assert set(command) - {"as_json"} == set(function) - {"show_progress"}
+    same = set(command) - {"as_json", "sources", "out"}
+    assert {k: command[k].default for k in same} == {k: function[k].default for k in same}
 
 
 def test_the_version_is_said_once():
