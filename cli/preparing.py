@@ -86,7 +86,7 @@ def prepare_patches(
 
 
 def _print_counts(result: "PrepareResult") -> None:
-    failed = f", {result.failed} others in {result.errors}" if result.errors else ""
+    failed = f"; {result.failed} failed, see {result.errors}" if result.errors else ""
     strangers = f", {result.unlisted} of them not in the official lists" if result.unlisted else ""
     print(f"{result.path}: {result.rows} patches{strangers}{failed}")
     print(

@@ -291,6 +291,6 @@ def _refuse_failures(result: PrepareResult, first: Failure | None, max_errors: i
     if first is not None and result.failed > max_errors:
         raise TooManyFailedError(
             f"{result.failed} of {result.rows + result.failed} patches failed, --max-errors is "
-            f"{max_errors}: see {result.errors}; the other {result.rows} are in {result.path} "
+            f"{max_errors}: see {result.errors}; {result.rows} are in {result.path} "
             f"(the first: {Path(first.ref.source.uri).name}: {first.message})"
         )

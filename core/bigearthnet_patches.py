@@ -20,7 +20,8 @@ from tilezoo.bigearthnet import is_patch_name, patch_version
 from tilezoo.bigearthnet_labels import LABELS_43, refuse_unknown
 from tilezoo.errors import LabelsError, SourceError, TileError, TileErrorKind
 from tilezoo.geo import lonlat_transformer
-from tilezoo.raster import gdal, read_bounds
+from tilezoo.opening import gdal
+from tilezoo.raster import read_bounds
 from tilezoo.sources import Source
 from tilezoo.table import Failure
 from tilezoo.tiles import TileRef
@@ -36,6 +37,7 @@ _KEYS = {
     "tile_source": str,
 }
 _SIDES = ("ulx", "lry", "lrx", "uly")  # west, south, east, north
+_LONGEST_SIDE = 10_000.0  # metres; real patches have 1200
 _BANDS = ("B04", "B03", "B02")  # those that an RGB copy of BigEarthNet has
 _DATES_APART = timedelta(days=1)  # names like T94161 are seconds off
 # Folders not to look into: v2's maps, in folders called like the patches, and radar.
@@ -293,11 +295,13 @@ def _checked_crs(projection: str) -> str:
 
 def _checked_box(coordinates: dict[str, Any]) -> tuple[float, float, float, float]:
     sides = [coordinates.get(side) for side in _SIDES]
-    numbers = [s for s in sides if isinstance(s, int | float) and math.isfinite(s)]
-    if len(numbers) != len(_SIDES) or not (numbers[0] < numbers[2] and numbers[1] < numbers[3]):
+    west, south, east, north = (
+        float(side) if isinstance(side, int | float) and math.isfinite(side) else math.nan
+        for side in sides
+    )
+    if not (0 < east - west <= _LONGEST_SIDE and 0 < north - south <= _LONGEST_SIDE):
         told = ", ".join(f"{side} {value!r}" for side, value in zip(_SIDES, sides, strict=True))
-        raise TileError("unreadable", f"{_JSON}: coordinates are no box ({told})")
-    west, south, east, north = map(float, numbers)
+        raise TileError("unreadable", f"{_JSON}: coordinates are no box of 1200 m ({told})")
     return west, south, east, north
 
 
