@@ -1,6 +1,7 @@
 """Where a tile lies: its footprint in OGC:CRS84 and its ground sampling distance."""
 
 import math
+import struct
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from rasterio.transform import Affine
 
 _POINTS_PER_EDGE = 16  # enough that no two neighbours on a whole-globe edge are 180° apart
+_CORNERS = np.arange(4) * _POINTS_PER_EDGE
 _SIMPLIFY = 1e-4  # share of the footprint's shorter extent that a dropped vertex may lie off
 _LEAST_AREA = 1e-14  # square degrees, about a square centimetre: less is a line
 
@@ -45,17 +47,19 @@ def footprint(crs_wkt: str, transform: "Affine", width: int, height: int) -> Foo
         height: Rows.
     """
     to_lonlat = lonlat_transformer(crs_wkt)
-    if to_lonlat is None or not np.isfinite(transform).all():
+    if to_lonlat is None or not all(map(math.isfinite, transform)):
         return None
-    ring = _edge_pixels(width, height)
-    lon, lat = _lonlat(to_lonlat, transform, ring)
-    if not (np.isfinite(lon).all() and np.isfinite(lat).all()):
+    lonlat = _lonlat(to_lonlat, transform, _looked_at(width, height))
+    if not np.isfinite(lonlat).all():
         return None
-    shape = polygon_on_globe(lon, lat)
-    gsd_m = _gsd(to_lonlat, transform, width, height)
-    if shape is None or not math.isfinite(gsd_m):
+    ring, centre = lonlat[:-3], lonlat[-3:]
+    corners = _four_corners(ring)
+    if corners is not None:
+        return _placed(corners, gsd_m=_gsd(centre))
+    shape = polygon_on_globe(*ring.T)
+    if shape is None:
         return None
-    return Footprint(wkb=shapely.to_wkb(shape, byte_order=1), bbox=shape.bounds, gsd_m=gsd_m)
+    return Footprint(wkb=shapely.to_wkb(shape, byte_order=1), bbox=shape.bounds, gsd_m=_gsd(centre))
 
 
 def footprints_of_boxes(crs_wkt: str, boxes: NDArray[np.float64]) -> NDArray[np.object_]:
@@ -132,32 +136,70 @@ def _simplified(shape: BaseGeometry) -> BaseGeometry:
     return shapely.orient_polygons(simple) if simple.is_valid and not simple.is_empty else shape
 
 
+def _four_corners(ring: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    """The corners of a grid's outline that is straight between them, counter-clockwise.
+
+    That is nearly every tile, in a tenth of the time of `polygon_on_globe`, with the same outcome.
+    None for the others: curved or folded ones, and those at the antimeridian or a pole.
+
+    Args:
+        ring: Longitudes and latitudes of `_looked_at`, shape (4 * points + 1, 2).
+    """
+    (west, _), (east, _) = low, high = ring.min(axis=0), ring.max(axis=0)
+    if west < -180 or east > 180 or east - west >= 180:
+        return None
+    edges = ring[:-1].view(np.complex128).reshape(4, _POINTS_PER_EDGE)  # longitude + i latitude
+    starts = edges[:, 0]
+    edge = starts[[1, 2, 3, 0]] - starts
+    turns = (edge.conj() * edge[[1, 2, 3, 0]]).imag  # cross products, above 0 to the left
+    if turns.min() < _LEAST_AREA and turns.max() > -_LEAST_AREA:
+        return None
+    along = (edges - starts[:, None]) / edge[:, None]  # from 0 to 1; imaginary: off the edge
+    off = (abs(along.imag).max(axis=1) * abs(edge)).max()
+    if off > _SIMPLIFY * min(high - low) or along.real.min() < 0 or along.real.max() > 1:
+        return None
+    return ring[_CORNERS if turns[0] > 0 else _CORNERS[[0, 3, 2, 1]]]
+
+
+def _placed(corners: NDArray[np.float64], *, gsd_m: float) -> Footprint:
+    """A footprint of four corners, its WKB (little-endian) written by hand."""
+    ring = [*corners.ravel().tolist(), *corners[0].tolist()]
+    (xmin, ymin), (xmax, ymax) = corners.min(axis=0).tolist(), corners.max(axis=0).tolist()
+    wkb = struct.pack("<BIII10d", 1, shapely.GeometryType.POLYGON, 1, 5, *ring)
+    return Footprint(wkb=wkb, bbox=(xmin, ymin, xmax, ymax), gsd_m=gsd_m)
+
+
 @lru_cache(maxsize=256)
-def _edge_pixels(width: int, height: int) -> NDArray[np.float64]:
-    """Walk the grid's outline in pixel coordinates, closed, shape (4 * points + 1, 2)."""
+def _looked_at(width: int, height: int) -> NDArray[np.float64]:
+    """Pixel coordinates, shape (4 * points + 4, 2).
+
+    First the grid's outline, closed, from the upper left to the right; then its centre, and one
+    pixel to the right of it and below.
+    """
     step = np.linspace(0, 1, _POINTS_PER_EDGE, endpoint=False)
     zero, one = np.zeros_like(step), np.ones_like(step)
-    x = np.concatenate([step, one, 1 - step, zero, [0]])
-    y = np.concatenate([zero, step, one, 1 - step, [0]])
-    return np.stack([x * width, y * height], axis=1)
+    x = np.concatenate([step, one, 1 - step, zero, [0]]) * width
+    y = np.concatenate([zero, step, one, 1 - step, [0]]) * height
+    at = width / 2, height / 2
+    return np.concatenate([np.stack([x, y], axis=1), [at, (at[0] + 1, at[1]), (at[0], at[1] + 1)]])
 
 
 def _lonlat(
     to_lonlat: "Transformer", transform: "Affine", pixels: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    x = transform.a * pixels[:, 0] + transform.b * pixels[:, 1] + transform.c
-    y = transform.d * pixels[:, 0] + transform.e * pixels[:, 1] + transform.f
-    lon, lat = to_lonlat.transform(x, y)
+) -> NDArray[np.float64]:
+    """Transform pixel coordinates, shape (N, 2), to longitudes and latitudes, shape (N, 2)."""
+    a, b, c, d, e, f, *_ = transform
+    x, y = pixels.T
+    lon, lat = to_lonlat.transform(a * x + b * y + c, d * x + e * y + f)
     # Grids whose pixel centres lie on the poles reach half a pixel beyond them.
-    return np.asarray(lon), np.clip(lat, -90, 90)
+    return np.stack([lon, np.clip(lat, -90, 90)], axis=1)
 
 
-def _gsd(to_lonlat: "Transformer", transform: "Affine", width: int, height: int) -> float:
+def _gsd(centre: NDArray[np.float64]) -> float:
     """Measure one pixel at the centre along both axes on the ellipsoid; geometric mean, metres."""
-    x, y = width / 2, height / 2
-    lon, lat = _lonlat(to_lonlat, transform, np.array([[x, y], [x + 1, y], [x, y + 1]]))
-    _, _, metres = _geod().inv([lon[0]] * 2, [lat[0]] * 2, lon[1:], lat[1:])
-    return float(np.sqrt(metres[0] * metres[1]))
+    here, right, below = centre.tolist()
+    width, height = (_geod().inv(*here, *there)[2] for there in (right, below))
+    return math.sqrt(width * height)
 
 
 @lru_cache(maxsize=256)

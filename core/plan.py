@@ -11,7 +11,8 @@ from itertools import accumulate, chain
 
 from tilezoo.bands import BandRequest
 from tilezoo.errors import ContractError, TileError
-from tilezoo.raster import Image, gdal
+from tilezoo.opening import gdal
+from tilezoo.raster import Image
 from tilezoo.sources import Source
 from tilezoo.tiles import Cut, TileRef
 

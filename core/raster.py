@@ -2,13 +2,11 @@
 
 import math
 import os
-import warnings
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property, lru_cache
-from pathlib import Path
+from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -16,15 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilezoo.bands import BandRequest, canonical
-from tilezoo.errors import TileError, TileErrorKind
+from tilezoo.errors import TileError
 from tilezoo.geo import Footprint, footprint
+from tilezoo.opening import crs_name, crs_wkt, gdal, one_line, opened
 from tilezoo.sources import Source
 from tilezoo.space import Contract
 from tilezoo.tiles import Tile, TileRef, Window
 from tilezoo.times import acquisition_time
 
 if TYPE_CHECKING:
-    from rasterio.env import Env
     from rasterio.io import DatasetReader
     from rasterio.transform import Affine
 
@@ -32,28 +30,6 @@ MIN_SIDE_PX = 4
 MAX_TILE_BYTES = 128 << 20  # a few read-ahead threads may hold one each
 # The best codecs reach some thousands to one; a header beyond this claims what is not there.
 _MAX_BYTES_PER_STORED_BYTE = 1_000_000
-
-# Formats a tile may have, by a file's first bytes. Others are refused: a VRT, say, can point
-# anywhere, the network too.
-_DRIVERS = {
-    b"II*\0": "GTiff",
-    b"MM\0*": "GTiff",
-    b"II+\0": "GTiff",  # BigTIFF
-    b"MM\0+": "GTiff",
-    b"\x89PNG": "PNG",
-    b"\xff\xd8\xff": "JPEG",
-    b"\0\0\0\x0cjP  ": "JP2OpenJPEG",
-    b"\xff\x4f\xff\x51": "JP2OpenJPEG",
-}
-_GDAL = {
-    "GDAL_DISABLE_READDIR_ON_OPEN": "TRUE",  # a folder of 100,000 tiles is not listed per tile
-    "GDAL_ERROR_ON_LIBJPEG_WARNING": "TRUE",  # a truncated JPEG is an error, not a grey half
-    "GDAL_PNG_WHOLE_IMAGE_OPTIM": "NO",  # the fast way takes a truncated PNG for black pixels
-    "GDAL_CACHEMAX": 64 << 20,  # bytes; the default is 5 % of the machine
-    "GDAL_PAM_ENABLED": "YES",
-    # A CRS as the file states it: half the time of opening was comparing it with the EPSG's.
-    "GTIFF_SRS_SOURCE": "GEOKEYS",
-}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,7 +76,7 @@ class Image:
         """Width and height of the grid, pixels."""
         return self._grid.width, self._grid.height
 
-    @property
+    @cached_property
     def dtype(self) -> str:
         """The pixels' common dtype."""
         dtypes = [layer.dataset.dtypes[layer.index - 1] for layer in self._layers]
@@ -116,16 +92,16 @@ class Image:
         self._check_size(window, contract)
         pixels, valid = self._pixels(window)
         _refuse_unexplained(pixels, valid)
-        anywhere = valid.any(axis=0)
-        if not anywhere.any():
+        nodata_fraction = 0.0 if valid.all() else 1.0 - float(valid.any(axis=0).mean())
+        if nodata_fraction == 1:
             raise TileError("nodata", "no pixel holds data")
         return Tile(
             id=ref.id,
             pixels=_filled(pixels, valid, contract.value_range[0]),
             source_uri=self._source.uri,
             pixel_bbox=window,
-            nodata_fraction=1.0 - float(anywhere.mean()),
-            crs=self._crs,
+            nodata_fraction=nodata_fraction,
+            crs=self._wkt and crs_name(self._wkt),
             footprint=self._footprint(window),
             datetime=self._datetime,
         )
@@ -153,7 +129,7 @@ class Image:
         return Layer(dataset=dataset, index=1)
 
     def _dataset(self, path: str) -> "DatasetReader":
-        dataset = self._stack.enter_context(_opened(path))
+        dataset = self._stack.enter_context(opened(path))
         if min(dataset.width, dataset.height) < MIN_SIDE_PX:
             size = f"{dataset.width}x{dataset.height}"
             raise TileError("too_small", f"{size} px; a tile needs {MIN_SIDE_PX} px a side")
@@ -191,10 +167,13 @@ class Image:
         """Read a window and what of it holds data (none beyond the grid), both (C, h, w)."""
         x, y, width, height = window
         inside = (x, y, min(width, self.size[0] - x), min(height, self.size[1] - y))
+        grouped = _by_dataset(self._layers)
+        if len(grouped) == 1 and inside == window:
+            return self._read_dataset(self._grid, [layer.index for layer in self._layers], inside)
         core = (slice(0, inside[3]), slice(0, inside[2]))
         pixels = np.zeros((len(self._layers), height, width), np.dtype(self.dtype))
         valid = np.zeros(pixels.shape, np.bool_)
-        for dataset, places in _by_dataset(self._layers).items():
+        for dataset, places in grouped.items():
             values, mask = self._read_dataset(dataset, list(places.values()), inside)
             pixels[(list(places), *core)] = values
             valid[(list(places), *core)] = mask
@@ -218,29 +197,25 @@ class Image:
             values = dataset.read(indexes, **{**area, "out_shape": (len(indexes), height, width)})
             mask = _mask(dataset, indexes, values, area)
         except (RasterioError, OSError, MemoryError) as error:
-            raise TileError("unreadable", _one_line(error)) from error
+            raise TileError("unreadable", one_line(error)) from error
         return values, mask
 
     @cached_property
-    def _crs(self) -> str | None:
-        return _crs_name(self._grid.crs.wkt) if self._grid.crs else None
-
-    @cached_property
     def _wkt(self) -> str | None:
-        """The CRS, if the grid has a place in it (ground control points alone give none)."""
-        placed = self._grid.crs and not self._grid.transform.is_identity
-        return self._grid.crs.wkt if placed else None
+        return crs_wkt(self._grid)
 
     def _footprint(self, window: Window) -> Footprint | None:
-        if self._wkt is None:
+        transform = self._grid.transform
+        # Ground control points alone give no place.
+        if self._wkt is None or transform.is_identity:
             return None
-        return footprint(self._wkt, _shifted(self._grid.transform, window), window[2], window[3])
+        return footprint(self._wkt, _shifted(transform, window), window[2], window[3])
 
     @cached_property
     def _datetime(self) -> datetime | None:
         tags = {**self._grid.tags(), **self._grid.tags(ns="IMAGERY")}
-        path = Path(self._source.path)
-        return acquisition_time(tags, [path.name, path.parent.name])
+        folder, name = os.path.split(self._source.path)
+        return acquisition_time(tags, [name, os.path.basename(folder)])
 
 
 def read_tile(ref: TileRef, contract: Contract, request: BandRequest) -> Tile:
@@ -255,49 +230,11 @@ def read_bounds(path: str) -> tuple[str, tuple[float, float, float, float]]:
     Raises:
         TileError: The file cannot be opened, or is not georeferenced.
     """
-    with _opened(path) as dataset:
-        if not dataset.crs or dataset.transform.is_identity:
+    with opened(path) as dataset:
+        wkt = crs_wkt(dataset)
+        if wkt is None or dataset.transform.is_identity:
             raise TileError("unreadable", f"{os.path.basename(path)} is not georeferenced")
-        return dataset.crs.wkt, tuple(dataset.bounds)
-
-
-def gdal() -> "Env":
-    """GDAL's settings for reading, in force inside the `with` block and this thread."""
-    import rasterio
-    from rasterio.errors import NotGeoreferencedWarning
-
-    # Tiles without a place are ordinary here: their geometry is null.
-    warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
-    return rasterio.Env(**_GDAL)
-
-
-def _opened(path: str) -> "DatasetReader":
-    from rasterio.errors import RasterioError
-    from rasterio.io import DatasetReader
-
-    try:
-        return DatasetReader(path, driver=_driver(path))  # rasterio.open, without an Env per file
-    except (RasterioError, OSError) as error:
-        kind: TileErrorKind = "unreadable" if os.path.exists(path) else "missing"
-        raise TileError(kind, _one_line(error)) from error
-
-
-@lru_cache(maxsize=256)
-def _crs_name(wkt: str) -> str:
-    from rasterio.crs import CRS
-
-    return str(CRS.from_wkt(wkt).to_string())
-
-
-def _driver(path: str) -> str:
-    with open(path, "rb") as file:
-        start = file.read(8)
-    if not start:
-        raise TileError("unreadable", "the file is empty")
-    found = next((name for magic, name in _DRIVERS.items() if start.startswith(magic)), None)
-    if found is None:
-        raise TileError("unreadable", "not a TIFF, PNG, JPEG or JPEG 2000 file")
-    return found
+        return wkt, tuple(dataset.bounds)
 
 
 def _band_names(dataset: "DatasetReader") -> list[str]:
@@ -333,7 +270,8 @@ def _mask(
     """Mark the values that are data, by the file's nodata value or mask, shape (C, h, w)."""
     from rasterio.enums import MaskFlags
 
-    flags = {flag for index in indexes for flag in dataset.mask_flag_enums[index - 1]}
+    flags_of = dataset.mask_flag_enums
+    flags = {flag for index in indexes for flag in flags_of[index - 1]}
     if MaskFlags.nodata in flags:
         nodata = [dataset.nodatavals[index - 1] for index in indexes]
         return np.stack([_holds(v, n) for v, n in zip(values, nodata, strict=True)])
@@ -371,11 +309,5 @@ def _filled(
 
 
 def _shifted(transform: "Affine", window: Window) -> "Affine":
-    return transform @ type(transform).translation(window[0], window[1])
-
-
-def _one_line(error: BaseException) -> str:
-    # rasterio's own words on a failed read are "See previous exception for details."
-    told = error.__cause__ or error
-    text = " ".join(str(told).split()) or type(told).__name__
-    return text if len(text) <= 200 else text[:199] + "…"
+    x, y, *_ = window
+    return transform @ type(transform).translation(x, y) if x or y else transform

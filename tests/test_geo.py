@@ -5,13 +5,13 @@ import math
 import numpy as np
 import pytest
 import shapely
-from hypothesis import example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
-from pyproj import CRS
+from pyproj import CRS, Transformer
 from rasterio.transform import Affine, array_bounds, from_bounds, from_origin
 from rasterio.warp import transform_bounds
 
-from tilezoo.geo import footprint
+from tilezoo.geo import footprint, polygon_on_globe
 
 POLAR_NORTH, POLAR_SOUTH, WEB = "EPSG:3413", "EPSG:3031", "EPSG:3857"
 
@@ -51,6 +51,34 @@ def test_a_footprint_has_the_bounds_that_rasterio_finds(
     expected = transform_bounds(crs, "OGC:CRS84", *bounds, densify_pts=21)
     diagonal = math.hypot(expected[2] - expected[0], expected[3] - expected[1])
     assert shape.bounds == pytest.approx(expected, abs=2e-4 * diagonal)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.sampled_from(["EPSG:4326", "EPSG:32633", "EPSG:32701", POLAR_NORTH, POLAR_SOUTH, WEB]),
+    st.tuples(st.floats(-8e6, 8e6), st.floats(-8e6, 8e6)),
+    st.floats(0.1, 1e4),
+    st.floats(0, 360),
+)
+def test_a_footprint_is_the_outline_on_the_globe_within_a_ten_thousandth(
+    crs: str, place: tuple[float, float], pixel: float, turn: float
+) -> None:
+    degrees = 1e-5 if crs == "EPSG:4326" else 1.0
+    x, y = (min(max(v * degrees, -8e6), 8e6) for v in place)
+    transform = from_origin(x, y, pixel * degrees, pixel * degrees) @ Affine.rotation(turn)
+    found = footprint(wkt(crs), transform, 100, 80)
+    sides = [np.linspace(a, b, 40, endpoint=False) for a, b in ((0, 100), (0, 80))]
+    columns = np.concatenate([sides[0], [100] * 40, 100 - sides[0], [0] * 41])
+    rows = np.concatenate([[0] * 40, sides[1], [80] * 40, 80 - sides[1], [0]])
+    to_lonlat = Transformer.from_crs(crs, "OGC:CRS84", always_xy=True)
+    lon, lat = to_lonlat.transform(*(transform @ (columns, rows)))
+    assume(np.isfinite(lon).all() and abs(lat).max() < 85)  # at a pole each point matters
+    expected = polygon_on_globe(lon, lat)
+    assert (found is None) == (expected is None)
+    if found is not None and expected is not None:
+        shape = shapely.from_wkb(found.wkb)
+        apart = shape.symmetric_difference(expected).area
+        assert apart <= 1e-3 * expected.area
 
 
 def test_a_rotated_grid_is_a_rotated_footprint() -> None:

@@ -1,0 +1,164 @@
+"""Opening image files with GDAL: which are taken, with what settings, and what it need not do."""
+
+import os
+import time
+import warnings
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from tilezoo.errors import TileError, TileErrorKind
+from tilezoo.sources import IMAGE_SUFFIXES
+from tilezoo.tiff import geo_keys
+
+if TYPE_CHECKING:
+    from rasterio.env import Env
+    from rasterio.io import DatasetReader
+
+# Formats a tile may have, by a file's first bytes. Others are refused: a VRT, say, can point
+# anywhere, the network too.
+_DRIVERS = {
+    b"II*\0": "GTiff",
+    b"MM\0*": "GTiff",
+    b"II+\0": "GTiff",  # BigTIFF
+    b"MM\0+": "GTiff",
+    b"\x89PNG": "PNG",
+    b"\xff\xd8\xff": "JPEG",
+    b"\0\0\0\x0cjP  ": "JP2OpenJPEG",
+    b"\xff\x4f\xff\x51": "JP2OpenJPEG",
+}
+_GDAL = {
+    "GDAL_ERROR_ON_LIBJPEG_WARNING": "TRUE",  # a truncated JPEG is an error, not a grey half
+    "GDAL_PNG_WHOLE_IMAGE_OPTIM": "NO",  # the fast way takes a truncated PNG for black pixels
+    "GDAL_CACHEMAX": 64 << 20,  # bytes; the default is 5 % of the machine
+    "GDAL_PAM_ENABLED": "YES",
+    # A CRS as the file states it: half the time of opening was comparing it with the EPSG's.
+    "GTIFF_SRS_SOURCE": "GEOKEYS",
+}
+# What GDAL looks for beside a file: masks, world files, .aux.xml, 45 kinds of metadata.
+_BESIDE = "GDAL_DISABLE_READDIR_ON_OPEN"
+_NOTHING = "EMPTY_DIR"
+_BY_NAME = "TRUE"  # each by its name; by listing the folder, 100,000 tiles were listed per tile
+# Of what lies beside images, what GDAL has no use for; folders have no suffix as a rule.
+_NO_USE = IMAGE_SUFFIXES | {"", ".json", ".geojson", ".csv", ".parquet"}
+_SETTLED_NS = 3_000_000_000  # the coarsest file systems date in steps of two seconds
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Stated:
+    """A CRS as a TIFF states it: equal for equal GeoKeys, in whichever file they are read."""
+
+    keys: bytes
+    dataset: "DatasetReader" = field(compare=False)
+
+
+def gdal() -> "Env":
+    """GDAL's settings for reading, in force inside the `with` block and this thread."""
+    import rasterio
+    from rasterio.errors import NotGeoreferencedWarning
+
+    # Tiles without a place are ordinary here: their geometry is null.
+    warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
+    return rasterio.Env(**_GDAL, **{_BESIDE: _BY_NAME})
+
+
+def opened(path: str) -> "DatasetReader":
+    """Open a file, inside `gdal()`; ask `crs_wkt` for its CRS, for it does not know it itself.
+
+    Raises:
+        TileError: It is not there, cannot be opened, or is of no format that is taken.
+    """
+    from rasterio.env import setenv
+    from rasterio.errors import RasterioError
+
+    try:
+        setenv(**{_BESIDE: _NOTHING if _is_alone(path) else _BY_NAME})
+        return _reader()(path, driver=_driver(path))
+    except (RasterioError, OSError) as error:
+        kind: TileErrorKind = "unreadable" if os.path.exists(path) else "missing"
+        raise TileError(kind, one_line(error)) from error
+
+
+def crs_wkt(dataset: "DatasetReader") -> str | None:
+    """The CRS of a dataset that `opened` gave, as WKT; None without one.
+
+    Raises:
+        TileError: The CRS is damaged.
+    """
+    from rasterio.errors import CRSError, RasterioError
+
+    path = dataset.name
+    # What lies beside a file can overrule what it states.
+    keys = geo_keys(path) if dataset.driver == "GTiff" and _is_alone(path) else None
+    try:
+        return _stated_wkt(_Stated(keys=keys, dataset=dataset)) if keys else _wkt(dataset)
+    except (RasterioError, CRSError, OSError) as error:
+        raise TileError("unreadable", one_line(error)) from error
+
+
+@lru_cache(maxsize=256)
+def crs_name(wkt: str) -> str:
+    """Write a CRS as `EPSG:…` where it is one of these, else as WKT."""
+    from rasterio.crs import CRS
+
+    return str(CRS.from_wkt(wkt).to_string())
+
+
+def one_line(error: BaseException) -> str:
+    """Tell an error in one line."""
+    # rasterio's own words on a failed read are "See previous exception for details."
+    told = error.__cause__ or error
+    text = " ".join(str(told).split()) or type(told).__name__
+    return text if len(text) <= 200 else text[:199] + "…"
+
+
+@lru_cache(maxsize=256)
+def _stated_wkt(stated: _Stated) -> str | None:
+    return _wkt(stated.dataset)
+
+
+def _wkt(dataset: "DatasetReader") -> str | None:
+    from rasterio.io import DatasetReader
+
+    crs = DatasetReader.read_crs(dataset)
+    return str(crs.wkt) if crs else None
+
+
+@lru_cache(maxsize=1)
+def _reader() -> "type[DatasetReader]":
+    from rasterio.io import DatasetReader
+
+    class WithoutCrs(DatasetReader):  # type: ignore[misc]  # rasterio has no types
+        """Opens a file in a quarter of the time, most of which goes into the CRS."""
+
+        def read_crs(self) -> None:
+            """Leave it to `crs_wkt`."""
+
+    return WithoutCrs
+
+
+def _driver(path: str) -> str:
+    with open(path, "rb") as file:
+        start = file.read(8)
+    if not start:
+        raise TileError("unreadable", "the file is empty")
+    found = next((name for magic, name in _DRIVERS.items() if start.startswith(magic)), None)
+    if found is None:
+        raise TileError("unreadable", "not a TIFF, PNG, JPEG or JPEG 2000 file")
+    return found
+
+
+def _is_alone(path: str) -> bool:
+    """Tell whether nothing that GDAL could look for lies in a file's folder, nor will any moment."""
+    folder = os.path.dirname(path) or "."
+    try:
+        changed_ns = os.stat(folder).st_mtime_ns
+        settled = time.time_ns() - changed_ns > _SETTLED_NS
+        return settled and _holds_images_alone(folder, changed_ns)
+    except OSError:  # a folder that may be entered but not listed
+        return False
+
+
+@lru_cache(maxsize=1024)
+def _holds_images_alone(folder: str, _changed_ns: int) -> bool:
+    return all(os.path.splitext(name)[1].lower() in _NO_USE for name in os.listdir(folder))
