@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
 
+import timm
 import torch
 from making import busy_s, machine, make_model, make_tiles, peak_gflops, wait_for_quiet
 from torch.utils.flop_counter import FlopCounterMode
@@ -111,7 +112,7 @@ def one_round(work: Path, device: str, size_px: int, tiles: int) -> Round:
     user = user_loop(work / "tiles", size_px, device, tiles)
     startup_s, rate, precision = command(work, device, size_px)
     backbone = load(work / f"model{size_px}", device=device)
-    gflop = gflop_of(backbone, size_px)
+    gflop = gflop_of(size_px)
     backbone.use(precision)
     before = peak_gflops(device, DTYPES[precision])
     network = network_rate(backbone, work / "tiles")
@@ -186,11 +187,13 @@ def _again(tiles: list[Tile], seconds: float) -> Iterator[list[Tile]]:
         yield tiles
 
 
-def gflop_of(backbone: Backbone, size_px: int) -> float:
+def gflop_of(size_px: int) -> float:
     """Count a tile's floating-point operations: 2 x multiply-accumulates, attention's too."""
-    backbone.use("bf16")  # on a CPU its attention is plain products, which the counter sees
-    with FlopCounterMode(display=False) as counter:
-        backbone.features(torch.zeros(1, 3, size_px, size_px))
+    network = timm.create_model("vit_small_patch16_224", num_classes=0, img_size=size_px)
+    for block in network.blocks:
+        block.attn.fused_attn = False  # plain products, which the counter sees
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        network(torch.zeros(1, 3, size_px, size_px))
     return float(counter.get_total_flops()) / 1e9
 
 

@@ -19,6 +19,7 @@ from tilezoo.errors import ContractError, ModelError, OptionError
 from tilezoo.space import Pooling, Space
 from tilezoo.tiles import Tile
 from tilezoo.zoo.modeldir import WEIGHTS, ModelDir
+from tilezoo.zoo.packed import can_pack, pack
 from tilezoo.zoo.pooling import Features, TimmNetwork, check_pooling, features
 from tilezoo.zoo.preprocess import fit, normalise
 from tilezoo.zoo.streams import keep_freed_memory, start_streams
@@ -256,6 +257,8 @@ def _half(network: nn.Module, dtype: torch.dtype) -> nn.Module:
             # fp32 both take the same, and timm's own choice keeps vectors equal to timm's.
             if isinstance(getattr(module, "fused_attn", None), bool):
                 setattr(module, "fused_attn", False)  # noqa: B010  (nn.Module's types forbid the plain form)
+        if dtype == torch.bfloat16 and can_pack():
+            pack(copied)
     return copied
 
 
