@@ -15,6 +15,7 @@ from tilezoo.errors import (
     TooManyFailedError,
 )
 from tilezoo.folders import one_writer
+from tilezoo.opening import gdal
 from tilezoo.options import check_least, parse_value_range
 from tilezoo.plan import make_plan, refuse_hopeless
 from tilezoo.pretrain.pack_choice import Choice, Labels, choose, find_labels, parse_splits
@@ -22,7 +23,7 @@ from tilezoo.pretrain.pack_pixels import PackDtype, Shaping, band_request
 from tilezoo.pretrain.pack_segment import Segment, ShardForm
 from tilezoo.pretrain.pack_store import PackStore, open_store
 from tilezoo.progress import Advance, progress, say
-from tilezoo.raster import MIN_SIDE_PX, Image, gdal
+from tilezoo.raster import MIN_SIDE_PX, Image
 from tilezoo.reading import Outcome, Reader, read_ahead, reading_threads
 from tilezoo.sources import discover
 from tilezoo.table import ERRORS
