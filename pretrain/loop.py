@@ -20,7 +20,7 @@ from tilezoo.pretrain.picture import draw_curves
 from tilezoo.pretrain.recipe import Recipe
 from tilezoo.pretrain.schedules import Schedules
 from tilezoo.pretrain.trainer import Measures, Trainer
-from tilezoo.pretrain.watch import Watch
+from tilezoo.pretrain.watch import NotFiniteError, Watch
 from tilezoo.progress import Advance
 
 _LOOK_EVERY = 10  # steps; to look is to wait for the device
@@ -186,6 +186,8 @@ class Loop:
         kept = rest == 0 and epoch % self.recipe.checkpoint_every_epochs == 0
         if not (due or now or kept):
             return
+        if not self.trainer.sound():
+            raise NotFiniteError(done, "a weight is NaN or infinite")
         self.log.sync()
         state = self.trainer.state(done)
         save_last(self.run, state)

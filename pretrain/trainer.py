@@ -92,6 +92,10 @@ class Trainer:
         self._center = next_center(self._center, targets, self.recipe.center_momentum)
         return measures
 
+    def sound(self) -> bool:
+        """Whether every weight of the student is a number; waits for the device."""
+        return bool(torch.stack([p.isfinite().all() for p in self._student.parameters()]).all())
+
     def state(self, step: int) -> dict[str, Any]:
         """All that a run needs to go on after `step` steps; random numbers follow from the step."""
         return {

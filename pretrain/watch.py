@@ -11,6 +11,16 @@ _NO_SPREAD = 1e-3
 _NO_CHOICE = 0.9999  # share of log K, the entropy of targets that are all alike
 
 
+class NotFiniteError(PretrainError):
+    """The training has left the numbers."""
+
+    def __init__(self, step: int, what: str) -> None:
+        super().__init__(
+            f"step {step}: {what}; the last checkpoint is from before: lower lr (--set lr=…, "
+            "another RUN) or take --precision fp32 or bf16"
+        )
+
+
 @dataclass
 class Watch:
     """Looks at measures as they come.
@@ -30,10 +40,7 @@ class Watch:
             PretrainError: The loss is no number, or the teacher says the same of every tile.
         """
         if not math.isfinite(loss):
-            raise PretrainError(
-                f"step {step}: the loss is {loss}; the last checkpoint is from before: lower lr "
-                "(--set lr=…, another RUN) or take --precision fp32 or bf16"
-            )
+            raise NotFiniteError(step, f"the loss is {loss}")
         self._alike = self._alike + 1 if spread < _NO_SPREAD else 0
         self._even = self._even + 1 if entropy > _NO_CHOICE * math.log(self.out_dim) else 0
         if max(self._alike, self._even) >= _PATIENCE:
