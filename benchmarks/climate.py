@@ -21,7 +21,8 @@ LAST_LATITUDE = 60  # beyond it white ice would tell the class
 CELLS = 8  # of climate along a pixel
 CLASSES = "ABCD"  # tropical, arid, temperate, continental; E (polar) is left out
 BLOCK_DEG = 30  # of longitude; neighbouring windows share a block, so a split by blocks is honest
-LEAST_SHARE = 0.75  # of a window that its class must have; the sea is none
+LEAST_LAND = 0.75  # of a window that must have a climate other than polar
+LEAST_SHARE = 0.75  # of that, for a window to be labelled; others are trained on without a label
 
 
 def write_globe(folder: Path) -> Path:
@@ -43,7 +44,7 @@ def write_globe(folder: Path) -> Path:
 
 
 def write_labels(globe: Path, tile_px: int, stride_px: int, seed: int) -> Path:
-    """Write id, label and split of every window with one climate, as `tilezoo pack --labels` reads.
+    """Write id, label and split of every window on land, as `tilezoo pack --labels` reads it.
 
     A seeded quarter of the blocks of 30° of longitude is for validation; windows that reach over a
     block's edge are left out, so no pixel is on both sides.
@@ -60,11 +61,12 @@ def write_labels(globe: Path, tile_px: int, stride_px: int, seed: int) -> Path:
             for left in range(0, width - tile_px + 1, stride_px):
                 window = shares[:, top : top + tile_px, left : left + tile_px].mean(axis=(1, 2))
                 block, last = (x // (BLOCK_DEG * PX_PER_DEGREE) for x in (left, left + tile_px - 1))
-                if block != last or window.max() < LEAST_SHARE:
+                if block != last or window.sum() < LEAST_LAND:
                     continue
+                pure = window.max() >= LEAST_SHARE * window.sum()
+                label = CLASSES[int(window.argmax())] if pure else None
                 split = "validation" if block in validation else "train"
-                name = f"{globe.name}#{left},{top},{tile_px},{tile_px}"
-                rows.writerow([name, CLASSES[int(window.argmax())], split])
+                rows.writerow([f"{globe.name}#{left},{top},{tile_px},{tile_px}", label, split])
     return path
 
 
