@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tilezoo.zoo.pooling import TimmNetwork
+
 # torch's own compiled models use these two; named by hand because nothing public leads to them.
 _OPS: Any = torch.ops.mkldnn
 
@@ -29,7 +31,7 @@ class PackedLinear(nn.Module):
 
 def can_pack() -> bool:
     """Tell whether this CPU and torch have bf16 products on packed weights."""
-    built = torch.backends.mkldnn.is_available() and hasattr(_OPS, "_linear_pointwise")
+    built = hasattr(_OPS, "_linear_pointwise") and hasattr(_OPS, "_reorder_linear_weight")
     capable = torch.backends.cpu.get_cpu_capability() == "AVX512"
     return built and capable and bool(_OPS._is_mkldnn_bf16_supported())
 
@@ -39,13 +41,14 @@ def pack(network: nn.Module) -> None:
 
     Only of these two: other blocks of timm use their layers' weights themselves.
     """
-    from timm.layers import Mlp
-    from timm.models.vision_transformer import Attention
+    from timm.models import vision_transformer
 
-    for module in list(network.modules()):
-        if type(module) is Attention:
+    vit: Any = vision_transformer
+    modules: list[TimmNetwork] = list(network.modules())
+    for module in modules:
+        if type(module) is vit.Attention:
             module.qkv, module.proj = PackedLinear(module.qkv), PackedLinear(module.proj)
-        elif type(module) is Mlp and isinstance(module.fc1, nn.Linear):
+        elif type(module) is vit.Mlp and isinstance(module.fc1, nn.Linear):
             exact = type(module.act) is nn.GELU and module.act.approximate == "none"
             module.fc1 = PackedLinear(module.fc1, then_gelu=exact)
             module.fc2 = PackedLinear(module.fc2)
