@@ -121,11 +121,18 @@ def _entry(difference: Difference, method: str, p_holm: float, pairs: int) -> di
         "high": difference.high,
         "p": difference.p,
         "p_holm": p_holm,
+        "may_be_claimed": may_be_claimed(difference, p_holm, pairs),
         "claim": claim(difference, p_holm, pairs),
     }
     if difference.class_name is not None:
         entry["class"] = difference.class_name
     return entry
+
+
+def may_be_claimed(difference: Difference, p_holm: float, pairs: int) -> bool:
+    """Whether a difference stands out from chance, over all pairs that are compared."""
+    leaves_out_0 = not difference.low <= 0 <= difference.high
+    return leaves_out_0 and (pairs == 1 or p_holm <= _ALPHA)
 
 
 def claim(difference: Difference, p_holm: float, pairs: int) -> str:
@@ -138,7 +145,7 @@ def claim(difference: Difference, p_holm: float, pairs: int) -> str:
             f"{d.first} and {d.second}: no difference in {what} may be claimed at 95 % "
             f"(interval {bounds} includes 0)."
         )
-    if pairs > 1 and p_holm > _ALPHA:
+    if not may_be_claimed(d, p_holm, pairs):
         return (
             f"{d.first} and {d.second}: no difference in {what} may be claimed at 95 % over "
             f"{pairs} pairs (Holm's p = {p_holm:.3f}), though its own interval, {bounds}, leaves "

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -112,6 +113,21 @@ def tile_counts(used: Usable, resampling: Resampling) -> dict[str, int]:
         "without_split": split.unnamed,
         "near_test": split.near_test,
     }
+
+
+def class_tiles(used: Usable) -> dict[str, dict[str, int]]:
+    """Count each class's tiles in train, validation and test."""
+    joined, split = used.joined, used.split
+    counts = {part: joined.y[getattr(split, part)].sum(axis=0, dtype=np.int64) for part in PARTS}
+    return {
+        name: {part: int(counts[part][number]) for part in PARTS}
+        for number, name in enumerate(joined.classes)
+    }
+
+
+def versions() -> dict[str, str]:
+    """Name the libraries that compute scores."""
+    return {package: version(package) for package in ("tilezoo", "torch", "numpy")}
 
 
 def _labels_sha256(used: Usable) -> str:

@@ -10,7 +10,6 @@ from typing import Any
 import pyarrow as pa
 import torch
 
-from tilezoo import __version__
 from tilezoo.errors import OptionError, ProbeError
 from tilezoo.io import write_json
 from tilezoo.probe import results as written
@@ -18,6 +17,7 @@ from tilezoo.probe.bootstrap import Resampling
 from tilezoo.probe.classes import Usable, usable
 from tilezoo.probe.join import Joined, join
 from tilezoo.probe.leakage import audit
+from tilezoo.probe.mistaken import mistakes
 from tilezoo.probe.named import PRIOR, open_named
 from tilezoo.probe.paired import all_claims
 from tilezoo.probe.recipe import Choices, Protocol, Rare, SplitKind, parse_fractions
@@ -218,11 +218,12 @@ def _assembled(
         for name, methods in measured.items()
     }
     results: dict[str, Any] = {
-        "tilezoo": __version__,
+        "versions": written.versions(),
         "leakage": leakage,
         "recipe": written.recipe(used, choices, resampling),
         "tables": {name: _table(table) for name, table in {**named, **controls}.items()},
         "tiles": written.tile_counts(used, resampling),
+        "class_tiles": written.class_tiles(used),
         "results": {name: scored[name] for name in named},
         "controls": {name: scored[name] for name in (PRIOR, *controls)},
         "fits": {name: _facts(probed[name]) for name in (*named, *controls)},
@@ -230,6 +231,7 @@ def _assembled(
             *all_claims(list(combinations(named, 2)), measured, classes),
             *all_claims(list(product(named, controls)), measured, classes),
         ],
+        "mistakes": mistakes(used, {name: probed[name].fits["linear"].scores for name in named}),
         "notes": list(written.NOTES),
     }
     if choices.fractions:
@@ -245,6 +247,7 @@ def _table(table: Table) -> dict[str, Any]:
     return {
         "fingerprint": table.fingerprint,
         "space": table.space.fingerprint,
+        "weights_sha256": table.space.weights_sha256,
         "model": table.manifest["model"]["name"],
         "pooling": table.space.pooling,
         "dimension": table.dimension,

@@ -84,8 +84,7 @@ class Scorer:
         self._classes = truth.shape[1]
         self._pooled = Ranking(truth, scores)
         self._single = [Ranking(truth[:, c], scores[:, c]) for c in range(self._classes)]
-        chosen = scores > 0.5 if self._multilabel else one_hot(scores.argmax(1), self._classes)
-        self._facts = self._per_tile(truth, scores, chosen)
+        self._facts = self._per_tile(truth, scores, predicted(scores, task))
 
     def _per_tile(
         self, truth: Labels, scores: Scores, chosen: NDArray[np.bool_]
@@ -135,6 +134,13 @@ class Scorer:
             negative = tiles - positive
             specificity = (negative - (chosen - hit)) / negative
         return mean_of_known((recall + specificity) / 2 if self._multilabel else recall)
+
+
+def predicted(scores: Scores, task: Task) -> NDArray[np.bool_]:
+    """Mark the classes that scores, shape (N, C), stand for: all above 0.5, or the highest."""
+    if task == "multilabel":
+        return np.asarray(scores > 0.5, np.bool_)
+    return one_hot(scores.argmax(axis=1), scores.shape[1])
 
 
 def mean_of_known(values: NDArray[np.float64]) -> float:
