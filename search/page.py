@@ -1,7 +1,5 @@
 """One self-contained HTML page: queries, their answers as pictures, and a map."""
 
-import base64
-import io
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -9,10 +7,12 @@ from pathlib import Path
 from PIL import Image
 
 from tilezoo.io import write_text
+from tilezoo.pages import page, png_bytes, png_uri
 from tilezoo.search.answers import Answers, Hit
 from tilezoo.search.atlas import Atlas
-from tilezoo.search.thumbnails import Thumbnailer
+from tilezoo.search.pictures import of_hit, of_query
 from tilezoo.table import open_table
+from tilezoo.thumbnails import Thumbnailer
 
 _SIDE_PX = 168
 
@@ -63,24 +63,14 @@ def write_page(path: Path, answers: Sequence[Answers], title: str) -> None:
         f"{table.space.fingerprint}. Scores are cosines. On the maps each dot is a tile, the "
         "brighter the more it looks like the query (red diamond); numbers are the answers."
     )
-    write_text(path, _document(title, about, "".join(sections)))
-
-
-def _document(title: str, about: str, body: str) -> str:
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
-        "style-src 'unsafe-inline'\">"
-        f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body>"
-        f'<h1>{escape(title)}</h1><p class="note">{escape(about)}</p>{body}</body></html>\n'
-    )
+    head = f'<h1>{escape(title)}</h1><p class="note">{escape(about)}</p>'
+    write_text(path, page(title, _STYLE, head + "".join(sections)))
 
 
 def _section(answers: Answers, pictures: Thumbnailer, chart: str) -> str:
-    asked = _figure(pictures.of_query(answers), _about_query(answers), css="asked")
+    asked = _figure(of_query(pictures, answers), _about_query(answers), css="asked")
     hits = "".join(
-        _figure(pictures.of_hit(hit), _about_hit(rank, hit))
+        _figure(of_hit(pictures, hit), _about_hit(rank, hit))
         for rank, hit in enumerate(answers.hits, start=1)
     )
     return (
@@ -108,11 +98,5 @@ def _where(hit: Hit) -> str:
 def _figure(picture: Image.Image | None, caption: str, css: str = "") -> str:
     shown = '<div class="gone">pixels are gone</div>'
     if picture is not None:
-        shown = f'<img alt="" src="data:image/png;base64,{_png(picture)}">'
+        shown = f'<img alt="" src="{png_uri(png_bytes(picture))}">'
     return f'<figure class="{css}">{shown}<figcaption>{caption}</figcaption></figure>'
-
-
-def _png(picture: Image.Image) -> str:
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG", optimize=True)
-    return base64.b64encode(buffer.getvalue()).decode()

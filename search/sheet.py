@@ -7,8 +7,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from tilezoo.io import whole_file
 from tilezoo.search.answers import Answers, Hit
-from tilezoo.search.thumbnails import Thumbnailer
+from tilezoo.search.pictures import of_hit, of_query
 from tilezoo.table import open_table
+from tilezoo.thumbnails import Thumbnailer
 
 _SIDE, _GAP, _TEXT, _COLUMNS = 160, 12, 34, 6
 _INK, _SOFT, _PAPER, _EMPTY, _ASKED = "#1c2430", "#5c6773", "#ffffff", "#e9edf1", "#d1495b"
@@ -35,12 +36,12 @@ _Cell = tuple[Image.Image | None, str, str, bool]
 
 def _cells(answers: Answers, pictures: Thumbnailer) -> list[_Cell]:
     name = answers.query.id if answers.query else Path(answers.image or "").name
-    asked: _Cell = (pictures.of_query(answers), "query", name, True)
+    asked: _Cell = (of_query(pictures, answers), "query", name, True)
     return [asked, *(_hit_cell(pictures, r, hit) for r, hit in enumerate(answers.hits, start=1))]
 
 
 def _hit_cell(pictures: Thumbnailer, rank: int, hit: Hit) -> _Cell:
-    return pictures.of_hit(hit), f"{rank}  {hit.score:.3f}", hit.place or hit.id, False
+    return of_hit(pictures, hit), f"{rank}  {hit.score:.3f}", hit.place or hit.id, False
 
 
 def _rows(count: int) -> int:

@@ -10,10 +10,9 @@ from PIL import Image
 from tilezoo.bands import BandRequest, parse_bands, same
 from tilezoo.errors import SourceError, TileError
 from tilezoo.raster import read_tile
-from tilezoo.search.answers import Answers, Hit
-from tilezoo.sources import Source, discover, source_at
+from tilezoo.sources import discover, source_at
 from tilezoo.table import Table
-from tilezoo.tiles import Tile, TileRef
+from tilezoo.tiles import Tile, TileRef, Window
 
 _COLOURS = ("red", "green", "blue")
 
@@ -32,22 +31,17 @@ class Thumbnailer:
         )
         self._side = side_px
 
-    def of_hit(self, hit: Hit) -> Image.Image | None:
-        """A row's picture; None when its pixels cannot be read any more."""
+    def of_row(self, source_uri: str, pixel_bbox: Window) -> Image.Image | None:
+        """Make the picture of a row; None when its pixels cannot be read any more."""
         try:
-            source = source_at(hit.source_uri)
+            source = source_at(source_uri)
         except SourceError:
             return None
-        return self._picture(
-            TileRef(source=source, window=hit.pixel_bbox if self._windowed else None)
-        )
+        return self._picture(TileRef(source=source, window=pixel_bbox if self._windowed else None))
 
-    def of_query(self, answers: Answers) -> Image.Image | None:
-        """The query's picture, be it a row or an image file."""
-        if answers.query is not None:
-            return self.of_hit(answers.query)
-        found: Sequence[Source] = discover([Path(answers.image)]) if answers.image else ()
-        return self._picture(TileRef(source=found[0])) if found else None
+    def of_file(self, path: str | Path) -> Image.Image | None:
+        """Make the picture of an image file; None when it cannot be read."""
+        return self._picture(TileRef(source=discover([path])[0]))
 
     def _picture(self, ref: TileRef) -> Image.Image | None:
         try:

@@ -1,0 +1,36 @@
+"""Self-contained HTML pages: no other file, no script, no network."""
+
+import base64
+import io
+from html import escape
+
+from PIL import Image
+
+
+def page(title: str, style: str, body: str) -> str:
+    """Put a page together that may load nothing from anywhere.
+
+    Args:
+        title: Plain text.
+        style: CSS.
+        body: HTML, in which all text is escaped.
+    """
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
+        "style-src 'unsafe-inline'\">"
+        f"<title>{escape(title)}</title><style>{style}</style></head><body>{body}</body></html>\n"
+    )
+
+
+def png_bytes(picture: Image.Image) -> bytes:
+    """Write a picture as PNG."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def png_uri(png: bytes) -> str:
+    """Write a PNG's bytes as the `src` of an image."""
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
