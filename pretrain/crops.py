@@ -31,9 +31,9 @@ from tilezoo.pretrain.resampling import blur_weights, filtered, resize_weights
 
 __all__ = ["CropMaker", "Draw"]
 
-# Tiles worked on at a time. On a processor one: its crops stay in the cache, and come out the same
-# to the last bit whatever the batch.
-_TILES_ON_CPU = 1
+# Pixels of crops worked on at a time on a processor, so that they stay in its cache: those of one
+# tile at 224 px, of many at small sizes (four times as fast at 64 px as tile by tile).
+_PIXELS_ON_CPU = 2 * 224 * 224
 _TILES_ON_GPU = 64
 
 
@@ -129,7 +129,7 @@ class CropMaker:
         """Make the crops of one size: (B, H, C, W) → (V * B, C, px, px), crop by crop."""
         count, _, bands, _ = tiles.shape
         out = tiles.new_empty(draw.boxes.shape[1], count, bands, px, px)
-        for some in _portions(tiles) if len(out) else ():
+        for some in _portions(tiles, len(out) * px * px) if len(out) else ():
             crops = self._coloured(tiles[some], draw.part(some, slice(None)).flat(), px)
             crops = crops.view(-1, len(out), px, bands, px)
             self._normalise(crops, out[:, some].permute(1, 0, 3, 2, 4))
@@ -162,8 +162,10 @@ def _check_jitter(recipe: Recipe) -> None:
         raise OptionError(f"hue={recipe.hue}: must be in 0..0.5, turns of the colour circle")
 
 
-def _portions(tiles: Tensor) -> Iterator[slice]:
-    step = _TILES_ON_CPU if tiles.device.type == "cpu" else _TILES_ON_GPU
+def _portions(tiles: Tensor, pixels: int) -> Iterator[slice]:
+    """Divide tiles whose crops have so many pixels each."""
+    on_cpu = tiles.device.type == "cpu"
+    step = max(1, _PIXELS_ON_CPU // pixels) if on_cpu else _TILES_ON_GPU
     for first in range(0, len(tiles), step):
         yield slice(first, min(first + step, len(tiles)))
 
