@@ -84,7 +84,7 @@ class Problem:
         for rows in chunks(len(self.x)):
             p = self.probabilities(z[rows])
             residual = p - self.y[rows]
-            gradient[:-1] += (self.x[rows].T @ residual).double()
+            gradient[:-1] += (residual.T @ self.x[rows]).T.double()
             gradient[-1] += residual.sum(dim=0, dtype=torch.float64)
             weight += (p * (1 - p)).sum(dim=0, dtype=torch.float64)
         gradient[:-1] += coefficients[:-1] / c

@@ -10,6 +10,7 @@ from tilezoo.probe.bootstrap import Measured, Resampling, measure
 from tilezoo.probe.classes import Usable
 from tilezoo.probe.efficiency import Point, curve
 from tilezoo.probe.fitting import Fit, Sets, fit_centroid, fit_dino, fit_knn, fit_linear, prior
+from tilezoo.probe.products import fast_products
 from tilezoo.probe.recipe import Choices
 from tilezoo.probe.scores import Scorer
 from tilezoo.probe.stages import Stages
@@ -92,9 +93,11 @@ def probe_table(
     shown: bool,
 ) -> Probed:
     """Fit every probe on one table, and score each on the test set and its resamples."""
-    stages = Stages(name, shown=shown)
-    sets = sets_of(used)
-    fits, points = fit_all(vectors_of(name, table, used, device, stages), sets, choices, stages)
+    stages, sets = Stages(name, shown=shown), sets_of(used)
+    x = vectors_of(name, table, used, device, stages)
+    with fast_products(x):
+        fits, points = fit_all(x, sets, choices, stages)
+    del x
     measured = _measured(fits, sets, resampling, stages)
     return Probed(fits=fits, measured=measured, points=points, seconds=stages.seconds)
 

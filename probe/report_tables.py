@@ -1,0 +1,130 @@
+"""A report's tables: cells of results.json, rounded and put side by side."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from tilezoo.probe.page_parts import Grid, Heading, Part, Score
+from tilezoo.probe.report_words import MAIN, MEANING, METHODS, Results, model_name
+from tilezoo.probe.scores import PER_CLASS, SCALARS
+
+
+def beside(results: Results) -> dict[str, Mapping[str, Any]]:
+    """Put models first and controls beside them, by the name that heads their column."""
+    controls = {f"{name} (control)": found for name, found in results["controls"].items()}
+    return {**results["results"], **controls}
+
+
+def scores(results: Results) -> Iterator[Part]:
+    """Write each way of probing as a table of metrics by models."""
+    for method, called in METHODS.items():
+        columns = {name: found for name, found in beside(results).items() if method in found}
+        rows = tuple(
+            (metric, *(_score(found[method][metric]) for found in columns.values()))
+            for metric in SCALARS
+        )
+        yield Heading(text=called, level=3)
+        yield Grid(header=("", *columns), rows=rows)
+
+
+def meanings(results: Results) -> tuple[str, ...]:
+    """Say what each metric is."""
+    task = results["recipe"]["task"]
+    return tuple(f"{metric}: {MEANING[metric][task]}" for metric in SCALARS)
+
+
+def by_class(results: Results) -> Grid:
+    """Write the linear probe's average precision of each class, by models."""
+    columns = beside(results)
+    rows = tuple(
+        (
+            name,
+            f"{counts['test']:,}",
+            *(_score(found["linear"][PER_CLASS][name]) for found in columns.values()),
+        )
+        for name, counts in results["class_tiles"].items()
+    )
+    return Grid(header=("class", "test tiles", *columns), rows=rows, folded="The figures by class")
+
+
+def differences(results: Results) -> Grid:
+    """Write what may be said of each pair, by the main metrics of each way of probing."""
+    metrics = MAIN[results["recipe"]["task"]]
+    entries = [entry for entry in results["differences"] if entry["metric"] in metrics]
+    header = ("a − b", "probe", "metric", "difference", "relative", "95 % interval", "p (Holm)")
+    return Grid(
+        header=(*header, "may be claimed"),
+        rows=tuple(map(_difference, entries)),
+        folded="All differences",
+    )
+
+
+def _difference(entry: Mapping[str, Any]) -> tuple[str, ...]:
+    relative = "" if entry["relative"] is None else f"{entry['relative']:+.1%}"
+    return (
+        f"{entry['a']} − {entry['b']}",
+        METHODS[entry["method"]],
+        entry["metric"],
+        f"{entry['absolute']:+.4f}",
+        relative,
+        f"{entry['low']:+.4f} to {entry['high']:+.4f}",
+        f"{entry['p_holm']:.3f}",
+        "yes" if entry["may_be_claimed"] else "no",
+    )
+
+
+def fewer_labels(results: Results, metric: str) -> Grid:
+    """Write the label-efficiency curve: rows of fractions, mean and deviation over seeds."""
+    curve = results["label_efficiency"]
+    found = {(entry["name"], entry["percent"]): entry[metric] for entry in curve["summary"]}
+    names = list(dict.fromkeys(name for name, _ in found))
+    rows = tuple(
+        (f"{percent:g} %", f"{tiles:,}", *(_mean(found[name, percent]) for name in names))
+        for percent, tiles in tiles_by_percent(results).items()
+    )
+    return Grid(header=("of train", "tiles", *names), rows=rows)
+
+
+def tiles_by_percent(results: Results) -> dict[float, int]:
+    """How many tiles each fraction of the train set is (of the first seed)."""
+    points = results["label_efficiency"]["points"]
+    return {point["percent"]: point["tiles"] for point in reversed(points)}
+
+
+def _mean(entry: Mapping[str, float | None]) -> str:
+    spread = "" if entry["deviation"] is None else f" ± {entry['deviation']:.3f}"
+    return f"{entry['mean']:.3f}{spread}"
+
+
+def split_gap(results: Results, metric: str) -> Grid:
+    """Write how much more a random split gives than one by blocks."""
+    header = ("", "probe", "random", "blocks", "gap", "95 % interval")
+    rows = [
+        (
+            name,
+            METHODS[method],
+            *(f"{gaps[metric][kind]:.3f}" for kind in ("random", "blocks")),
+            f"{gaps[metric]['gap']:+.3f}",
+            f"{gaps[metric]['low']:+.3f} to {gaps[metric]['high']:+.3f}",
+        )
+        for name, methods in results["split_gap"]["results"].items()
+        for method, gaps in methods.items()
+    ]
+    return Grid(header=header, rows=tuple(rows))
+
+
+def provenance(results: Results) -> Grid:
+    """Write which vectors were probed."""
+    rows = tuple(
+        (name, model_name(table), table["pooling"], f"{table['dimension']:,}", *_hashes(table))
+        for name, table in results["tables"].items()
+    )
+    return Grid(header=("table", "model", "pooling", "values", "space", "table's state"), rows=rows)
+
+
+def _hashes(table: Mapping[str, Any]) -> Sequence[str]:
+    return table["space"], table["fingerprint"]
+
+
+def _score(entry: Mapping[str, float]) -> Score:
+    value, low, high = (f"{entry[key]:.3f}" for key in ("value", "low", "high"))
+    return Score(value=value, low=low, high=high)

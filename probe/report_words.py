@@ -1,0 +1,222 @@
+"""What a report says in sentences; every figure in them is one of results.json."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import PurePath
+from typing import Any
+
+from tilezoo.probe.page_parts import Mood, Verdict
+from tilezoo.probe.scores import Task
+
+Results = Mapping[str, Any]
+Entry = Mapping[str, Any]  # of `differences`
+
+# The first is the metric that strengths are chosen by, and that headlines are about.
+MAIN: Mapping[Task, tuple[str, str]] = {
+    "multiclass": ("accuracy", "ap_macro"),
+    "multilabel": ("ap_micro", "ap_macro"),
+}
+METHODS: Mapping[str, str] = {"linear": "Linear probe", "knn": "kNN", "centroid": "Centroid"}
+MEANING: Mapping[str, Mapping[Task, str]] = {
+    "accuracy": {
+        "multiclass": "share of tiles whose class is predicted",
+        "multilabel": "share of tiles all of whose classes are predicted, and no other",
+    },
+    "balanced_accuracy": {
+        "multiclass": "mean over classes of the share of tiles that are found",
+        "multilabel": "mean over classes of sensitivity and specificity",
+    },
+    "f1_micro": dict.fromkeys(MAIN, "F1 over all pairs of tile and class"),
+    "f1_macro": dict.fromkeys(MAIN, "mean of the classes' F1"),
+    "ap_micro": dict.fromkeys(MAIN, "average precision over all pairs of tile and class"),
+    "ap_macro": dict.fromkeys(MAIN, "mean of the classes' average precision"),
+    "ece": dict.fromkeys(MAIN, "expected calibration error: how far scores are from frequencies"),
+}
+_SMALL_TEST, _FEW_TILES, _FEW_BLOCKS = 500, 30, 30
+_UNLIKE_SHARE, _UNLIKE_TIMES = 0.1, 2  # of train and test, by difference and by ratio
+_MOST_NAMED = 6
+
+
+def headline_metric(results: Results) -> str:
+    """Name the metric that headlines are about."""
+    return MAIN[results["recipe"]["task"]][0]
+
+
+def title(results: Results, dataset: str | None) -> str:
+    """Name the report."""
+    names = list(results["results"])
+    beside = f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 2 else " and ".join(names)
+    return f"{beside} on {dataset}" if dataset else f"Probe of {beside}"
+
+
+def verdict(results: Results) -> Verdict:
+    """Say whether test tiles were pretrained on: none, so many, or nobody knows."""
+    audits = {
+        name: audit
+        for name, audit in results["leakage"].items()
+        if name in results["results"] or audit["status"] == "overlap"
+    }
+    moods = {audit["status"] for audit in audits.values()}
+    mood: Mood = "bad" if "overlap" in moods else "doubt" if "unknown" in moods else "good"
+    told = [_overlap(name, audit) for name, audit in audits.items() if audit["status"] != "unknown"]
+    unknown = [name for name, audit in audits.items() if audit["status"] == "unknown"]
+    if unknown:
+        told.append(f"unknown for {' and '.join(unknown)}, no list of pretraining tiles is known")
+    return Verdict(text=f"Overlap of pretraining and test tiles: {'; '.join(told)}.", mood=mood)
+
+
+def _overlap(name: str, audit: Mapping[str, Any]) -> str:
+    place = audit["same_place"]
+    by_place = "footprints unknown" if place is None else f"{place or 'zero'} by footprint"
+    of = f"of {_tiles(audit['test_tiles'])}"
+    if audit["status"] == "overlap":
+        return f"LEAKAGE into {name}, {audit['same_id']:,} {of} by id, {by_place}"
+    return f"zero for {name} ({of}, by id; {by_place})"
+
+
+def _tiles(count: int, kind: str = "") -> str:
+    return f"{count:,} {kind}{'tile' if count == 1 else 'tiles'}"
+
+
+def pairs(results: Results, *, controls: bool, method: str, metric: str) -> list[Entry]:
+    """Choose the differences between models, or between models and controls."""
+    return [
+        entry
+        for entry in results["differences"]
+        if (entry["b"] in results["controls"]) is controls
+        and entry["method"] == method
+        and entry["metric"] == metric
+    ]
+
+
+def headlines(results: Results) -> list[str]:
+    """Say which differences between models may be claimed; of one model, what it scores."""
+    metric = headline_metric(results)
+    if len(results["results"]) == 1:
+        name, methods = next(iter(results["results"].items()))
+        score = methods["linear"][metric]
+        bounds = f"95 % interval {score['low']:.3f} to {score['high']:.3f}"
+        return [f"{name} scores {score['value']:.3f} by {metric} of the linear probe, {bounds}."]
+    told = []
+    for method in ("linear", "knn"):
+        entries = pairs(results, controls=False, method=method, metric=metric)
+        if method == "linear" or len(entries) <= 3:
+            told += [f"{METHODS[method]}: {entry['claim']}" for entry in entries]
+    return told
+
+
+def against_controls(results: Results) -> list[str]:
+    """Say what the controls show of each model."""
+    entries = pairs(results, controls=True, method="linear", metric=headline_metric(results))
+    return [f"{METHODS['linear']}: {entry['claim']}" for entry in entries]
+
+
+def setting(results: Results) -> str:
+    """Say what was measured, how, and on what."""
+    recipe, tiles = results["recipe"], results["tiles"]
+    kinds = {"given": "The labels' own split", "random": "Random split", "blocks": "Split by blocks"}
+    parts = ", ".join(f"{tiles[part]:,} {part}" for part in ("train", "validation", "test"))
+    several = "several classes a tile" if recipe["task"] == "multilabel" else "one class a tile"
+    linear = recipe["linear"]
+    how = f"{recipe['protocol']} protocol ({linear['method']}, fitted on {linear['fitted_on']})"
+    bootstrap = recipe["bootstrap"]
+    return (
+        f"{kinds[recipe['split']['kind']]}{_side(recipe['split'])}: {parts} tiles; "
+        f"{len(recipe['classes'])} classes, {several}. Linear probe by the {how}, seed "
+        f"{recipe['seed']}. 95 % intervals come from {bootstrap['replicates']:,} resamples of "
+        f"{tiles['resampled_units']:,} test {_units(bootstrap['unit'])}."
+    )
+
+
+def _side(split: Mapping[str, Any]) -> str:
+    if split["block_km"] is not None:
+        return f" (blocks of {split['block_km']:g} km)"
+    return "" if split["block_deg"] is None else f" (blocks of {split['block_deg']:g}°)"
+
+
+def _units(unit: str) -> str:
+    return "tiles" if unit == "tile" else "blocks of ground"
+
+
+def left_out(results: Results) -> str:
+    """Say which tiles and classes were left out; empty when none were."""
+    tiles = results["tiles"]
+    told = [
+        f"{tiles[key]:,} {what}"
+        for key, what in (
+            ("unlabelled", "tiles without labels"),
+            ("labels_without_tile", "labels without a tile"),
+            ("without_split", "labelled tiles without a split"),
+            ("near_test", "tiles within a block of a test tile"),
+        )
+        if tiles[key]
+    ]
+    told += [f"the class {name}" for name in results["recipe"]["dropped_classes"]]
+    return f"Left out: {', '.join(told)}." if told else ""
+
+
+def cautions(results: Results) -> list[str]:
+    """Say what weakens the figures: little data, unlike data, fits that did not end well."""
+    tiles, bootstrap = results["tiles"], results["recipe"]["bootstrap"]
+    told = []
+    if tiles["test"] < _SMALL_TEST:
+        told.append(f"Small data: only {_tiles(tiles['test'], 'test ')}.")
+    if bootstrap["unit"] == "block" and tiles["resampled_units"] < _FEW_BLOCKS:
+        units = tiles["resampled_units"]
+        told.append(f"Only {units:,} blocks of ground are resampled, so intervals are rough.")
+    return [*told, *_few(results), *_unlike(results), *_weak_fits(results), *_no_better(results)]
+
+
+def _few(results: Results) -> list[str]:
+    counts = {name: parts["test"] for name, parts in results["class_tiles"].items()}
+    few = [f"{name} ({count:,})" for name, count in counts.items() if count < _FEW_TILES]
+    return [f"Few test tiles, so their scores are rough: {_named(few)}."] if few else []
+
+
+def _unlike(results: Results) -> list[str]:
+    """Name classes whose share of train is another than of test."""
+    train, test = (results["tiles"][part] for part in ("train", "test"))
+    unlike = []
+    for name, parts in results["class_tiles"].items():
+        low, high = sorted((parts["train"] / train, parts["test"] / test))
+        if high - low > _UNLIKE_SHARE and high > _UNLIKE_TIMES * low:
+            counts = f"{parts['train']:,} of {train:,} train, {parts['test']:,} of {test:,} test"
+            unlike.append(f"{name} ({counts})")
+    return [f"Train and test are unlike: {_named(unlike)}."] if unlike else []
+
+
+def _weak_fits(results: Results) -> list[str]:
+    linear = {name: fits.get("linear", {}) for name, fits in results["fits"].items()}
+    stopped = [name for name, facts in linear.items() if facts.get("converged") is False]
+    at_edge = [name for name, facts in linear.items() if facts.get("at_edge")]
+    told = []
+    if stopped:
+        told.append(f"The linear probe did not converge for {_named(stopped)}.")
+    if at_edge:
+        told.append(f"The best C lies at the edge of those tried for {_named(at_edge)}.")
+    return told
+
+
+def _no_better(results: Results) -> list[str]:
+    metric = headline_metric(results)
+    return [
+        f"{entry['a']} is not shown to be better than the control {entry['b']} by {metric}."
+        for entry in pairs(results, controls=True, method="linear", metric=metric)
+        if not entry["may_be_claimed"] or entry["absolute"] < 0
+    ]
+
+
+def _named(names: Sequence[str]) -> str:
+    more = " and others" if len(names) > _MOST_NAMED else ""
+    return ", ".join(names[:_MOST_NAMED]) + more
+
+
+def mistake(told: Mapping[str, Any]) -> tuple[str, ...]:
+    """Say in three lines what was mistaken in a tile."""
+    missed = told["class"] in told["labels"]
+    first = f"{'Missed' if missed else 'Predicted'} {told['class']} ({told['score']:.2f})"
+    return first, f"Labels: {', '.join(told['labels']) or 'none'}", told["id"]
+
+
+def model_name(table: Mapping[str, Any]) -> str:
+    """Name a table's model without the folders that it lies in."""
+    return PurePath(table["model"]).name
