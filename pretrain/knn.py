@@ -117,7 +117,8 @@ def told_classes(
     """
     near, far = (torch.nn.functional.normalize(torch.from_numpy(x)) for x in (known, asked))
     numbers, told = torch.from_numpy(known_class), []
-    for part in far.split(1024):
+    for first in range(0, len(far), 1024):
+        part = far[first : first + 1024]
         nearness, places = (part @ near.T).topk(min(_NEIGHBOURS, len(near)), dim=1)
         votes = torch.zeros(len(part), classes)
         votes.scatter_add_(1, numbers[places], (nearness / _TEMPERATURE).exp())

@@ -79,7 +79,8 @@ class Trainer:
         self._optimiser = make_optimiser(self._student, fused=device.type in ("cpu", "cuda"))
         self._scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
         self._learner = _learner(self._student, world, device, compiled=compiled)
-        self._guide = torch.compile(self.teacher) if compiled else self.teacher
+        if compiled:
+            self.teacher.compile()
 
     def step(self, batch: Batch) -> Measures:
         """Learn from one batch."""
@@ -126,7 +127,7 @@ class Trainer:
         """The teacher's outputs for the global crops, and the student's loss on all crops."""
         with self._autocast():
             with torch.no_grad():
-                targets = self._guide([globals_])
+                targets = self.teacher([globals_])
             crops = [globals_, locals_] if len(locals_) else [globals_]
             outputs = self._learner(crops)
         targets = targets.float()
@@ -145,7 +146,7 @@ class Trainer:
         schedules, recipe = self._schedules, self.recipe
         set_step(self._optimiser, float(schedules.lr[step]), float(schedules.weight_decay[step]))
         self._optimiser.zero_grad(set_to_none=True)
-        self._scaler.scale(loss).backward()
+        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  (torch's own)
         self._scaler.unscale_(self._optimiser)
         if recipe.clip_grad:
             clip_gradients(self._student, recipe.clip_grad)
@@ -206,4 +207,6 @@ def _learner(student: Network, world: World, device: torch.device, *, compiled: 
     if world.backend is not None:
         places = [device.index] if device.type == "cuda" else None
         learner = DistributedDataParallel(student, device_ids=places, broadcast_buffers=False)
-    return torch.compile(learner) if compiled else learner
+    if compiled:
+        learner.compile()
+    return learner
