@@ -25,9 +25,11 @@ from tilezoo.training_ids import ids_sha256
 RESULTS = "results.json"
 TIMING = "timing.json"
 _DIGITS = 6
+_ENOUGH_BLOCKS = 20
 
 ScorerOf = Callable[[Scores], Scorer]
 
+FEW_BLOCKS = "Intervals from so few blocks are rough, and rather too narrow."
 NOTES = (
     "Intervals are of resampled test tiles, with the probes as they were fitted.",
     "They do not tell of other places, other labels, or another pretraining run.",
@@ -36,6 +38,12 @@ NOTES = (
     "Intervals are too narrow for classes with few test tiles: of 10 to 30, 92 % hold the truth.",
     "ECE is biased upwards by small test sets, and its intervals with it.",
 )
+
+
+def notes(resampling: Resampling) -> list[str]:
+    """Say what must be known with the numbers."""
+    few = resampling.blocks is not None and resampling.units < _ENOUGH_BLOCKS
+    return [FEW_BLOCKS, *NOTES] if few else list(NOTES)
 
 
 def recipe(used: Usable, choices: Choices, resampling: Resampling) -> dict[str, Any]:

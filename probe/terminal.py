@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from textwrap import wrap
 from typing import Any
 
+from tilezoo.probe.results import FEW_BLOCKS
 from tilezoo.probe.scores import SCALARS
 
 WIDTH = 80
@@ -17,7 +18,7 @@ def to_terminal(results: Mapping[str, Any]) -> str:
     """Write results as text."""
     parts = [
         _wrapped(audit["said"] for audit in results["leakage"].values()),
-        _wrapped([_setting(results)]),
+        _wrapped([_setting(results), *_warnings(results)]),
         *_tables({**results["results"], **results["controls"]}),
         _curve(results),
         _gap(results),
@@ -40,6 +41,22 @@ def _setting(results: Mapping[str, Any]) -> str:
         f"{recipe['bootstrap']['replicates']:,} resamples of {tiles['resampled_units']:,} "
         f"{recipe['bootstrap']['unit']}s"
     )
+
+
+def _warnings(results: Mapping[str, Any]) -> list[str]:
+    """What must be known before the scores are read."""
+    few = [FEW_BLOCKS] if FEW_BLOCKS in results["notes"] else []
+    unfinished = [
+        f"{name}: the linear probe stopped before its optimum; scores may be a little low"
+        for name, fits in results["fits"].items()
+        if fits["linear"].get("converged") is False
+    ]
+    at_edge = [
+        f"{name}: C = {fits['linear']['c']:g} is the last that was tried"
+        for name, fits in results["fits"].items()
+        if fits["linear"].get("at_edge")
+    ]
+    return [*few, *unfinished, *at_edge]
 
 
 def _tables(models: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
