@@ -232,7 +232,7 @@ def _assembled(
             *all_claims(list(product(named, controls)), measured, classes),
         ],
         "mistakes": mistakes(used, {name: probed[name].fits["linear"].scores for name in named}),
-        "notes": list(written.NOTES),
+        "notes": written.notes(resampling),
     }
     if choices.fractions:
         sets = sets_of(used)
