@@ -49,6 +49,9 @@ Seeds = Annotated[int, typer.Option(min=1, help="Subsets drawn at each fraction.
 Bootstrap = Annotated[int, typer.Option(min=100, help="Resamples of the test set.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of all that is drawn.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")]
+Report = Annotated[bool, typer.Option(help="Write report.html, report.md and pictures too.")]
+Dataset = Annotated[str | None, typer.Option(help="What the report calls tiles and labels.")]
+Note = Annotated[str | None, typer.Option(help="What the report says before any figure.")]
 Json = Annotated[bool, typer.Option("--json", help="Print results.json.")]
 
 
@@ -69,6 +72,9 @@ def probe_tables(
     bootstrap: Bootstrap = 1000,
     seed: Seed = 0,
     device: Device = "auto",
+    report: Report = True,
+    dataset: Dataset = None,
+    note: Note = None,
     as_json: Json = False,
 ) -> None:
     """Probe saved vectors with labels: linear, kNN and centroid, with intervals.
@@ -96,6 +102,9 @@ def probe_tables(
         bootstrap=bootstrap,
         seed=seed,
         device=device,
+        report=report,
+        dataset=dataset,
+        note=note,
         show_progress=True,
     )
     if as_json:
@@ -103,3 +112,5 @@ def probe_tables(
         return
     print(result.to_terminal())
     typer.echo(f"wrote {result.out}/results.json in {result.seconds:.0f} s", err=True)
+    if report:
+        typer.echo(f"look at {result.out}/report.html", err=True)

@@ -1,7 +1,10 @@
 """Texts that options are given in, turned into values."""
 
+import inspect
 import math
 import re
+import shlex
+from collections.abc import Callable, Mapping, Sequence
 
 from tilezoo.errors import OptionError
 
@@ -32,6 +35,39 @@ def parse_value_range(text: str | None) -> tuple[float, float] | None:
     if not low < high:
         raise OptionError(f"--value-range {text}: the first number must be the smaller one")
     return low, high
+
+
+def command_line(
+    verb: str,
+    arguments: Sequence[object],
+    options: Mapping[str, object],
+    defaults: Mapping[str, object],
+) -> str:
+    """Write the command that does something again, as a shell takes it.
+
+    Args:
+        verb: `probe`.
+        arguments: What stands without an option before it.
+        options: By their names in Python; a list gives its option several times.
+        defaults: Options that have these values are left out.
+    """
+    words = ["tilezoo", verb, *map(str, arguments)]
+    for name, value in options.items():
+        option = f"--{name.replace('_', '-')}"
+        if value == defaults.get(name):
+            continue
+        if isinstance(value, bool):
+            words.append(option if value else f"--no-{option[2:]}")
+        else:
+            each = [value] if isinstance(value, str) or not isinstance(value, Sequence) else value
+            words += [word for one in each for word in (option, str(one))]
+    return shlex.join(words)
+
+
+def defaults(function: Callable[..., object]) -> dict[str, object]:
+    """The values that a function's parameters have unless given."""
+    parameters = inspect.signature(function).parameters.values()
+    return {one.name: one.default for one in parameters}
 
 
 def parse_shard(text: str | None) -> tuple[int, int]:

@@ -66,7 +66,7 @@ def most_mistaken(
     return [
         {
             "id": ids[int(tile)].as_py(),
-            "labels": [classes[c] for c in np.flatnonzero(truth[tile])],
+            "labels": [classes[int(c)] for c in np.flatnonzero(truth[tile])],
             "class": classes[int(gaps[tile].argmax())],
             "score": float(scores[tile, gaps[tile].argmax()]),
         }

@@ -38,7 +38,12 @@ ul.strong { list-style: none; padding: 0; max-width: none; }
 ul.strong li { font-size: 18px; line-height: 1.4; padding: 10px 14px; margin: 8px 0;
   background: #eef5f5; border-left: 4px solid var(--brand); border-radius: 6px; }
 aside { background: #fff6e0; border-radius: 8px; padding: 8px 16px; margin: 14px 0; }
-aside ul { margin: 0; } .scroll { overflow-x: auto; margin: 12px 0; }
+aside ul { margin: 0; }
+.scroll { overflow-x: auto; margin: 12px 0; background: /* a shadow where there is more to see */
+  linear-gradient(to right, #fff 40%, #fff0), linear-gradient(to left, #fff 40%, #fff0) 100% 0,
+  linear-gradient(to right, #1c243033, #1c243000), linear-gradient(to left, #1c243033, #1c243000)
+  100% 0; background-repeat: no-repeat; background-size: 40px 100%, 40px 100%, 12px 100%, 12px 100%;
+  background-attachment: local, local, scroll, scroll; }
 table { border-collapse: collapse; font-size: 14.5px; font-variant-numeric: tabular-nums;
   overflow-wrap: normal; }
 th, td { text-align: right; padding: 5px 12px; border-bottom: 1px solid var(--line);
@@ -56,7 +61,9 @@ figcaption b { display: block; color: var(--ink); }
 pre { background: #f4f6f8; padding: 12px 14px; border-radius: 8px; font-size: 13.5px;
   white-space: pre-wrap; }
 @media (max-width: 640px) { body { padding: 14px 14px 40px; } h1 { font-size: 22px; }
-  ul.strong li { font-size: 16.5px; } .wide img { width: 620px; } .wide { overflow-x: auto; }
+  ul.strong li { font-size: 16.5px; } th, td { padding: 5px 7px; font-size: 13.5px; }
+  th:first-child, td:first-child { min-width: 96px; }
+  .wide img { width: 620px; } .wide { overflow-x: auto; }
   .gallery { grid-template-columns: repeat(2, minmax(0, 1fr)); } }
 """
 
@@ -75,17 +82,17 @@ def to_html(parts: Iterable[Part], folder: Path, title: str) -> str:
 def _written(part: Part, folder: Path) -> str:
     match part:
         case Verdict(text=text, mood=mood):
-            return f'<p class="verdict {mood}">{escape(text)}</p>'
+            return f'<p class="verdict {mood}">{_text(text)}</p>'
         case Heading(text=text, level=level):
-            return f"<h{level}>{escape(text)}</h{level}>"
+            return f"<h{level}>{_text(text)}</h{level}>"
         case Text(text=text):
-            return f"<p>{escape(text)}</p>"
+            return f"<p>{_text(text)}</p>"
         case Caution(items=items):
             return f"<aside>{_list(items)}</aside>" if items else ""
-        case Bullets(items=items, strong=strong):
-            return _list(items, "strong" if strong else "")
-        case Grid():
-            return _grid(part)
+        case Bullets(items=items, strong=strong, folded=folded):
+            return _folded(_list(items, "strong" if strong else ""), folded)
+        case Grid(folded=folded):
+            return _folded(_grid(part), folded)
         case Picture(file=file, alt=alt, wide=wide):
             css = "picture wide" if wide else "picture"
             return f'<div class="{css}">{_image(folder / file, alt)}</div>'
@@ -96,27 +103,35 @@ def _written(part: Part, folder: Path) -> str:
             return f"<pre>{escape(text)}</pre>"
 
 
+def _text(text: str) -> str:
+    """Write plain text; a percent sign stays with its number."""
+    return escape(text).replace(" %", "\u00a0%")
+
+
 def _list(items: Iterable[str], css: str = "") -> str:
-    lines = "".join(f"<li>{escape(item)}</li>" for item in items)
+    lines = "".join(f"<li>{_text(item)}</li>" for item in items)
     return f'<ul class="{css}">{lines}</ul>'
 
 
 def _grid(grid: Grid) -> str:
-    head = "".join(f"<th>{escape(name)}</th>" for name in grid.header)
+    head = "".join(f"<th>{_text(name)}</th>" for name in grid.header)
     rows = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in grid.rows)
-    table = (
+    return (
         f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
         "</div>"
     )
-    if grid.folded is None:
-        return table
-    return f"<details><summary>{escape(grid.folded)}</summary>{table}</details>"
+
+
+def _folded(shown: str, name: str | None) -> str:
+    if name is None:
+        return shown
+    return f"<details><summary>{_text(name)}</summary>{shown}</details>"
 
 
 def _cell(cell: Cell) -> str:
     if isinstance(cell, Score):
         return f"<td>{cell.value}<small>{cell.low}–{cell.high}</small></td>"
-    return f"<td>{escape(cell)}</td>"
+    return f"<td>{_text(cell)}</td>"
 
 
 def _image(path: Path, alt: str) -> str:
@@ -124,6 +139,6 @@ def _image(path: Path, alt: str) -> str:
 
 
 def _figure(path: Path, lines: Sequence[str]) -> str:
-    first, *others = map(escape, lines)
+    first, *others = map(_text, lines)
     told = "<br>".join(others)
     return f"<figure>{_image(path, lines[0])}<figcaption><b>{first}</b>{told}</figcaption></figure>"

@@ -51,17 +51,21 @@ def _written(part: Part) -> str:
             return escaped(text)
         case Caution(items=items):
             return "\n".join(f"> - {escaped(item)}" for item in items)
-        case Bullets(items=items, strong=strong):
+        case Bullets(items=items, strong=strong, folded=folded):
             mark = "**" * strong
-            return "\n".join(f"- {mark}{escaped(item)}{mark}" for item in items)
-        case Grid():
-            return _grid(part.header, part.rows)
+            return _titled(folded, "\n".join(f"- {mark}{escaped(item)}{mark}" for item in items))
+        case Grid(header=header, rows=rows, folded=folded):
+            return _titled(folded, _grid(header, rows))
         case Picture(file=file, alt=alt):
             return f"![{escaped(alt)}]({file})"
         case Gallery():
             return _gallery(part)
         case Code(text=text):
             return f"```\n{text}\n```"
+
+
+def _titled(title: str | None, text: str) -> str:
+    return text if title is None else f"### {escaped(title)}\n\n{text}"
 
 
 def _grid(header: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:

@@ -43,10 +43,12 @@ class Bullets:
     Attributes:
         items: One a line.
         strong: These are the ones to read.
+        folded: HTML shows them on demand only, under this name.
     """
 
     items: tuple[str, ...]
     strong: bool = False
+    folded: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

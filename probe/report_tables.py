@@ -1,9 +1,9 @@
 """A report's tables: cells of results.json, rounded and put side by side."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from tilezoo.probe.page_parts import Grid, Heading, Part, Score
+from tilezoo.probe.page_parts import Cell, Grid, Heading, Part, Score
 from tilezoo.probe.report_words import MAIN, MEANING, METHODS, Results, model_name
 from tilezoo.probe.scores import PER_CLASS, SCALARS
 
@@ -15,15 +15,18 @@ def beside(results: Results) -> dict[str, Mapping[str, Any]]:
 
 
 def scores(results: Results) -> Iterator[Part]:
-    """Write each way of probing as a table of metrics by models."""
+    """Write each way of probing as a table of metrics by models; the linear one first."""
     for method, called in METHODS.items():
         columns = {name: found for name, found in beside(results).items() if method in found}
-        rows = tuple(
-            (metric, *(_score(found[method][metric]) for found in columns.values()))
-            for metric in SCALARS
-        )
-        yield Heading(text=called, level=3)
-        yield Grid(header=("", *columns), rows=rows)
+        folded = None if method == "linear" else called
+        if folded is None:
+            yield Heading(text=called, level=3)
+        rows = [_row(metric, method, columns.values()) for metric in SCALARS]
+        yield Grid(header=("", *columns), rows=tuple(rows), folded=folded)
+
+
+def _row(metric: str, method: str, columns: Iterable[Mapping[str, Any]]) -> tuple[Cell, ...]:
+    return (metric, *(_score(found[method][metric]) for found in columns))
 
 
 def meanings(results: Results) -> tuple[str, ...]:
@@ -87,7 +90,7 @@ def fewer_labels(results: Results, metric: str) -> Grid:
 def tiles_by_percent(results: Results) -> dict[float, int]:
     """How many tiles each fraction of the train set is (of the first seed)."""
     points = results["label_efficiency"]["points"]
-    return {point["percent"]: point["tiles"] for point in reversed(points)}
+    return dict(sorted((point["percent"], point["tiles"]) for point in reversed(points)))
 
 
 def _mean(entry: Mapping[str, float | None]) -> str:

@@ -113,7 +113,11 @@ def against_controls(results: Results) -> list[str]:
 def setting(results: Results) -> str:
     """Say what was measured, how, and on what."""
     recipe, tiles = results["recipe"], results["tiles"]
-    kinds = {"given": "The labels' own split", "random": "Random split", "blocks": "Split by blocks"}
+    kinds = {
+        "given": "The labels' own split",
+        "random": "Random split",
+        "blocks": "Split by blocks",
+    }
     parts = ", ".join(f"{tiles[part]:,} {part}" for part in ("train", "validation", "test"))
     several = "several classes a tile" if recipe["task"] == "multilabel" else "one class a tile"
     linear = recipe["linear"]

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations, product
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import torch
 
 from tilezoo.errors import OptionError, ProbeError
 from tilezoo.io import write_json
+from tilezoo.options import command_line, defaults
 from tilezoo.probe import results as written
 from tilezoo.probe.bootstrap import Resampling
 from tilezoo.probe.classes import Usable, usable
@@ -21,6 +22,7 @@ from tilezoo.probe.mistaken import mistakes
 from tilezoo.probe.named import PRIOR, open_named
 from tilezoo.probe.paired import all_claims
 from tilezoo.probe.recipe import Choices, Protocol, Rare, SplitKind, parse_fractions
+from tilezoo.probe.report import forget_report, write_report
 from tilezoo.probe.scores import Scorer, Task
 from tilezoo.probe.splits import chosen_kind, make_split
 from tilezoo.probe.tabled import Probed, probe_prior, probe_table, sets_of
@@ -66,6 +68,9 @@ def probe(
     bootstrap: int = 1000,
     seed: int = 0,
     device: str = "auto",
+    report: bool = True,
+    dataset: str | None = None,
+    note: str | None = None,
     show_progress: bool = False,
 ) -> ProbeResult:
     """Learn classes from saved vectors, and score and compare tables by what is learnt.
@@ -90,6 +95,9 @@ def probe(
         bootstrap: Resamples of the test set.
         seed: Of all that is drawn.
         device: `auto`, `cpu`, `cuda` or `cuda:1`; auto is a GPU where there is one.
+        report: Write report.md, report.html and pictures too.
+        dataset: What the report calls tiles and labels.
+        note: What the report says before any figure.
         show_progress: Tell on stderr how far it is.
 
     Raises:
@@ -109,7 +117,8 @@ def probe(
         seed=seed,
     )
     on = chosen_device(device)
-    named = open_named([tables] if isinstance(tables, str | Path) else tables)
+    words = [tables] if isinstance(tables, str | Path) else tables
+    named = open_named(words)
     controls = open_named(control, taken=list(named))
     if not named:
         raise OptionError("name a table to probe, made by `tilezoo embed … -o TABLE`")
@@ -131,6 +140,13 @@ def probe(
         )
     results = written.rounded(results)
     _write(folder, used, results, probed, time.monotonic() - start)
+    if report:
+        places = {"labels": labels, "control": tuple(control), "out": out}
+        asked = {**asdict(choices), "fractions": fractions, "dataset": dataset, "note": note}
+        command = command_line("probe", words, {**places, **asked}, defaults(probe))
+        write_report(
+            folder, tables={**named, **controls}, command=command, dataset=dataset, note=note
+        )
     return ProbeResult(out=folder, results=results, seconds=time.monotonic() - start)
 
 
@@ -295,6 +311,7 @@ def _write(
     seconds: float,
 ) -> None:
     """Write every file, results.json last, so that it stands for all; an earlier probe's go."""
+    forget_report(folder)
     for stale in (folder / written.RESULTS, *folder.glob("predictions-*.parquet")):
         stale.unlink(missing_ok=True)
     for name in results["tables"]:

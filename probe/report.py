@@ -1,0 +1,241 @@
+"""A probe's report: Markdown, one HTML page and pictures, all of results.json and nothing else."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tilezoo.errors import ProbeError
+from tilezoo.io import whole_file, write_text
+from tilezoo.pages import png_bytes
+from tilezoo.probe import report_tables as tables_of
+from tilezoo.probe import report_words as words
+from tilezoo.probe.page_parts import (
+    Bullets,
+    Caution,
+    Code,
+    Gallery,
+    Heading,
+    Part,
+    Picture,
+    Shown,
+    Text,
+)
+from tilezoo.probe.report_words import Results
+from tilezoo.probe.results import RESULTS
+from tilezoo.table import Table
+
+REPORT, PAGE, PICTURES = "report.md", "report.html", "pictures"
+_TILE_PX = 224
+
+
+def write_report(
+    out: str | Path,
+    *,
+    tables: Mapping[str, Table],
+    command: str,
+    dataset: str | None = None,
+    note: str | None = None,
+) -> Path:
+    """Write report.md, report.html and pictures/ beside a probe's results.json.
+
+    Args:
+        out: The folder of results.
+        tables: By the names they have in results.json, for pictures of their tiles; those that
+            are missing are not pictured.
+        command: What repeats all of it.
+        dataset: What the tiles and labels are called.
+        note: What a reader must know first, said before any figure.
+
+    Returns:
+        report.html.
+
+    Raises:
+        ProbeError: There are no results.
+    """
+    from tilezoo.probe.page_html import to_html
+    from tilezoo.probe.page_markdown import to_markdown
+
+    folder = Path(out)
+    results = _read(folder)
+    forget_report(folder)
+    (folder / PICTURES).mkdir(exist_ok=True)
+    title = words.title(results, dataset)
+    parts = list(_parts(folder, results, tables, title=title, note=note, command=command))
+    write_text(folder / REPORT, to_markdown(parts))
+    write_text(folder / PAGE, to_html(parts, folder, title))
+    return folder / PAGE
+
+
+def forget_report(folder: Path) -> None:
+    """Remove an earlier report, which would tell of other results."""
+    for stale in (folder / REPORT, folder / PAGE, *(folder / PICTURES).glob("*.png")):
+        stale.unlink(missing_ok=True)
+
+
+def _read(folder: Path) -> Results:
+    try:
+        return dict(json.loads((folder / RESULTS).read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise ProbeError(
+            f"{folder}: no results to report; make them with `tilezoo probe … -o {folder}`"
+        ) from error
+
+
+def _parts(
+    folder: Path,
+    results: Results,
+    tables: Mapping[str, Table],
+    *,
+    title: str,
+    note: str | None,
+    command: str,
+) -> Iterator[Part]:
+    yield words.verdict(results)
+    yield Heading(text=title, level=1)
+    if note:
+        yield Text(text=note)
+    yield Bullets(items=tuple(words.headlines(results)), strong=True)
+    yield Text(text=words.setting(results))
+    if text := words.left_out(results):
+        yield Text(text=text)
+    yield Caution(items=tuple(words.cautions(results)))
+    yield from _scores(results)
+    yield from _differences(folder, results)
+    yield from _classes(folder, results)
+    yield from _curve(folder, results)
+    yield from _gap(results)
+    yield from _confusion(folder, results)
+    yield from _mistaken(folder, results, tables)
+    yield from _again(results, command)
+
+
+def _scores(results: Results) -> Iterator[Part]:
+    yield Heading(text="Scores")
+    yield from tables_of.scores(results)
+    yield Bullets(items=tables_of.meanings(results), folded="What the metrics are")
+
+
+def _differences(folder: Path, results: Results) -> Iterator[Part]:
+    from tilezoo.probe import figures
+
+    if not results["differences"]:
+        return
+    yield Heading(text="Differences")
+    alt = "Differences of pairs with their intervals"
+    yield _drawn(folder, "differences", alt, partial(figures.differences, results))
+    if claims := words.against_controls(results):
+        yield Bullets(items=tuple(claims))
+    yield tables_of.differences(results)
+
+
+def _classes(folder: Path, results: Results) -> Iterator[Part]:
+    from tilezoo.probe import figures
+
+    yield Heading(text="By class")
+    alt = "Average precision of each class, with intervals"
+    yield _drawn(folder, "by-class", alt, partial(figures.by_class, results))
+    if len(results["class_tiles"]) > figures.MOST_CLASSES:
+        yield Text(text="The classes with the most test tiles are drawn; the table holds all.")
+    yield tables_of.by_class(results)
+
+
+def _curve(folder: Path, results: Results) -> Iterator[Part]:
+    from tilezoo.probe import figures
+
+    if "label_efficiency" not in results:
+        return
+    yield Heading(text="Fewer labels")
+    alt = "Scores over the number of labels learnt from"
+    yield _drawn(folder, "fewer-labels", alt, partial(figures.fewer_labels, results))
+    yield Text(text="Bars and ± are the standard deviation over subsets drawn with other seeds.")
+    yield tables_of.fewer_labels(results, words.headline_metric(results))
+
+
+def _gap(results: Results) -> Iterator[Part]:
+    if "split_gap" in results:
+        metric = words.headline_metric(results)
+        yield Heading(text="A random split against one by blocks")
+        yield Text(text=f"What neighbours in train and test give away, by {metric}.")
+        yield tables_of.split_gap(results, metric)
+
+
+def _confusion(folder: Path, results: Results) -> Iterator[Part]:
+    from tilezoo.probe.figure_confusion import confusion
+
+    matrices = results["mistakes"]["confusion"]
+    if not matrices:
+        return
+    several = results["recipe"]["task"] == "multilabel"
+    yield Heading(text="True and predicted together" if several else "Taken for each other")
+    more = "; a tile may have several" if several else ""
+    yield Text(text=f"Percent of a true class's test tiles that are predicted as a class{more}.")
+    for name in matrices:
+        yield Heading(text=name, level=3)
+        alt = f"Predicted classes by true class, {name}"
+        drawn = partial(confusion, results, name)
+        yield _drawn(folder, f"confusion-{name}", alt, drawn, wide=True)
+
+
+def _mistaken(folder: Path, results: Results, tables: Mapping[str, Table]) -> Iterator[Part]:
+    yield Heading(text="Test tiles mistaken most")
+    for name, mistaken in results["mistakes"]["tiles"].items():
+        yield Heading(text=name, level=3)
+        shown = _pictured(folder, name, mistaken, tables.get(name))
+        missing = len(mistaken) - len(shown)
+        if not mistaken:
+            yield Text(text="No test tile is mistaken.")
+        if shown:
+            yield Gallery(tiles=tuple(shown))
+        if missing:
+            yield Text(text=f"{missing} of {len(mistaken)} are not pictured: their files are gone.")
+
+
+def _pictured(
+    folder: Path, name: str, mistaken: Sequence[Mapping[str, Any]], table: Table | None
+) -> list[Shown]:
+    """Make pictures of the tiles whose files are still there."""
+    from tilezoo.thumbnails import Thumbnailer  # rasterio is wanted for this alone
+
+    if table is None or not mistaken:
+        return []
+    pictures, shown = Thumbnailer(table, _TILE_PX), []
+    for number, (told, row) in enumerate(zip(mistaken, _rows(table, mistaken), strict=True), 1):
+        picture = row and pictures.of_row(row["source_uri"], tuple(row["pixel_bbox"]))
+        if picture:
+            file = f"{PICTURES}/mistaken-{name}-{number}.png"
+            with whole_file(folder / file) as temporary:
+                temporary.write_bytes(png_bytes(picture))
+            shown.append(Shown(file=file, lines=words.mistake(told)))
+    return shown
+
+
+def _rows(table: Table, mistaken: Sequence[Mapping[str, Any]]) -> list[dict[str, Any] | None]:
+    """Find the rows of tiles by id; None for those that the table does not hold."""
+    wanted = pa.array([told["id"] for told in mistaken], pa.string())
+    places = pc.index_in(wanted, value_set=table.column("id").combine_chunks()).to_pylist()
+    found = iter(table.take([place for place in places if place is not None]))
+    return [None if place is None else next(found) for place in places]
+
+
+def _again(results: Results, command: str) -> Iterator[Part]:
+    yield Heading(text="Do it again")
+    yield Code(text=command)
+    versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
+    yield Text(text=f"Recipe {results['recipe']['sha256']}; {versions}.")
+    yield tables_of.provenance(results)
+    yield Bullets(items=tuple(results["notes"]))
+
+
+def _drawn(
+    folder: Path, name: str, alt: str, make: Callable[[], Any], *, wide: bool = False
+) -> Picture:
+    from tilezoo.probe.drawing import draw
+
+    file = f"{PICTURES}/{name}.png"
+    draw(folder / file, make)
+    return Picture(file=file, alt=alt, wide=wide)
