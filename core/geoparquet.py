@@ -69,11 +69,15 @@ def emb_key(manifest: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def with_keys(table: pa.Table, manifest: Mapping[str, Any]) -> pa.Table:
-    """Attach the file keys to a part; `geo` only where geometries exist."""
+def file_keys(manifest: Mapping[str, Any], geo: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """The file keys of a part; `geo` only where geometries exist.
+
+    Args:
+        manifest: Of the part's table.
+        geo: The `geo_key` of each group of its rows that holds a geometry.
+    """
     own = {key: manifest[key] for key in ("space", "precision", "device", "versions")}
     keys = {"emb": emb_key(manifest), "tilezoo": own}
-    placed = table["geometry"].null_count < table.num_rows
-    if placed or manifest["georeferenced"]:
-        keys["geo"] = geo_key(table)
-    return table.replace_schema_metadata({key: json.dumps(value) for key, value in keys.items()})
+    if geo or manifest["georeferenced"]:
+        keys["geo"] = merged_geo_key(geo)
+    return {key: json.dumps(value) for key, value in keys.items()}

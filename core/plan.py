@@ -2,12 +2,14 @@
 
 import hashlib
 import os
-from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate, chain
+from itertools import chain, repeat
+
+import numpy as np
+from numpy.typing import NDArray
 
 from tilezoo.bands import BandRequest
 from tilezoo.errors import ContractError, TileError
@@ -16,8 +18,9 @@ from tilezoo.raster import Image
 from tilezoo.sources import Source
 from tilezoo.tiles import Cut, TileRef
 
-_Grid = tuple[int, int]  # width, height in pixels
 _LOOKED_AT = 32  # headers read before a run that cannot succeed is refused
+_AT_ONCE = 4096  # sources that wait for their headers to be read
+_UNKNOWN = (0, 0)  # the grid of a file that cannot be opened; a single tile by any cut
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,14 +29,15 @@ class Plan:
 
     Attributes:
         sources: Sorted.
-        grids: Size of each source where it is cut into windows; empty where files are tiles.
+        grids: Width and height of each source in pixels where it is cut into windows, (0, 0) where
+            they could not be read, shape (N, 2); empty where files are tiles.
         cut: How sources are cut; None for whole files.
         start: First tile of this run (its shard).
         stop: One past its last tile.
     """
 
     sources: Sequence[Source]
-    grids: Sequence[_Grid | None]
+    grids: NDArray[np.int32]
     cut: Cut | None
     start: int
     stop: int
@@ -43,32 +47,32 @@ class Plan:
 
     def tiles(self, first: int, last: int) -> Iterator[TileRef]:
         """Tiles `first` to `last` (exclusive), counted from the run's own first."""
-        for position in range(self.start + first, self.start + last):
-            place = bisect_right(self._ends, position)
-            begin = self._ends[place - 1] if place else 0
-            yield self._tile(place, position - begin)
+        begin, end = self.start + first, self.start + last
+        if self.cut is None:
+            yield from (TileRef(source=source) for source in self.sources[begin:end])
+        else:
+            yield from (self._window(position, self.cut) for position in range(begin, end))
 
     def digest(self) -> str:
         """Hash of all tiles' ids and their files' sizes; 64 hex digits."""
         digest = hashlib.sha256(f"{self.start},{self.stop},{self.cut}".encode())
-        for source, grid in zip(
-            self.sources, self.grids or [None] * len(self.sources), strict=True
-        ):
+        grids = (tuple(grid.tolist()) for grid in self.grids) if self.cut else repeat(None)
+        for source, grid in zip(self.sources, grids, strict=False):
             digest.update(f"{source.id}\0{_size(source)}\0{grid}\n".encode())
         return digest.hexdigest()
 
-    @cached_property
-    def _ends(self) -> Sequence[int]:
-        """How many tiles there are up to and with each source."""
-        if not self.grids:
-            return range(1, len(self.sources) + 1)
-        return list(accumulate(_count(grid, self.cut) for grid in self.grids))
+    def _window(self, position: int, cut: Cut) -> TileRef:
+        place = int(np.searchsorted(self._ends, position, side="right"))
+        source, (width, height) = self.sources[place], self.grids[place].tolist()
+        if (width, height) == _UNKNOWN:
+            return TileRef(source=source)
+        number = position - int(self._ends[place]) + cut.count(width, height)
+        return TileRef(source=source, window=cut.window(number, width))
 
-    def _tile(self, place: int, number: int) -> TileRef:
-        grid = self.grids[place] if self.grids else None
-        if self.cut is None or grid is None:
-            return TileRef(source=self.sources[place])
-        return TileRef(source=self.sources[place], window=self.cut.window(number, grid[0]))
+    @cached_property
+    def _ends(self) -> NDArray[np.int64]:
+        """How many windows there are up to and with each source."""
+        return np.cumsum(_counts(self.grids, self.cut)) if self.cut else np.empty(0, np.int64)
 
 
 def make_plan(
@@ -85,8 +89,8 @@ def make_plan(
     Only with `cut` are files opened, for their headers; one that cannot be opened counts as
     one tile and becomes an error when it is read.
     """
-    grids = _grids(sources, request, workers) if cut else []
-    total = sum(_count(grid, cut) for grid in grids) if cut else len(sources)
+    grids = _grids(sources, request, workers) if cut else np.empty((0, 2), np.int32)
+    total = int(_counts(grids, cut).sum()) if cut else len(sources)
     kept = total if limit is None else min(limit, total)
     index, count = shard
     return Plan(
@@ -125,21 +129,25 @@ def refuse_hopeless(plan: Plan, request: BandRequest, check: Callable[[Image], N
         raise ContractError(wrong[0])
 
 
-def _grids(sources: Sequence[Source], request: BandRequest, workers: int) -> list[_Grid | None]:
+def _grids(sources: Sequence[Source], request: BandRequest, workers: int) -> NDArray[np.int32]:
+    grids = np.zeros((len(sources), 2), np.int32)
     with ThreadPoolExecutor(workers) as pool:
-        return list(pool.map(lambda source: _grid(source, request), sources))
+        for first in range(0, len(sources), _AT_ONCE):
+            some = sources[first : first + _AT_ONCE]
+            grids[first : first + len(some)] = list(pool.map(_grid, some, repeat(request)))
+    return grids
 
 
-def _grid(source: Source, request: BandRequest) -> _Grid | None:
+def _grid(source: Source, request: BandRequest) -> tuple[int, int]:
     try:
         with gdal(), Image(source, request) as image:
             return image.size
     except TileError:
-        return None
+        return _UNKNOWN
 
 
-def _count(grid: _Grid | None, cut: Cut | None) -> int:
-    return 1 if grid is None or cut is None else cut.count(*grid)
+def _counts(grids: NDArray[np.int32], cut: Cut) -> NDArray[np.int64]:
+    return np.fromiter((cut.count(*grid.tolist()) for grid in grids), np.int64, len(grids))
 
 
 def _size(source: Source) -> int:

@@ -1,13 +1,12 @@
 """From what the user names (files, folders, globs, lists of paths) to a sorted list of sources."""
 
+import errno
 import glob
 import os
 import re
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from itertools import pairwise
 from pathlib import Path
 
 from tilezoo.bands import BAND_SUFFIX, canonical
@@ -34,8 +33,7 @@ _PATH_COLUMNS = ("path", "source_uri", "file", "filename", "uri")
 class Source:
     """One image: a file, or a set of files with a band each.
 
-    Runs hold one of these per image (600,000 for BigEarthNet), so what follows from `path` is
-    worked out on demand, and `endings` is one tuple that all patches share.
+    Runs have one of these per image (600,000 for BigEarthNet): `SourceList` holds them.
 
     Attributes:
         id: Patch name for BigEarthNet, else the path relative to what the user named.
@@ -69,24 +67,34 @@ class Source:
         return dict(zip(names, (self.path + e for e in self.endings), strict=True))
 
 
-def discover(named: Sequence[str | Path]) -> list[Source]:
+def discover(named: Sequence[str | Path]) -> Sequence[Source]:
     """Find every image under what the user named, sorted by id.
 
     Args:
         named: Files, folders (walked, links to folders followed once), globs, or Parquet/CSV
             lists with a column of paths (`path`, `source_uri`, `file`, `filename` or `uri`).
 
+    Returns:
+        Which makes each source when it is asked for: there may be millions.
+
     Raises:
         SourceError: A name leads nowhere, nothing is found, or two images share an id.
     """
+    from tilezoo.source_list import gathered
+
     roots = [root for name in named for root in _expand(str(name))]
     if not roots:
         msg = "No SOURCE given; name files, folders, globs or a Parquet/CSV list of paths"
         raise SourceError(msg)
-    base = _base(roots)
-    found = map(_in_utf8, _all_sources(roots, base))
-    sources = sorted(found, key=lambda source: (source.id, source.uri))
-    return _checked(_without_repeats(sources), named)
+    sources = gathered(map(_in_utf8, _all_sources(roots, _base(roots))))
+    if not sources:
+        kinds = " ".join(sorted(IMAGE_SUFFIXES))
+        raise SourceError(f"No image under {', '.join(map(str, named))}; looked for {kinds}")
+    if clash := sources.clash():
+        one, other = clash
+        msg = f"Two images have the id {one.id!r}: {one.uri} and {other.uri}; rename one"
+        raise SourceError(msg)
+    return sources
 
 
 def source_at(uri: str) -> Source:
@@ -95,88 +103,106 @@ def source_at(uri: str) -> Source:
     Raises:
         SourceError: Nothing is there any more.
     """
-    path = Path(uri)
-    if path.is_file():
-        return Source(id=path.name, path=uri)
-    folder = path if path.is_dir() else path.parent
-    if folder.is_dir():
-        for source in _in_folder(sorted(_image_files(folder)), folder.parent):
+    if os.path.isfile(uri):
+        return Source(id=os.path.basename(uri), path=uri)
+    folder = uri if os.path.isdir(uri) else os.path.dirname(uri)
+    if os.path.isdir(folder):
+        for source in _in_folder(folder, _image_names(folder), os.path.dirname(folder)):
             if source.uri == uri:
                 return source
     msg = f"{uri} is gone; put it back to see it or to use it as a query"
     raise SourceError(msg)
 
 
-def _expand(name: str) -> list[Path]:
-    path = Path(name).expanduser()
-    if os.path.isfile(path) and path.suffix.lower() in _LIST_SUFFIXES:
+def _expand(name: str) -> list[str]:
+    path = os.path.expanduser(name)
+    if os.path.isfile(path) and _suffix(path) in _LIST_SUFFIXES:
         return _listed(path)
     if os.path.lexists(path):
         return [path]
-    found = sorted(glob.glob(str(path), recursive=True)) if glob.has_magic(name) else []
+    found = sorted(glob.glob(path, recursive=True)) if glob.has_magic(name) else []
     if found:
-        return [Path(match) for match in found]
+        return found
     raise SourceError(f"{name}: no such file, folder or glob; check the path")
 
 
-def _listed(path: Path) -> list[Path]:
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()
+
+
+def _listed(path: str) -> list[str]:
     """Read a Parquet/CSV list; relative paths start at the list's folder, else where we are."""
     from pyarrow import ArrowException, csv, parquet
 
     try:
-        table = csv.read_csv(path) if path.suffix.lower() == ".csv" else parquet.read_table(path)
+        table = csv.read_csv(path) if _suffix(path) == ".csv" else parquet.read_table(path)
     except (ArrowException, OSError) as error:
         raise SourceError(f"{path}: not a readable list of paths ({error})") from error
     column = next((name for name in _PATH_COLUMNS if name in table.column_names), None)
     if column is None:
         raise SourceError(f"{path}: no column of paths; name it {' or '.join(_PATH_COLUMNS)}")
-    return [_beside(path, Path(str(value))) for value in table[column].to_pylist()]
+    folder = os.path.dirname(path)
+    return [_beside(folder, str(value)) for value in table[column].to_pylist()]
 
 
-def _beside(list_file: Path, entry: Path) -> Path:
-    beside = list_file.parent / entry
+def _beside(folder: str, entry: str) -> str:
+    beside = os.path.join(folder, entry)
     return beside if os.path.lexists(beside) or not os.path.lexists(entry) else entry
 
 
-def _base(roots: Sequence[Path]) -> Path:
+def _base(roots: Sequence[str]) -> str:
     """The folder that ids are relative to: the named folder, or what all names have in common."""
-    folders = [os.path.abspath(r if os.path.isdir(r) else r.parent) for r in roots]
-    if len(roots) == 1 and os.path.isdir(roots[0]) and _is_one_image(roots[0]):
-        return Path(folders[0]).parent
-    return Path(os.path.commonpath(folders))
+    folders = {os.path.abspath(r if os.path.isdir(r) else os.path.dirname(r)) for r in roots}
+    base = os.path.commonpath(folders)
+    return os.path.dirname(base) if len(roots) == 1 and _is_one_image(roots[0]) else base
 
 
-def _is_one_image(folder: Path) -> bool:
-    """Tell whether a folder is a single set of band files, so its own name is the id."""
-    return any(s.endings and s.fills_folder for s in _in_folder(_image_files(folder), folder))
+def _is_one_image(path: str) -> bool:
+    """Tell whether a path is the folder of a single set of band files: its own name is the id."""
+    sets, others = _sorted_out(_image_names(path)) if os.path.isdir(path) else ({}, [])
+    return len(sets) == 1 and not others
 
 
-def _all_sources(roots: Iterable[Path], base: Path) -> Iterator[Source]:
-    loose: dict[Path, list[Path]] = {}
+def _all_sources(roots: Iterable[str], base: str) -> Iterator[Source]:
+    loose: dict[str, list[str]] = {}
     for root in roots:
-        path = Path(os.path.abspath(root))
+        path = os.path.abspath(root)
         if os.path.isdir(path):
             yield from _walk(path, base, frozenset())
         else:
-            loose.setdefault(path.parent, []).append(path)
-    for files in loose.values():
-        yield from _in_folder(files, base)
+            folder, name = os.path.split(path)
+            loose.setdefault(folder, []).append(name)
+    for folder, names in loose.items():
+        yield from _in_folder(folder, names, base)
 
 
-def _walk(folder: Path, base: Path, above: frozenset[str]) -> Iterator[Source]:
+def _walk(folder: str, base: str, above: frozenset[str]) -> Iterator[Source]:
     real = os.path.realpath(folder)
     if real in above:
         yield _broken(folder, base, "link_loop", "a link that leads back to a folder above it")
         return
     try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        images, folders = _entries(folder)
     except OSError as error:
         yield _broken(folder, base, "unreadable", f"folder cannot be read: {error.strerror}")
         return
-    folders = [Path(e.path) for e in entries if _is_folder(e) and not e.name.startswith(".")]
-    yield from _in_folder([Path(e.path) for e in entries if _is_image(e)], base)
+    yield from _in_folder(folder, images, base)
     for below in folders:
-        yield from _walk(below, base, above | {real})
+        yield from _walk(os.path.join(folder, below), base, above | {real})
+
+
+def _entries(folder: str) -> tuple[list[str], list[str]]:
+    """Names of a folder's images and of the folders in it, sorted."""
+    images, folders = [], []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if _is_folder(entry):
+                folders.append(entry.name)
+            elif _suffix(entry.name) in IMAGE_SUFFIXES:
+                images.append(entry.name)
+    return sorted(images), sorted(folders)
 
 
 def _is_folder(entry: "os.DirEntry[str]") -> bool:
@@ -186,88 +212,92 @@ def _is_folder(entry: "os.DirEntry[str]") -> bool:
         return False
 
 
-def _is_image(entry: "os.DirEntry[str]") -> bool:
-    image = Path(entry.name).suffix.lower() in IMAGE_SUFFIXES and not entry.name.startswith(".")
-    return image and not _is_folder(entry)
-
-
-def _image_files(folder: Path) -> list[Path]:
+def _image_names(folder: str) -> list[str]:
     try:
-        return [Path(entry.path) for entry in os.scandir(folder) if _is_image(entry)]
+        return _entries(folder)[0]
     except PermissionError:  # walking the folder tells so
         return []
 
 
-def _in_folder(files: Sequence[Path], base: Path) -> Iterator[Source]:
+def _in_folder(folder: str, names: Sequence[str], base: str) -> Iterator[Source]:
     """Turn one folder's image files into sources, putting files of one band each together."""
-    prefixes = sorted({p for f in files if (p := _prefix(f)) is not None}, key=len, reverse=True)
-    grouped: dict[str, list[Path]] = {}
-    for file in files:
-        prefix = _group_of(file, prefixes)
+    sets, others = _sorted_out(names)
+    for name in others:
+        yield _single(os.path.join(folder, name), base)
+    whole = len(sets) == 1 and not others
+    for prefix, members in sets.items():
+        yield _set_of_bands(folder, prefix, sorted(members), base, whole=whole)
+
+
+def _sorted_out(names: Iterable[str]) -> tuple[dict[str, list[str]], list[str]]:
+    """Sets of band files by what their names begin with, and the other files."""
+    names = list(names)
+    prefixes = sorted({p for n in names if (p := _prefix(n)) is not None}, key=len, reverse=True)
+    sets: dict[str, list[str]] = {}
+    others = []
+    for name in names:
+        prefix = _group_of(name, prefixes)
         if prefix is None:
-            yield _single(file, base)
+            others.append(name)
         else:
-            grouped.setdefault(prefix, []).append(file)
-    whole = len(grouped) == 1 and sum(map(len, grouped.values())) == len(files)
-    for prefix, members in grouped.items():
-        yield _set_of_bands(prefix, sorted(members), base, whole=whole)
+            sets.setdefault(prefix, []).append(name)
+    return sets, others
 
 
-def _prefix(file: Path) -> str | None:
+def _prefix(name: str) -> str | None:
     """What stands before the band in a per-band file's name; None for other files."""
-    match = BAND_SUFFIX.search(file.stem) if file.suffix.lower() in _TIFF_SUFFIXES else None
-    return file.stem[: match.start("band")] if match else None
+    stem, suffix = os.path.splitext(name)
+    match = BAND_SUFFIX.search(stem) if suffix.lower() in _TIFF_SUFFIXES else None
+    return stem[: match.start("band")] if match else None
 
 
-def _group_of(file: Path, prefixes: Sequence[str]) -> str | None:
+def _group_of(name: str, prefixes: Sequence[str]) -> str | None:
     """Find the set that a band, or a mask or quicklook beside bands, belongs to.
 
     Another image beside them (scene_1.tif beside scene_B04.tif) is a source of its own.
     """
-    own = _prefix(file)
+    own = _prefix(name)
     if own is not None:
         return own
-    near = (p for p in prefixes if file.stem.startswith(p))
-    return next((p for p in near if _BESIDE_BANDS.match(file.stem[len(p) :])), None)
+    stem = os.path.splitext(name)[0]
+    near = (p for p in prefixes if stem.startswith(p))
+    return next((p for p in near if _BESIDE_BANDS.match(stem[len(p) :])), None)
 
 
-def _set_of_bands(prefix: str, files: Sequence[Path], base: Path, *, whole: bool) -> Source:
-    folder, stem = files[0].parent, prefix.rstrip(_SEPARATORS)
-    is_patch = whole and is_patch_name(folder.name)
+def _set_of_bands(
+    folder: str, prefix: str, names: Sequence[str], base: str, *, whole: bool
+) -> Source:
+    own_name = os.path.basename(folder)
+    is_patch = whole and is_patch_name(own_name)
+    place = folder if whole else os.path.join(folder, prefix.rstrip(_SEPARATORS))
     return Source(
-        id=folder.name if is_patch else _relative(folder if whole else folder / stem, base),
+        id=own_name if is_patch else _relative(place, base),
         path=f"{folder}/{prefix}",
-        endings=_shared(tuple(file.name[len(prefix) :] for file in files)),
+        endings=tuple(name[len(prefix) :] for name in names),
         fills_folder=whole,
     )
 
 
-@lru_cache(maxsize=1024)
-def _shared(endings: tuple[str, ...]) -> tuple[str, ...]:
-    """Hand back one and the same tuple for equal ones."""
-    return endings
+def _single(file: str, base: str) -> Source:
+    return Source(id=_relative(file, base), path=file, problem=_link_problem(file))
 
 
-def _single(file: Path, base: Path) -> Source:
-    return Source(id=_relative(file, base), path=str(file), problem=_link_problem(file))
-
-
-def _link_problem(file: Path) -> tuple[TileErrorKind, str] | None:
+def _link_problem(file: str) -> tuple[TileErrorKind, str] | None:
     try:
-        if not stat.S_ISREG(file.stat().st_mode):  # to open a pipe is to wait for ever
+        if not stat.S_ISREG(os.stat(file).st_mode):  # to open a pipe is to wait for ever
             return ("unreadable", "not a regular file")
     except FileNotFoundError:
-        return ("missing", "a link to a file that is not there" if file.is_symlink() else "gone")
-    except RuntimeError:
-        return ("link_loop", "a link that leads back to itself")
+        told = "a link to a file that is not there" if os.path.islink(file) else "gone"
+        return ("missing", told)
     except OSError as error:
-        loop = "symbolic links" in (error.strerror or "")
-        return ("link_loop" if loop else "unreadable", error.strerror or str(error))
+        if error.errno == errno.ELOOP:
+            return ("link_loop", "a link that leads back to itself")
+        return ("unreadable", error.strerror or str(error))
     return None
 
 
-def _broken(path: Path, base: Path, kind: TileErrorKind, message: str) -> Source:
-    return Source(id=_relative(path, base), path=str(path), problem=(kind, message))
+def _broken(path: str, base: str, kind: TileErrorKind, message: str) -> Source:
+    return Source(id=_relative(path, base), path=path, problem=(kind, message))
 
 
 def _in_utf8(source: Source) -> Source:
@@ -281,21 +311,5 @@ def _in_utf8(source: Source) -> Source:
     return source
 
 
-def _relative(path: Path, base: Path) -> str:
-    return Path(os.path.relpath(path, base)).as_posix()
-
-
-def _without_repeats(sources: Sequence[Source]) -> list[Source]:
-    """Drop a source that was named twice (a folder and a file in it, say)."""
-    return [s for i, s in enumerate(sources) if i == 0 or s.uri != sources[i - 1].uri]
-
-
-def _checked(sources: list[Source], named: Sequence[str | Path]) -> list[Source]:
-    if not sources:
-        kinds = " ".join(sorted(IMAGE_SUFFIXES))
-        raise SourceError(f"No image under {', '.join(map(str, named))}; looked for {kinds}")
-    for before, after in pairwise(sources):
-        if before.id == after.id:
-            msg = f"Two images have the id {after.id!r}: {before.uri} and {after.uri}; rename one"
-            raise SourceError(msg)
-    return sources
+def _relative(path: str, base: str) -> str:
+    return os.path.relpath(path, base).replace(os.sep, "/")

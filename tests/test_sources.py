@@ -5,9 +5,13 @@ from pathlib import Path
 
 import making
 import polars as pl
+import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tilezoo.errors import SourceError
+from tilezoo.source_list import gathered
 from tilezoo.sources import Source, discover, source_at
 
 
@@ -220,8 +224,41 @@ def test_patches_share_the_endings_of_their_files(tmp_path: Path) -> None:
     assert first.endings is second.endings
 
 
-def test_a_source_costs_little_memory() -> None:
-    assert not hasattr(Source(id="a", path="b"), "__dict__")
+SOURCES = st.builds(
+    Source,
+    id=st.text(st.characters(exclude_categories=["Cs"]), max_size=4),
+    path=st.text("ab/", max_size=4),
+    endings=st.lists(st.sampled_from(["B02.tif", "B03.tif"]), max_size=2).map(tuple),
+    fills_folder=st.booleans(),
+    problem=st.none() | st.tuples(st.just("missing"), st.text("xy", max_size=2)),
+)
+
+
+@given(st.lists(SOURCES, max_size=12), st.slices(12))
+def test_a_list_of_sources_is_the_sorted_list_without_repeats(
+    sources: list[Source], part: slice
+) -> None:
+    first: dict[tuple[str, str], Source] = {}
+    for source in sources:
+        first.setdefault((source.id, source.path), source)
+    expected = [first[key] for key in sorted(first)]
+    found = gathered(sources)
+    assert list(found) == expected
+    assert list(found[part]) == expected[part]
+    assert [found[place] for place in range(-len(found), len(found))] == expected * 2
+    ids = [source.id for source in expected]
+    shared = next((i for i in range(1, len(ids)) if ids[i] == ids[i - 1]), None)
+    assert found.clash() == (None if shared is None else tuple(expected[shared - 1 : shared + 1]))
+    with pytest.raises(IndexError):
+        found[len(found)]
+
+
+def test_a_source_costs_its_names_and_fifty_bytes() -> None:
+    before, count = pa.total_allocated_bytes(), 20_000
+    names = (f"{number:08d}.tif" for number in range(count))
+    found = gathered(Source(id=name, path=f"/data/{name}") for name in names)
+    assert len(found) == count
+    assert pa.total_allocated_bytes() - before < count * (12 + 18 + 50)
 
 
 def test_written_tiles_are_found_in_the_order_they_are_numbered(tmp_path: Path) -> None:

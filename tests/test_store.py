@@ -7,6 +7,7 @@ from typing import Any
 import making
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -223,3 +224,24 @@ def test_a_table_cannot_be_made_where_a_file_is(tmp_path: Path) -> None:
     for path in (tmp_path / "file", tmp_path / "file/below"):
         with pytest.raises(TableError, match="not a folder that can be written"), locked(path):
             pytest.fail("locked a file")
+
+
+def test_a_part_is_put_together_some_megabytes_at_a_time(tmp_path: Path) -> None:
+    wide, count, step = 4096, 2000, 100
+    stated = manifest(tiles=count, part_rows=count, segment_tiles=step, dimension=wide)
+    store = open_store(tmp_path, stated, overwrite=False)
+    store.begin()
+    before = pa.default_memory_pool().max_memory()
+    for segment in store.missing():
+        numbers = range(segment.first, segment.last)
+        vectors = np.random.default_rng(segment.first).normal(size=(step, wide)).astype("float32")
+        batch = rows([tile(n) for n in numbers], vectors)
+        store.add(segment, pa.Table.from_batches([batch]), [])
+    store.finish()
+    assert pa.default_memory_pool().max_memory() - before < 20 << 20
+    assert making.vectors_of(tmp_path).shape == (count, wide)
+    (part,) = tmp_path.glob("part-*.parquet")
+    metadata = pq.read_metadata(part)
+    sizes = [metadata.row_group(i).num_rows * wide * 4 for i in range(metadata.num_row_groups)]
+    assert max(sizes) <= 6 << 20
+    assert part.stat().st_size > 25 << 20
