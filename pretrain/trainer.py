@@ -146,7 +146,7 @@ class Trainer:
         schedules, recipe = self._schedules, self.recipe
         set_step(self._optimiser, float(schedules.lr[step]), float(schedules.weight_decay[step]))
         self._optimiser.zero_grad(set_to_none=True)
-        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  (torch's own)
+        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         self._scaler.unscale_(self._optimiser)
         if recipe.clip_grad:
             clip_gradients(self._student, recipe.clip_grad)
