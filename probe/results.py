@@ -74,6 +74,7 @@ def recipe(used: Usable, choices: Choices, resampling: Resampling) -> dict[str, 
             "features": "standardised on train",
             "fitted_on": "train",
         },
+        "predicted": "highest score" if joined.task == "multiclass" else "scores above 0.5",
         "chosen_by": "accuracy" if joined.task == "multiclass" else "ap_micro",
         "ece_bins": ECE_BINS,
         "bootstrap": {
@@ -81,7 +82,11 @@ def recipe(used: Usable, choices: Choices, resampling: Resampling) -> dict[str, 
             "unit": "tile" if resampling.blocks is None else "block",
             "level": 0.95,
         },
-        "label_efficiency": {"percent": list(choices.fractions), "seeds": choices.seeds},
+        "label_efficiency": {
+            "percent": list(choices.fractions),
+            "seeds": choices.seeds,
+            "fitted_on": "a part of train, C chosen on all of validation",
+        },
         "seed": choices.seed,
     }
     return {**written, "sha256": sha256_text(canonical_json(written))}
