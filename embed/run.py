@@ -62,7 +62,7 @@ def embed(
     sources: Sequence[str | Path] | str | Path,
     *,
     out: str | Path,
-    model: str | Path = OFFLINE_DEFAULT,
+    model: str | Path | Backbone = OFFLINE_DEFAULT,
     bands: str | None = None,
     value_range: str | None = None,
     tile_px: int | None = None,
@@ -85,7 +85,8 @@ def embed(
     Args:
         sources: Files, folders, globs, or Parquet/CSV lists of paths.
         out: The table's folder.
-        model: A model directory, or a name from `tilezoo models`.
+        model: A model directory, a name from `tilezoo models`, or a backbone that was loaded with
+            the same `bands`, `value_range`, `pooling` and `device`.
         bands: `B04,B03,B02`: the bands to feed, or the names of a file's unnamed ones.
         value_range: `LOW,HIGH`: pixel values that become black and white.
         tile_px: Cut sources into windows of this side, pixels; whole files are tiles without.
@@ -113,12 +114,16 @@ def embed(
     cut = cut_from(tile_px, stride_px)
     share = parse_shard(shard)
     threads = reading_threads(workers)
-    backbone = load(
-        model,
-        device=device,
-        pooling=pooling,
-        bands=parse_bands(bands),
-        value_range=parse_value_range(value_range),
+    backbone = (
+        model
+        if isinstance(model, Backbone)
+        else load(
+            model,
+            device=device,
+            pooling=pooling,
+            bands=parse_bands(bands),
+            value_range=parse_value_range(value_range),
+        )
     )
     plan = make_plan(
         discover(named),

@@ -25,7 +25,7 @@ def open_named(texts: Sequence[str | Path], taken: Sequence[str] = ()) -> dict[s
     found: dict[str, Table] = {}
     used = {name.casefold() for name in (*taken, PRIOR)}
     for text in texts:
-        name, path = _parse(str(text))
+        name, path = parse_named(str(text))
         if name.casefold() in used:
             raise ProbeError(
                 f"two tables are called {name!r} ({path} is the second); name them: "
@@ -36,7 +36,12 @@ def open_named(texts: Sequence[str | Path], taken: Sequence[str] = ()) -> dict[s
     return found
 
 
-def _parse(text: str) -> tuple[str, Path]:
+def parse_named(text: str) -> tuple[str, Path]:
+    """Read `NAME=PATH`, or a path whose last part is the name.
+
+    Raises:
+        ProbeError: The name cannot be part of a file's.
+    """
     given, equals, rest = text.partition("=")
     if equals and not Path(text).exists():
         name, path = given.strip(), Path(rest)
@@ -44,7 +49,7 @@ def _parse(text: str) -> tuple[str, Path]:
         name, path = Path(text).resolve().name, Path(text)
     if not _NAME.fullmatch(name):
         raise ProbeError(
-            f"{name!r} cannot name a table: letters, digits, '.', '_' and '-' can; "
+            f"{name!r} cannot name a table or model: letters, digits, '.', '_' and '-' can; "
             f"write NAME={path}"
         )
     return name, path

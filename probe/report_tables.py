@@ -1,6 +1,6 @@
 """A report's tables: cells of results.json, rounded and put side by side."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from tilezoo.probe.page_parts import Cell, Grid, Heading, Part, Score
@@ -117,15 +117,27 @@ def split_gap(results: Results, metric: str) -> Grid:
 
 def provenance(results: Results) -> Grid:
     """Write which vectors were probed."""
-    rows = tuple(
-        (name, model_name(table), table["pooling"], f"{table['dimension']:,}", *_hashes(table))
+    header = ("table", "model", "pixels", "pooling", "vector", "space", "table's state")
+    rows = [
+        (
+            name,
+            model_name(table),
+            pixels(table),
+            table["pooling"],
+            f"{table['dimension']:,}",
+            table["space"],
+            table["fingerprint"],
+        )
         for name, table in results["tables"].items()
-    )
-    return Grid(header=("table", "model", "pooling", "values", "space", "table's state"), rows=rows)
+    ]
+    return Grid(header=header, rows=tuple(rows))
 
 
-def _hashes(table: Mapping[str, Any]) -> Sequence[str]:
-    return table["space"], table["fingerprint"]
+def pixels(table: Mapping[str, Any]) -> str:
+    """Say which bands were fed, and which values were black and white."""
+    bands, (low, high) = table["bands"], table["value_range"]
+    named = ", ".join(bands) if len(bands) <= 4 else f"{len(bands)} bands"
+    return f"{named}; {low:g} to {high:g}"
 
 
 def _score(entry: Mapping[str, float]) -> Score:

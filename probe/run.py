@@ -266,6 +266,8 @@ def _table(table: Table) -> dict[str, Any]:
         "weights_sha256": table.space.weights_sha256,
         "model": table.manifest["model"]["name"],
         "pooling": table.space.pooling,
+        "bands": list(table.space.contract.bands),
+        "value_range": list(table.space.contract.value_range),
         "dimension": table.dimension,
     }
 

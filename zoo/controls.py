@@ -1,0 +1,133 @@
+"""Controls: models that nobody has trained, to show what little a score may be worth.
+
+Random weights of a model's own architecture show what learning adds to it; colour statistics, what
+a tile's colours tell without any texture or shape.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import torch
+from torch import Tensor, nn
+
+from tilezoo.io import canonical_json, made_whole, sha256_text
+from tilezoo.training_ids import TRAINING_IDS, ids_sha256, write_training_ids
+from tilezoo.zoo.backbone import Backbone, chosen_device
+from tilezoo.zoo.modeldir import ModelDir, read_model_dir, write_model_dir
+
+RANDOM, COLOURS = "random-weights", "colour-statistics"
+_SEED = 0
+_QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+_UNTRAINED: Mapping[str, Any] = {"method": "none", "tiles": 0, "ids_sha256": ids_sha256([])}
+
+
+def random_weights(like: ModelDir, folder: Path) -> ModelDir:
+    """Write a model directory like another's, whose weights are those that training begins with.
+
+    They are timm's, drawn with one seed. The list of tiles it was trained on is there, and empty.
+
+    Args:
+        like: Gives architecture, contract and pooling.
+        folder: Where such directories lie; one that is there already is read.
+
+    Returns:
+        The model, called random-weights.
+    """
+    fields = {**_network(like), "contract": asdict(like.contract), "pooling": like.pooling}
+    own = folder / f"{RANDOM}-{sha256_text(canonical_json(fields))[:8]}"
+    if not own.is_dir():
+        with made_whole(own) as making:
+            _write_random(like, making)
+    return read_model_dir(own, RANDOM)
+
+
+def same_network(first: ModelDir, second: ModelDir) -> bool:
+    """Tell whether two models differ by their weights alone."""
+    return _network(first) == _network(second)
+
+
+def _network(model: ModelDir) -> dict[str, Any]:
+    return {
+        "architecture": model.architecture,
+        "model_args": dict(model.model_args),
+        "num_classes": model.num_classes,
+    }
+
+
+def _write_random(like: ModelDir, folder: Path) -> None:
+    import timm
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_SEED)
+        network = timm.create_model(
+            like.architecture, num_classes=like.num_classes, **like.model_args
+        )
+    config = {**_network(like), "pretraining": _UNTRAINED}
+    write_model_dir(folder, network, contract=like.contract, pooling=like.pooling, config=config)
+    write_training_ids(folder / TRAINING_IDS, pa.array([], pa.string()), None)
+
+
+class ColourStatistics(nn.Module):
+    """Mean, standard deviation and five quantiles of each band, as if it were a timm network."""
+
+    def __init__(self, bands: int) -> None:
+        super().__init__()
+        self.num_features = (2 + len(_QUANTILES)) * bands
+        self.levels = nn.Parameter(torch.tensor(_QUANTILES), requires_grad=False)
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        """Describe images, shape (B, C, H, W), by a map of one cell, shape (B, 7 * C, 1, 1).
+
+        Quantiles are of every second pixel each way.
+        """
+        values = images.flatten(2)
+        falling = images[..., ::2, ::2].flatten(2).sort(dim=2).values
+        places = (self.levels * (falling.shape[2] - 1)).round().long()
+        parts = [values.mean(2), values.std(2, correction=0), falling[..., places].flatten(1)]
+        return torch.cat(parts, dim=1)[..., None, None]
+
+    def forward_head(self, found: Tensor, *, pre_logits: bool) -> Tensor:
+        """Take the one cell's values, shape (B, 7 * C)."""
+        del pre_logits  # there is no other output
+        return found.flatten(1)
+
+
+def colour_statistics(
+    like: ModelDir,
+    folder: Path,
+    *,
+    device: str = "auto",
+    bands: tuple[str, ...] | None = None,
+    value_range: tuple[float, float] | None = None,
+) -> Backbone:
+    """Make a backbone whose vectors are statistics of the colours that another model is fed.
+
+    Args:
+        like: Whose contract maps the pixels.
+        folder: Where the empty list of training tiles is put.
+        device: See `load`.
+        bands: See `load`.
+        value_range: See `load`.
+    """
+    contract, request = like.contract.adapted(bands=bands, value_range=value_range)
+    described = f"{COLOURS} 1: mean, std, quantiles {_QUANTILES}"
+    own = folder / COLOURS
+    own.mkdir(parents=True, exist_ok=True)
+    write_training_ids(own / TRAINING_IDS, pa.array([], pa.string()), None)
+    model = ModelDir(
+        path=own,
+        name=COLOURS,
+        architecture=COLOURS,
+        model_args={},
+        num_classes=0,
+        contract=like.contract,
+        pooling="mean",
+        weights_sha256=sha256_text(described),
+        pretraining=_UNTRAINED,
+    )
+    network = ColourStatistics(len(contract.bands))
+    on = chosen_device(device)
+    return Backbone(model, network, space=model.space(contract), request=request, device=on)
