@@ -8,6 +8,7 @@ from torch import Tensor
 
 _AGREEMENT = 1e-5  # of inner products of unit vectors, which float32 has to some 3e-7
 _ROWS, _COLUMNS = 256, 8192
+_MANY = 1 << 22  # values: 10,000 vectors of 384
 
 
 @contextmanager
@@ -28,6 +29,22 @@ def fast_products(x: Tensor) -> Iterator[None]:
         yield
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+@contextmanager
+def one_thread_for_few(x: Tensor) -> Iterator[None]:
+    """Use one thread while the block runs, where a pass over the rows is over in milliseconds.
+
+    Threads that wait for each other thousands of times gain nothing there, and on a busy machine
+    they lose: four times the seconds were measured with two threads.
+    """
+    before = torch.get_num_threads()
+    if x.numel() < _MANY:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _as_exact(x: Tensor) -> bool:

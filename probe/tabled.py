@@ -10,7 +10,7 @@ from tilezoo.probe.bootstrap import Measured, Resampling, measure
 from tilezoo.probe.classes import Usable
 from tilezoo.probe.efficiency import Point, curve
 from tilezoo.probe.fitting import Fit, Sets, fit_centroid, fit_dino, fit_knn, fit_linear, prior
-from tilezoo.probe.products import fast_products
+from tilezoo.probe.products import fast_products, one_thread_for_few
 from tilezoo.probe.recipe import Choices
 from tilezoo.probe.scores import Scorer
 from tilezoo.probe.stages import Stages
@@ -95,7 +95,7 @@ def probe_table(
     """Fit every probe on one table, and score each on the test set and its resamples."""
     stages, sets = Stages(name, shown=shown), sets_of(used)
     x = vectors_of(name, table, used, device, stages)
-    with fast_products(x):
+    with one_thread_for_few(x), fast_products(x):
         fits, points = fit_all(x, sets, choices, stages)
     del x
     measured = _measured(fits, sets, resampling, stages)

@@ -13,7 +13,7 @@ from tilezoo.probe import knn, linear
 from tilezoo.probe.centroid import by_centroid
 from tilezoo.probe.chunks import chunks
 from tilezoo.probe.linear import Problem, fit
-from tilezoo.probe.products import fast_products
+from tilezoo.probe.products import fast_products, one_thread_for_few
 from tilezoo.probe.sgd import BATCH, LR, MOMENTUM, fit_sgd
 from tilezoo.probe.vectors import standardise
 
@@ -200,3 +200,12 @@ def test_products_are_as_exact_when_fast_and_the_setting_goes_back():
         fast = x @ x.T
     torch.testing.assert_close(fast, plain, atol=1e-4, rtol=1e-5)
     assert torch.get_float32_matmul_precision() == before
+
+
+def test_few_vectors_take_one_thread_and_the_setting_goes_back():
+    before = torch.get_num_threads()
+    with one_thread_for_few(torch.zeros(100, 8)):
+        assert torch.get_num_threads() == 1
+    with one_thread_for_few(torch.zeros(1 << 19, 8)):
+        assert torch.get_num_threads() == before
+    assert torch.get_num_threads() == before
