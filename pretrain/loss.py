@@ -40,10 +40,11 @@ def dino_loss(
         A scalar.
     """
     with torch.autocast(student_logits.device.type, enabled=False):
-        targets = _targets(teacher_logits, center, teacher_temp).unflatten(0, (2, -1))  # (2, B, K)
-        scores = (_exact(student_logits) / student_temp).unflatten(0, (crops, -1))  # (V, B, K)
+        outputs = center.shape[-1]
+        scores = (_exact(student_logits) / student_temp).reshape(crops, -1, outputs)  # (V, B, K)
+        targets = _targets(teacher_logits, center, teacher_temp).reshape(2, -1, outputs)
         log_sums = _met(scores.logsumexp(dim=-1))  # (2, B)
-        products = torch.linalg.vecdot(targets, _met(scores))  # (2, B)
+        products: Tensor = torch.linalg.vecdot(targets, _met(scores))  # (2, B)
         return (log_sums - products).mean() / (crops - 1)
 
 
@@ -96,4 +97,5 @@ def teacher_entropy(teacher_logits: Tensor, center: Tensor, teacher_temp: float)
         A scalar.
     """
     targets = _targets(teacher_logits, center, teacher_temp)
-    return torch.special.entr(targets).sum(dim=-1).mean()
+    each: Tensor = torch.special.entr(targets).sum(dim=-1)
+    return each.mean()

@@ -5,17 +5,21 @@ those of `backbone` are timm's names too.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from typing import Any
 
 import timm
 import torch
 from timm.models import is_model_in_modules
-from timm.models.vision_transformer import Attention, VisionTransformer
 from torch import Tensor, nn
 
 from tilezoo.errors import OptionError
 from tilezoo.pretrain.recipe import Recipe
+
+# timm's networks and layers: to their types, any attribute may be a tensor or a module.
+TimmVit = Any
+_TimmLayer = Any
 
 _MODULES = ("vision_transformer", "deit")  # of timm, that build its VisionTransformer
 _STD = 0.02  # of a fresh layer's weights; facebookresearch/dino at 7c446df, vision_transformer.py
@@ -45,7 +49,7 @@ class LastLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, D) to (N, K)."""
-        return nn.functional.linear(x, _scaled_rows(self.weight_v, self.weight_g))
+        return nn.functional.linear(x, torch._weight_norm(self.weight_v, self.weight_g, 0))
 
 
 class DinoHead(nn.Module):
@@ -72,7 +76,8 @@ class DinoHead(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Map (N, D) to (N, K)."""
-        return self.last_layer(nn.functional.normalize(self.mlp(features), dim=-1))
+        logits: Tensor = self.last_layer(nn.functional.normalize(self.mlp(features), dim=-1))
+        return logits
 
 
 class Network(nn.Module):
@@ -83,9 +88,10 @@ class Network(nn.Module):
         head: Thrown away after pretraining.
     """
 
-    def __init__(self, backbone: VisionTransformer, head: DinoHead) -> None:
+    def __init__(self, backbone: TimmVit, head: DinoHead) -> None:
         super().__init__()
-        self.backbone, self.head = backbone, head
+        self.backbone: TimmVit = backbone
+        self.head = head
 
     def forward(self, crops: Sequence[Tensor]) -> Tensor:
         """Run the backbone once for each size of crops, and the head once for all.
@@ -96,10 +102,12 @@ class Network(nn.Module):
         Returns:
             Outputs before any softmax, shape (sum of N, K).
         """
-        return self.head(torch.cat([class_tokens(self.backbone, each) for each in crops]))
+        tokens = torch.cat([class_tokens(self.backbone, each) for each in crops])
+        logits: Tensor = self.head(tokens)
+        return logits
 
 
-def class_tokens(backbone: VisionTransformer, crops: Tensor) -> Tensor:
+def class_tokens(backbone: TimmVit, crops: Tensor) -> Tensor:
     """Run the backbone on crops of any one size, shape (N, bands, side, side) → (N, D).
 
     The same as timm's forward pass at the size it was built for, but that all after the last
@@ -109,17 +117,19 @@ def class_tokens(backbone: VisionTransformer, crops: Tensor) -> Tensor:
     positions = resized_positions(backbone.pos_embed, tokens.shape[-2:])
     first = backbone.cls_token.expand(len(crops), -1, -1)
     tokens = torch.cat([first, tokens.flatten(2).transpose(1, 2)], dim=1) + positions
-    for block in backbone.blocks[:-1]:
+    *blocks, last = backbone.blocks
+    for block in blocks:
         tokens = block(tokens)
-    return backbone.norm(_class_row(backbone.blocks[-1], tokens))
+    row: Tensor = backbone.norm(_class_row(last, tokens))
+    return row
 
 
 def resized_positions(positions: Tensor, grid: Sequence[int]) -> Tensor:
     """Resample position embeddings for crops of another size, exactly as facebookresearch/dino.
 
-    Bicubic (a = -0.75) without antialiasing. The factor is (h + 0.1) / side and not h / side: it
-    sets the sampling points too, so each lies up to 0.1 patches off, and a backbone that was
-    trained so is trained with just these values. timm resamples in another way.
+    Bicubic (a = -0.75) without antialiasing. The factor is (h + 0.1) / side and not h / side. As
+    it sets the sampling points too, they drift: from 14 to 6 patches, the last by 0.2 of a patch.
+    timm resamples in another way.
 
     Args:
         positions: Of the class token and a square of patches, shape (1, 1 + side², D).
@@ -136,30 +146,27 @@ def resized_positions(positions: Tensor, grid: Sequence[int]) -> Tensor:
     height, width = grid
     if (height, width) == (side, side):
         return positions
-    square = positions[:, 1:].unflatten(1, (side, side)).permute(0, 3, 1, 2)  # (1, D, side, side)
+    square = positions[:, 1:].reshape(1, side, side, -1).permute(0, 3, 1, 2)  # (1, D, side, side)
     factors = ((height + 0.1) / side, (width + 0.1) / side)
     resized = nn.functional.interpolate(square, scale_factor=factors, mode="bicubic")
     return torch.cat([positions[:, :1], resized.permute(0, 2, 3, 1).flatten(1, 2)], dim=1)
 
 
-def _class_row(block: nn.Module, tokens: Tensor) -> Tensor:
+def _class_row(block: _TimmLayer, tokens: Tensor) -> Tensor:
     """Run a block of timm's for what becomes of the class token, (N, 1 + h·w, D) → (N, D)."""
-    row = tokens[:, :1]
+    row: Tensor = tokens[:, :1]
     row = row + block.drop_path1(_class_attention(block.attn, block.norm1(tokens)))
-    return (row + block.drop_path2(block.mlp(block.norm2(row)))).squeeze(1)
+    row = row + block.drop_path2(block.mlp(block.norm2(row)))
+    return row[:, 0]
 
 
-def _class_attention(attention: nn.Module, tokens: Tensor) -> Tensor:
+def _class_attention(attention: _TimmLayer, tokens: Tensor) -> Tensor:
     """What the class token takes from all tokens, (N, T, D) → (N, 1, D)."""
     heads = attention.qkv(tokens).unflatten(-1, (3, attention.num_heads, -1))  # (N, T, 3, H, D/H)
     q, k, v = heads.permute(2, 0, 3, 1, 4).unbind(0)  # each (N, H, T, D/H)
-    weights = (q[:, :, :1] * attention.scale @ k.transpose(-2, -1)).softmax(dim=-1)
-    return attention.proj((weights @ v).transpose(1, 2).flatten(2))
-
-
-def _scaled_rows(directions: Tensor, gains: Tensor) -> Tensor:
-    """Give each row v the length g."""
-    return torch._weight_norm(directions, gains, 0)
+    shares = (q[:, :, :1] * attention.scale @ k.transpose(-2, -1)).softmax(dim=-1)
+    taken: Tensor = attention.proj((shares @ v).transpose(1, 2).flatten(2))
+    return taken
 
 
 def build_network(recipe: Recipe, bands: int, *, drop_path: float) -> Network:
@@ -188,14 +195,14 @@ def build_network(recipe: Recipe, bands: int, *, drop_path: float) -> Network:
     return Network(backbone, head)
 
 
-def _backbone(recipe: Recipe, bands: int, drop_path: float) -> VisionTransformer:
+def _backbone(recipe: Recipe, bands: int, drop_path: float) -> TimmVit:
     """Have timm build the recipe's backbone, if it is one that DINO's algorithm is stated for."""
     name = recipe.architecture
     if not is_model_in_modules(name, _MODULES):
         near = get_close_matches(name, timm.list_models("vit_*"), n=1)
         hint = f"did you mean {near[0]}?" if near else "take vit_small_patch16_224, say"
         raise OptionError(f"architecture={name}: no vision transformer of timm's; {hint}")
-    built = timm.create_model(
+    built: TimmVit = timm.create_model(
         name, num_classes=0, img_size=recipe.global_px, in_chans=bands, drop_path_rate=drop_path
     )
     if not _is_plain(built):
@@ -205,10 +212,10 @@ def _backbone(recipe: Recipe, bands: int, drop_path: float) -> VisionTransformer
     return built
 
 
-def _is_plain(backbone: nn.Module) -> bool:
+def _is_plain(backbone: TimmVit) -> bool:
     """Tell whether it is made of just what facebookresearch/dino's vision transformer is."""
     names = set(backbone.state_dict())
-    if not (isinstance(backbone, VisionTransformer) and names >= _PARTS):
+    if not names >= _PARTS:
         return False
     numbers = range(len(backbone.blocks))
     blocks = {f"blocks.{number}.{part}" for number in numbers for part in _BLOCK_PARTS}
@@ -241,9 +248,10 @@ def fused_attention(network: nn.Module, on: bool) -> None:
     On CPUs in bf16 the fused kernel takes 2 to 3 times as long as plain products, see
     benchmarks/README.md; it is right everywhere else.
     """
-    for module in network.modules():
-        if isinstance(module, Attention):
-            module.fused_attn = on
+    layers: Iterable[_TimmLayer] = network.modules()
+    for layer in layers:
+        if isinstance(getattr(layer, "fused_attn", None), bool):
+            layer.fused_attn = on
 
 
 def same_weights(student: Network, teacher: Network) -> None:
