@@ -9,6 +9,7 @@ import typer
 from tilezoo import __version__
 from tilezoo.cli import (
     checking,
+    comparing,
     demo,
     embedding,
     models,
@@ -57,6 +58,7 @@ app.command("embed")(embedding.embed_sources)
 app.command("index")(searching.index_table)
 app.command("search")(searching.search_table)
 app.command("probe")(probing.probe_tables)
+app.command("compare")(comparing.compare_models)
 app.command("hub")(serving.serve_hub)
 app.add_typer(preparing.app, name="prepare")
 app.command("pack")(packing.pack_sources)

@@ -2,9 +2,14 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+from tilezoo.errors import OptionError
+
+if TYPE_CHECKING:
+    from tilezoo.probe import ProbeResult
 
 Tables = Annotated[
     list[str],
@@ -52,6 +57,10 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")]
 Report = Annotated[bool, typer.Option(help="Write report.html, report.md and pictures too.")]
 Dataset = Annotated[str | None, typer.Option(help="What the report calls tiles and labels.")]
 Note = Annotated[str | None, typer.Option(help="What the report says before any figure.")]
+UpdateCard = Annotated[
+    str | None,
+    typer.Option(metavar="DIR", help="A model directory whose card shall tell the results too."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print results.json.")]
 
 
@@ -75,6 +84,7 @@ def probe_tables(
     report: Report = True,
     dataset: Dataset = None,
     note: Note = None,
+    update_card: UpdateCard = None,
     as_json: Json = False,
 ) -> None:
     """Probe saved vectors with labels: linear, kNN and centroid, with intervals.
@@ -86,6 +96,11 @@ def probe_tables(
     """
     from tilezoo.probe import probe
 
+    check_card(update_card)
+    if update_card and not dataset:
+        raise OptionError(
+            "--update-card needs --dataset: what the card shall call tiles and labels"
+        )
     result = probe(
         tables,
         labels=labels,
@@ -107,10 +122,32 @@ def probe_tables(
         note=note,
         show_progress=True,
     )
+    tell(result, report=report, as_json=as_json)
+    if update_card and dataset:
+        write_card(update_card, result, dataset)
+
+
+def tell(result: "ProbeResult", *, report: bool, as_json: bool) -> None:
+    """Print results, and where the rest is."""
     if as_json:
         print(json.dumps(result.results, indent=2, ensure_ascii=False))
-        return
-    print(result.to_terminal())
+    else:
+        print(result.to_terminal())
     typer.echo(f"wrote {result.out}/results.json in {result.seconds:.0f} s", err=True)
     if report:
         typer.echo(f"look at {result.out}/report.html", err=True)
+
+
+def check_card(folder: str | None) -> None:
+    """Refuse a folder that is no model directory before hours go into results for its card."""
+    if folder is not None:
+        from tilezoo.zoo.modeldir import read_model_dir
+
+        read_model_dir(Path(folder))
+
+
+def write_card(folder: str, result: "ProbeResult", dataset: str) -> None:
+    """Write results into a model's card, and say so."""
+    from tilezoo.cli.result_card import update_card
+
+    typer.echo(f"wrote {update_card(folder, result.results, dataset)}", err=True)

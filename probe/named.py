@@ -36,7 +36,7 @@ def open_named(texts: Sequence[str | Path], taken: Sequence[str] = ()) -> dict[s
     return found
 
 
-def parse_named(text: str) -> tuple[str, Path]:
+def parse_named(text: str) -> tuple[str, str]:
     """Read `NAME=PATH`, or a path whose last part is the name.
 
     Raises:
@@ -44,9 +44,9 @@ def parse_named(text: str) -> tuple[str, Path]:
     """
     given, equals, rest = text.partition("=")
     if equals and not Path(text).exists():
-        name, path = given.strip(), Path(rest)
+        name, path = given.strip(), rest
     else:
-        name, path = Path(text).resolve().name, Path(text)
+        name, path = Path(text).resolve().name, text
     if not _NAME.fullmatch(name):
         raise ProbeError(
             f"{name!r} cannot name a table or model: letters, digits, '.', '_' and '-' can; "

@@ -26,7 +26,7 @@ def scores(results: Results) -> Iterator[Part]:
 
 
 def _row(metric: str, method: str, columns: Iterable[Mapping[str, Any]]) -> tuple[Cell, ...]:
-    return (metric, *(_score(found[method][metric]) for found in columns))
+    return (metric, *(score_cell(found[method][metric]) for found in columns))
 
 
 def meanings(results: Results) -> tuple[str, ...]:
@@ -42,7 +42,7 @@ def by_class(results: Results) -> Grid:
         (
             name,
             f"{counts['test']:,}",
-            *(_score(found["linear"][PER_CLASS][name]) for found in columns.values()),
+            *(score_cell(found["linear"][PER_CLASS][name]) for found in columns.values()),
         )
         for name, counts in results["class_tiles"].items()
     )
@@ -140,6 +140,7 @@ def pixels(table: Mapping[str, Any]) -> str:
     return f"{named}; {low:g} to {high:g}"
 
 
-def _score(entry: Mapping[str, float]) -> Score:
+def score_cell(entry: Mapping[str, float]) -> Score:
+    """Round a score and its interval."""
     value, low, high = (f"{entry[key]:.3f}" for key in ("value", "low", "high"))
     return Score(value=value, low=low, high=high)

@@ -145,12 +145,12 @@ def left_out(results: Results) -> str:
     """Say which tiles and classes were left out; empty when none were."""
     tiles = results["tiles"]
     told = [
-        f"{tiles[key]:,} {what}"
-        for key, what in (
-            ("unlabelled", "tiles without labels"),
-            ("labels_without_tile", "labels without a tile"),
-            ("without_split", "labelled tiles without a split"),
-            ("near_test", "tiles within a block of a test tile"),
+        f"{tiles[key]:,} {noun if tiles[key] == 1 else f'{noun}s'} {what}"
+        for key, noun, what in (
+            ("unlabelled", "tile", "without labels"),
+            ("labels_without_tile", "label", "without a tile"),
+            ("without_split", "labelled tile", "without a split"),
+            ("near_test", "tile", "within a block of a test tile"),
         )
         if tiles[key]
     ]

@@ -1,5 +1,6 @@
 """Model cards: front matter from facts, prose below; Hugging Face's and geoembeddings.org's fields."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -94,3 +95,21 @@ def read_front_matter(text: str) -> dict[str, Any]:
         return {}
     found = yaml.safe_load(text[4 : text.index("\n---", 4)])
     return dict(found) if isinstance(found, dict) else {}
+
+
+def split_card(text: str) -> tuple[dict[str, Any], str]:
+    """Divide a card into its front matter and all that stands below it.
+
+    Raises:
+        ValueError: The front matter is no YAML mapping.
+    """
+    whole = re.match(r"---[ \t]*\r?\n(.*?\r?\n)??---[ \t]*(?:\r?\n|\Z)", text, re.DOTALL)
+    if whole is None:
+        return {}, text
+    try:
+        found = yaml.safe_load(whole[1] or "") or {}
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())) from error
+    if not isinstance(found, dict):
+        raise ValueError(f"a {type(found).__name__}")  # noqa: TRY004  (one error for both)
+    return found, text[whole.end() :]

@@ -15,6 +15,21 @@ def write_sums(folder: Path) -> None:
     write_text(folder / SUMS, "\n".join(lines) + "\n")
 
 
+def renew_sum(folder: Path, name: str) -> None:
+    """Write the hash of one file anew, and leave the others as they were stated.
+
+    A directory without such hashes stays without.
+    """
+    path = folder / SUMS
+    if not path.is_file():
+        return
+    lines = path.read_text(encoding="utf-8").splitlines()
+    others = [line for line in lines if line.partition("  ")[2] != name]
+    renewed = [*others, f"{sha256_file(folder / name)}  {name}"]
+    by_name = sorted(renewed, key=lambda line: line.partition("  ")[2])
+    write_text(path, "\n".join(by_name) + "\n")
+
+
 def check_sums(folder: Path) -> str:
     """Compare every file that is listed with its hash.
 
