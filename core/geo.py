@@ -171,7 +171,7 @@ def _placed(corners: NDArray[np.float64], *, gsd_m: float) -> Footprint:
 
 @lru_cache(maxsize=256)
 def _looked_at(width: int, height: int) -> NDArray[np.float64]:
-    """Pixel coordinates, shape (4 * points + 4, 2).
+    """Columns and rows, shape (2, 4 * points + 4).
 
     First the grid's outline, closed, from the upper left to the right; then its centre, and one
     pixel to the right of it and below.
@@ -180,19 +180,21 @@ def _looked_at(width: int, height: int) -> NDArray[np.float64]:
     zero, one = np.zeros_like(step), np.ones_like(step)
     x = np.concatenate([step, one, 1 - step, zero, [0]]) * width
     y = np.concatenate([zero, step, one, 1 - step, [0]]) * height
-    at = width / 2, height / 2
-    return np.concatenate([np.stack([x, y], axis=1), [at, (at[0] + 1, at[1]), (at[0], at[1] + 1)]])
+    at_x, at_y = width / 2, height / 2
+    return np.stack([np.append(x, [at_x, at_x + 1, at_x]), np.append(y, [at_y, at_y, at_y + 1])])
 
 
 def _lonlat(
     to_lonlat: "Transformer", transform: "Affine", pixels: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Transform pixel coordinates, shape (N, 2), to longitudes and latitudes, shape (N, 2)."""
+    """Transform columns and rows, shape (2, N), to longitudes and latitudes, shape (N, 2)."""
     a, b, c, d, e, f, *_ = transform
-    x, y = pixels.T
-    lon, lat = to_lonlat.transform(a * x + b * y + c, d * x + e * y + f)
+    x, y = pixels
+    lon, lat = to_lonlat.transform(a * x + b * y + c, d * x + e * y + f, inplace=True)
+    lonlat = np.empty((len(x), 2))
     # Grids whose pixel centres lie on the poles reach half a pixel beyond them.
-    return np.stack([lon, np.clip(lat, -90, 90)], axis=1)
+    lonlat[:, 0], lonlat[:, 1] = lon, np.minimum(np.maximum(lat, -90), 90)
+    return lonlat
 
 
 def _gsd(centre: NDArray[np.float64]) -> float:

@@ -79,10 +79,10 @@ class Image:
     @cached_property
     def dtype(self) -> str:
         """The pixels' common dtype."""
-        dtypes = [layer.dataset.dtypes[layer.index - 1] for layer in self._layers]
+        dtypes = {layer.dataset.dtypes[layer.index - 1] for layer in self._layers}
         if any(dtype.startswith("complex") for dtype in dtypes):
             raise TileError("contract", "pixels are complex numbers; write their magnitude first")
-        return np.result_type(*dtypes).name
+        return dtypes.pop() if len(dtypes) == 1 else np.result_type(*dtypes).name
 
     def read(self, ref: TileRef, contract: Contract, request: BandRequest) -> Tile:
         """Read one tile: its pixels without holes, and what is known of it."""
