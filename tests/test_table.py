@@ -87,6 +87,7 @@ def test_parts_are_compressed_with_zstandard(table: Path) -> None:
     metadata = pq.read_metadata(parts(table)[0])
     column = metadata.row_group(0).column(1)
     assert column.compression == "ZSTD"
+    assert "BYTE_STREAM_SPLIT" in column.encodings
 
 
 def test_pyarrow_polars_duckdb_and_geopandas_read_the_same_rows(table: Path) -> None:
