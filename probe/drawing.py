@@ -24,7 +24,7 @@ GREYS = ("#4d4d4d", "#7f7f7f", "#a6a6a6", "#bfbfbf")
 _MODEL_MARKS, _CONTROL_MARKS = "osD^vP", "xd+1"
 _DPI = 200
 _LONGEST_NAME = 44
-_SETTINGS = {
+_SETTINGS: dict[Any, Any] = {  # matplotlib 3.11 lists every name in a type
     "font.size": 9.5,
     "axes.titlesize": 10,
     "axes.edgecolor": SOFT,
