@@ -86,7 +86,8 @@ def discover(named: Sequence[str | Path]) -> Sequence[Source]:
     if not roots:
         msg = "No SOURCE given; name files, folders, globs or a Parquet/CSV list of paths"
         raise SourceError(msg)
-    sources = gathered(map(_in_utf8, _all_sources(roots, _base(roots))))
+    base = _base(roots)
+    sources = gathered(map(_in_utf8, _all_sources(roots, base)), base)
     if not sources:
         kinds = " ".join(sorted(IMAGE_SUFFIXES))
         raise SourceError(f"No image under {', '.join(map(str, named))}; looked for {kinds}")

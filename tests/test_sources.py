@@ -1,6 +1,7 @@
 """Discovery: sorted, stable, complete, and never lost in links."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import making
@@ -231,18 +232,19 @@ SOURCES = st.builds(
     endings=st.lists(st.sampled_from(["B02.tif", "B03.tif"]), max_size=2).map(tuple),
     fills_folder=st.booleans(),
     problem=st.none() | st.tuples(st.just("missing"), st.text("xy", max_size=2)),
-)
+).map(lambda source: source if source.path else replace(source, path=f"base/{source.id}"))
 
 
 @given(st.lists(SOURCES, max_size=12), st.slices(12))
 def test_a_list_of_sources_is_the_sorted_list_without_repeats(
     sources: list[Source], part: slice
 ) -> None:
-    first: dict[tuple[str, str], Source] = {}
-    for source in sources:
-        first.setdefault((source.id, source.path), source)
+    first: dict[tuple[str, bool, str], Source] = {}
+    for source in sources:  # of one id, the one in the base comes first
+        elsewhere = source.path != f"base/{source.id}"
+        first.setdefault((source.id, elsewhere, source.path), source)
     expected = [first[key] for key in sorted(first)]
-    found = gathered(sources)
+    found = gathered(sources, "base")
     assert list(found) == expected
     assert list(found[part]) == expected[part]
     assert [found[place] for place in range(-len(found), len(found))] == expected * 2
@@ -253,12 +255,13 @@ def test_a_list_of_sources_is_the_sorted_list_without_repeats(
         found[len(found)]
 
 
-def test_a_source_costs_its_names_and_fifty_bytes() -> None:
+@pytest.mark.parametrize(("base", "more"), [("/data", 0), ("/", 18)])
+def test_a_source_costs_its_names_and_twenty_bytes(base: str, more: int) -> None:
     before, count = pa.total_allocated_bytes(), 20_000
     names = (f"{number:08d}.tif" for number in range(count))
-    found = gathered(Source(id=name, path=f"/data/{name}") for name in names)
+    found = gathered((Source(id=name, path=f"/data/{name}") for name in names), base)
     assert len(found) == count
-    assert pa.total_allocated_bytes() - before < count * (12 + 18 + 50)
+    assert pa.total_allocated_bytes() - before < count * (12 + more + 20) + 10_000
 
 
 def test_written_tiles_are_found_in_the_order_they_are_numbered(tmp_path: Path) -> None:
