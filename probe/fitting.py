@@ -1,7 +1,7 @@
 """One table's probes: neighbours, centroids and a linear layer, and what was chosen for each."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,7 @@ from tilezoo.probe.scores import Labels, Ranking, Scores, Task
 from tilezoo.probe.sgd import EPOCHS, epochs_of, fit_sgd
 from tilezoo.probe.stages import Stages
 
-STRENGTHS = tuple(10 ** (half / 2) for half in range(-12, 5))  # C: 1e-6, 3.2e-6, … 100
-PATIENCE = 4  # strengths without a better score that end the sweep
+STRENGTHS = tuple(10 ** (half / 2) for half in range(-12, 9))  # C: 1e-6, 3.2e-6, … 10,000
 MOST_SWEEP_QUERIES = 20_000  # validation tiles that choose k
 
 _SWEEP_TOLERANCE, _SWEEP_PASSES = 3e-3, 60  # enough to tell strengths apart
@@ -142,7 +141,9 @@ def fit_linear(x: Tensor, sets: Sets, stages: Stages) -> tuple[Fit, Fit]:
 def sweep(
     problem: Problem, x_validation: Tensor, sets: Sets, stages: Stages
 ) -> tuple[Linear, dict[str, Any]]:
-    """Fit rising C, each from the last one's coefficients, until validation stops gaining.
+    """Fit every C, each from the last one's coefficients, and take the best on validation.
+
+    The sweep does not stop early: weak fits of few values may all predict the largest class.
 
     Returns:
         The best fit, and what results.json says of it, with `c`.
@@ -155,16 +156,9 @@ def sweep(
             scores = class_scores(problem, fitted, x_validation)
             found.append((quality(sets.y_validation, scores, sets.task), c, fitted))
             advance(1)
-            if _best(found) < len(found) - PATIENCE:
-                break
-    scored, c, chosen = found[_best(found)]
+    scored, c, chosen = max(found, key=itemgetter(0))  # the smallest C of the best
     at_edge = c in (STRENGTHS[0], STRENGTHS[-1])
     return chosen, {"c": c, "validation": scored, "at_edge": at_edge}
-
-
-def _best(found: Sequence[tuple[float, float, Linear]]) -> int:
-    """Find the first of the best."""
-    return max(range(len(found)), key=lambda number: found[number][0])
 
 
 def fit_dino(x: Tensor, rows: Tensor, sets: Sets, seed: int, stages: Stages) -> Fit:

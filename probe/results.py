@@ -97,7 +97,6 @@ def _linear(choices: Choices) -> dict[str, Any]:
         return {
             "method": "L-BFGS",
             "c": [float(f"{c:.6g}") for c in fitting.STRENGTHS],
-            "patience": fitting.PATIENCE,
             "features": "standardised on train",
             "fitted_on": "train and validation, C chosen on validation",
         }

@@ -12,9 +12,11 @@ from sklearn.neighbors import NearestCentroid
 from tilezoo.probe import knn, linear
 from tilezoo.probe.centroid import by_centroid
 from tilezoo.probe.chunks import chunks
+from tilezoo.probe.fitting import Sets, fit_linear
 from tilezoo.probe.linear import Problem, fit
 from tilezoo.probe.products import fast_products, one_thread_for_few
 from tilezoo.probe.sgd import BATCH, LR, MOMENTUM, fit_sgd
+from tilezoo.probe.stages import Stages
 from tilezoo.probe.vectors import standardise
 
 
@@ -92,6 +94,18 @@ def test_passes_that_run_out_are_told():
     x = features(200, 5, collinear=True)
     problem = Problem(x, torch.from_numpy(labels(x, 3, "multiclass")), "multiclass")
     assert not fit(problem, 100.0, tolerance=1e-6, most_passes=2).converged
+
+
+def test_a_sweep_goes_on_while_weak_fits_all_predict_the_largest_class():
+    rng = np.random.default_rng(0)
+    classes = np.repeat([0, 1, 2], [70, 20, 10])
+    x = torch.from_numpy((np.eye(3)[classes] + rng.normal(size=(100, 3)) * 0.3).astype(np.float32))
+    standardise(x, 100)
+    y = np.eye(3, dtype=np.uint8)[classes]
+    both = Sets(y=np.concatenate([y, y, y]), train=100, validation=100, task="multiclass")
+    final, _ = fit_linear(torch.cat([x, x, x]), both, Stages("x", shown=False))
+    assert final.facts["validation"] > 0.9
+    assert final.facts["c"] > 1e-4
 
 
 def test_rows_in_many_pieces_sum_to_the_same(monkeypatch):
