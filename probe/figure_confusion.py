@@ -58,7 +58,7 @@ def _name_axes(axes: Axes, classes: Sequence[str], *, numbered: bool) -> None:
 def _write_shares(axes: Axes, shares: NDArray[np.float64], size: float) -> None:
     """Write percent into each cell that has any, and frame what is right."""
     for (row, column), share in np.ndenumerate(shares):
-        if round(share * 100):
+        if round(share * 100) or row == column:
             colour = "white" if share > _DARK else INK
             told = f"{share * 100:.0f}"
             axes.text(column, row, told, ha="center", va="center", fontsize=size, color=colour)

@@ -48,6 +48,7 @@ def by_class(results: Results) -> Figure:
     axes.set_xlim(0, 1)
     axes.set_xlabel("average precision, 95 % interval", fontsize=8.5)
     axes.tick_params(axis="y", length=0)
+    axes.tick_params(axis="x", labelsize=8.5)
     for edge in range(1, len(classes)):
         axes.axhline(edge - 0.5, color=LINE, linewidth=0.6)
     axes.grid(axis="x", color=LINE, linewidth=0.6)
@@ -166,7 +167,7 @@ def _draw_difference(axes: Axes, entry: Entry, place: int) -> None:
     axes.text(
         1.02,
         place,
-        f"{entry['absolute']:+.3f}",
+        f"{entry['absolute']:+.3f}".replace("-", "−"),
         transform=axes.get_yaxis_transform(),
         fontsize=8.5,
         va="center",

@@ -90,7 +90,7 @@ def _written(part: Part, folder: Path) -> str:
         case Caution(items=items):
             return f"<aside>{_list(items)}</aside>" if items else ""
         case Bullets(items=items, strong=strong, folded=folded):
-            return _folded(_list(items, "strong" if strong else ""), folded)
+            return _folded(_list(items, "strong" if strong else ""), folded) if items else ""
         case Grid(folded=folded):
             return _folded(_grid(part), folded)
         case Picture(file=file, alt=alt, wide=wide):

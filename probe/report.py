@@ -31,6 +31,7 @@ from tilezoo.table import Table
 
 REPORT, PAGE, PICTURES = "report.md", "report.html", "pictures"
 _TILE_PX = 224
+_NARROW_CLASSES = 8  # whose matrix a phone shows whole
 
 
 def write_report(
@@ -128,8 +129,8 @@ def _differences(folder: Path, results: Results) -> Iterator[Part]:
     yield Heading(text="Differences")
     alt = "Differences of pairs with their intervals"
     yield _drawn(folder, "differences", alt, partial(figures.differences, results))
-    if claims := words.against_controls(results):
-        yield Bullets(items=tuple(claims))
+    if len(results["results"]) > 1:  # else they are the headline
+        yield Bullets(items=tuple(words.against_controls(results)))
     yield tables_of.differences(results)
 
 
@@ -178,7 +179,8 @@ def _confusion(folder: Path, results: Results) -> Iterator[Part]:
         yield Heading(text=name, level=3)
         alt = f"Predicted classes by true class, {name}"
         drawn = partial(confusion, results, name)
-        yield _drawn(folder, f"confusion-{name}", alt, drawn, wide=True)
+        wide = len(results["recipe"]["classes"]) > _NARROW_CLASSES
+        yield _drawn(folder, f"confusion-{name}", alt, drawn, wide=wide)
 
 
 def _mistaken(folder: Path, results: Results, tables: Mapping[str, Table]) -> Iterator[Part]:

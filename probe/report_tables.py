@@ -30,9 +30,10 @@ def _row(metric: str, method: str, columns: Iterable[Mapping[str, Any]]) -> tupl
 
 
 def meanings(results: Results) -> tuple[str, ...]:
-    """Say what each metric is."""
+    """Say what each metric is, and the control that is always there."""
     task = results["recipe"]["task"]
-    return tuple(f"{metric}: {MEANING[metric][task]}" for metric in SCALARS)
+    metrics = [f"{metric}: {MEANING[metric][task]}" for metric in SCALARS]
+    return *metrics, "prior: each class's share of train for every tile, so labels alone"
 
 
 def by_class(results: Results) -> Grid:

@@ -89,13 +89,14 @@ def pairs(results: Results, *, controls: bool, method: str, metric: str) -> list
 
 
 def headlines(results: Results) -> list[str]:
-    """Say which differences between models may be claimed; of one model, what it scores."""
+    """Say which differences between models may be claimed; of one model, those from controls."""
     metric = headline_metric(results)
     if len(results["results"]) == 1:
         name, methods = next(iter(results["results"].items()))
         score = methods["linear"][metric]
         bounds = f"95 % interval {score['low']:.3f} to {score['high']:.3f}"
-        return [f"{name} scores {score['value']:.3f} by {metric} of the linear probe, {bounds}."]
+        own = f"{name} scores {score['value']:.3f} by {metric} of the linear probe, {bounds}."
+        return [own, *against_controls(results)]
     told = []
     for method in ("linear", "knn"):
         entries = pairs(results, controls=False, method=method, metric=metric)
@@ -167,7 +168,8 @@ def cautions(results: Results) -> list[str]:
     if bootstrap["unit"] == "block" and tiles["resampled_units"] < _FEW_BLOCKS:
         units = tiles["resampled_units"]
         told.append(f"Only {units:,} blocks of ground are resampled, so intervals are rough.")
-    return [*told, *_few(results), *_unlike(results), *_weak_fits(results), *_no_better(results)]
+    told += [*_few(results), *_unlike(results), *_weak_fits(results)]
+    return told if len(results["results"]) == 1 else [*told, *_no_better(results)]
 
 
 def _few(results: Results) -> list[str]:
@@ -218,7 +220,8 @@ def mistake(told: Mapping[str, Any]) -> tuple[str, ...]:
     """Say in three lines what was mistaken in a tile."""
     missed = told["class"] in told["labels"]
     first = f"{'Missed' if missed else 'Predicted'} {told['class']} ({told['score']:.2f})"
-    return first, f"Labels: {', '.join(told['labels']) or 'none'}", told["id"]
+    labels = ", ".join(told["labels"]) or "none"
+    return first, f"{'Label' if len(told['labels']) == 1 else 'Labels'}: {labels}", told["id"]
 
 
 def model_name(table: Mapping[str, Any]) -> str:

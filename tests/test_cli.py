@@ -9,7 +9,7 @@ import making
 import pytest
 from typer.testing import CliRunner
 
-from tilezoo.cli import demo
+from tilezoo.cli import blue_marble
 from tilezoo.cli.main import app
 from tilezoo.table import open_table
 
@@ -101,7 +101,7 @@ def test_a_models_table_fits_a_narrow_terminal():
 
 @pytest.mark.usefixtures("cache")
 def test_the_demo_runs_offline_on_real_imagery(tmp_path, monkeypatch):
-    monkeypatch.setattr(demo, "TILE_PX", 360)  # 75 tiles of 24° instead of 1,875
+    monkeypatch.setattr(blue_marble, "TILE_PX", 360)  # 75 tiles of 24° instead of 1,875
     done = CliRunner().invoke(app, ["demo", "-o", str(tmp_path / "demo")])
     assert done.exit_code == 0, done.output
     assert "75 tiles embedded" in done.stdout
