@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 PX_PER_DEGREE = 15
 LAST_LATITUDE = 60  # beyond it white ice would tell the class
 TILE_PX = 72  # 4.8°: 1,875 tiles
-BLOCK_DEG = 30  # of longitude; the split is by such blocks, so that no neighbours are parted
+BLOCK_DEG = 30  # of longitude; the split is by such blocks, because neighbours look alike
 # The main classes by their numbers in the raster, from 1; polar climate is left out.
 CLIMATES = ("A tropical", "B arid", "C temperate", "D continental", "E polar")
 LABELLED = CLIMATES[:4]
@@ -152,7 +152,7 @@ def write_climate(path: Path, tiles: Path, raster: Path) -> int:
     """Write path, id, label and split of the tiles of `cut_blue_marble` that have one climate.
 
     That is: at least half of it is land, and three quarters of the land is of one class, none but
-    polar. Parts are blocks of 30° of longitude; tiles across the edge of two parts are left out.
+    polar. Parts are blocks of 30° of longitude, with a tile's width between two of them.
 
     Args:
         path: A CSV file, to be read as a list of paths and as labels.
@@ -169,13 +169,21 @@ def write_climate(path: Path, tiles: Path, raster: Path) -> int:
     for top, left in _corners(360 * PX_PER_DEGREE):
         row = (top - (90 - LAST_LATITUDE) * PX_PER_DEGREE) // TILE_PX
         label = _one_climate(shares[:, row, left // TILE_PX])
-        part, last = (_PARTS[x // (BLOCK_DEG * PX_PER_DEGREE)] for x in (left, left + TILE_PX - 1))
-        if label and part == last:
+        part = _part(left)
+        if label and part:
             name = tile_name(top, left)
             rows.append((f"{tiles.name}/{name}", name, label, part))
     with whole_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([("path", "id", "label", "split"), *rows])
     return len(rows)
+
+
+def _part(left: int) -> str | None:
+    """Name the part that a tile lies in; None where it reaches the edge of another."""
+    width = 360 * PX_PER_DEGREE
+    beside = (left - 1, left, left + TILE_PX - 1, left + TILE_PX)
+    parts = {_PARTS[x % width // (BLOCK_DEG * PX_PER_DEGREE)] for x in beside}
+    return parts.pop() if len(parts) == 1 else None
 
 
 def _one_climate(shares: "NDArray[np.float32]") -> str | None:

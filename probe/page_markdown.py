@@ -21,7 +21,7 @@ from tilezoo.probe.page_parts import (
 _BESIDE = 4  # tiles of a gallery
 # Signs that Markdown or HTML would take for its own; `_` inside a word is none of them.
 _SIGNS = re.compile(r"[\\`*\[\]<>|~]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
-_AT_START = re.compile(r"^(\s*)([#+-]|\d+[.)])(?=\s)")
+_AT_START = re.compile(r"^(#*|\d*)([#+.)-])(?=\s)")  # of a heading or list
 
 
 def to_markdown(parts: Iterable[Part]) -> str:

@@ -9,7 +9,6 @@ import making
 import pytest
 from typer.testing import CliRunner
 
-from tilezoo.cli import blue_marble
 from tilezoo.cli.main import app
 from tilezoo.table import open_table
 
@@ -97,17 +96,3 @@ def test_the_version_is_printed():
 def test_a_models_table_fits_a_narrow_terminal():
     listed = CliRunner().invoke(app, ["models"], env={"COLUMNS": "80"})
     assert max(map(len, listed.stdout.splitlines())) <= 80
-
-
-@pytest.mark.usefixtures("cache")
-def test_the_demo_runs_offline_on_real_imagery(tmp_path, monkeypatch):
-    monkeypatch.setattr(blue_marble, "TILE_PX", 360)  # 75 tiles of 24° instead of 1,875
-    done = CliRunner().invoke(app, ["demo", "-o", str(tmp_path / "demo")])
-    assert done.exit_code == 0, done.output
-    assert "75 tiles embedded" in done.stdout
-    assert (tmp_path / "demo" / "search.html").stat().st_size > 100_000
-    assert (tmp_path / "demo" / "search.png").stat().st_size > 50_000
-    table = open_table(tmp_path / "demo" / "table")
-    boxes = table.column("bbox").to_pylist()
-    assert min(box["ymin"] for box in boxes) == pytest.approx(-60)
-    assert max(box["xmax"] for box in boxes) == pytest.approx(180)
