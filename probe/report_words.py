@@ -101,14 +101,23 @@ def headlines(results: Results) -> list[str]:
     for method in ("linear", "knn"):
         entries = pairs(results, controls=False, method=method, metric=metric)
         if method == "linear" or len(entries) <= 3:
-            told += [f"{METHODS[method]}: {entry['claim']}" for entry in entries]
+            told += [_said(entry) for entry in entries]
     return told
 
 
 def against_controls(results: Results) -> list[str]:
     """Say what the controls show of each model."""
     entries = pairs(results, controls=True, method="linear", metric=headline_metric(results))
-    return [f"{METHODS['linear']}: {entry['claim']}" for entry in entries]
+    return [_said(entry) for entry in entries]
+
+
+def _said(entry: Entry) -> str:
+    """Say what may be claimed; of what may not, what was measured all the same."""
+    claim = f"{METHODS[entry['method']]}: {entry['claim']}"
+    if entry["may_be_claimed"]:
+        return claim
+    relative = "" if entry["relative"] is None else f" ({entry['relative']:+.1%})"
+    return f"{claim} Measured: {entry['absolute']:+.4f}{relative}."
 
 
 def setting(results: Results) -> str:
@@ -117,29 +126,26 @@ def setting(results: Results) -> str:
     kinds = {
         "given": "The labels' own split",
         "random": "Random split",
-        "blocks": "Split by blocks",
+        "blocks": f"Split by blocks of {_side(recipe['split'])}",
     }
     parts = ", ".join(f"{tiles[part]:,} {part}" for part in ("train", "validation", "test"))
     several = "several classes a tile" if recipe["task"] == "multilabel" else "one class a tile"
-    linear = recipe["linear"]
+    linear, bootstrap = recipe["linear"], recipe["bootstrap"]
     how = f"{recipe['protocol']} protocol ({linear['method']}, fitted on {linear['fitted_on']})"
-    bootstrap = recipe["bootstrap"]
+    blocks = f"blocks of ground of {_side(recipe['split'])}"
+    units = "tiles" if bootstrap["unit"] == "tile" else blocks
     return (
-        f"{kinds[recipe['split']['kind']]}{_side(recipe['split'])}: {parts} tiles; "
-        f"{len(recipe['classes'])} classes, {several}. Linear probe by the {how}, seed "
-        f"{recipe['seed']}. 95 % intervals come from {bootstrap['replicates']:,} resamples of "
-        f"{tiles['resampled_units']:,} test {_units(bootstrap['unit'])}."
+        f"{kinds[recipe['split']['kind']]}: {parts} tiles; {len(recipe['classes'])} classes, "
+        f"{several}. Linear probe by the {how}, seed {recipe['seed']}. 95 % intervals come from "
+        f"{bootstrap['replicates']:,} resamples of {tiles['resampled_units']:,} test {units}."
     )
 
 
 def _side(split: Mapping[str, Any]) -> str:
+    """Write the side of a block of ground, where there are such."""
     if split["block_km"] is not None:
-        return f" (blocks of {split['block_km']:g} km)"
-    return "" if split["block_deg"] is None else f" (blocks of {split['block_deg']:g}°)"
-
-
-def _units(unit: str) -> str:
-    return "tiles" if unit == "tile" else "blocks of ground"
+        return f"{split['block_km']:g} km"
+    return "" if split["block_deg"] is None else f"{split['block_deg']:g}°"
 
 
 def left_out(results: Results) -> str:
