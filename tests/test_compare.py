@@ -130,6 +130,36 @@ def test_eight_bit_models_are_fed_what_the_others_contract_states(tmp_path, vit,
     assert fed["sentinel"]["bands"] == ["B04", "B03", "B02"]
 
 
+def test_the_headline_command_takes_bigearthnet_and_its_metadata(tmp_path, vit, sentinel_vit):
+    root, names = tmp_path / "BigEarthNet-v1.0", []
+    for number in range(16):
+        name = f"S2A_MSIL2A_20170613T101031_{number}_48"
+        high = 900 if number % 2 else 2500
+        for band in ("B02", "B03", "B04", "B08"):
+            pixels = making.texture(number, bands=1, side=24, high=high, dtype="uint16")
+            making.write_tiff(root / name / f"{name}_{band}.tif", pixels)
+        names.append(name)
+    new = [["Pastures"], ["Inland waters", "Pastures"], ["Inland waters"], ["Mixed forest"]] * 4
+    columns = {"name": names, "labels": [["Sea and ocean"]] * 16, "new_labels": new}
+    split = ["train"] * 6 + ["val"] * 4 + ["test"] * 6
+    pq.write_table(pa.table({**columns, "original_split": split}), tmp_path / "metadata.parquet")
+    words = [
+        "compare",
+        root,
+        "--labels",
+        tmp_path / "metadata.parquet",
+        "-m",
+        f"ours={sentinel_vit}",
+    ]
+    words += ["-m", f"imagenet={vit}", "-o", tmp_path / "report", "--bootstrap", "100"]
+    done = CliRunner().invoke(app, [*map(str, words)])
+    assert done.exit_code == 0, done.output
+    assert "imagenet takes 8-bit red, green, blue; it is fed B04,B03,B02 in 0..2000" in done.stderr
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert "# ours and imagenet on BigEarthNet-v1.0" in text
+    assert "The labels' own split: 6 train, 4 validation, 6 test tiles; 3 classes" in text
+
+
 def test_what_cannot_be_compared_is_refused_before_tiles_are_read(world, tmp_path):
     given = {"labels": world / "labels.parquet", "out": tmp_path / "report"}
     twice = [world / "first", world / "first"]
