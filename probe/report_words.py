@@ -31,6 +31,7 @@ MEANING: Mapping[str, Mapping[Task, str]] = {
     "ap_macro": dict.fromkeys(MAIN, "mean of the classes' average precision"),
     "ece": dict.fromkeys(MAIN, "expected calibration error: how far scores are from frequencies"),
 }
+_LEVEL = 0.05  # that p-values are held to
 _SMALL_TEST, _FEW_TILES, _FEW_BLOCKS = 500, 30, 30
 _UNLIKE_SHARE, _UNLIKE_TIMES = 0.1, 2  # of train and test, by difference and by ratio
 _MOST_NAMED = 6
@@ -43,9 +44,12 @@ def headline_metric(results: Results) -> str:
 
 def title(results: Results, dataset: str | None) -> str:
     """Name the report."""
-    names = list(results["results"])
-    beside = f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 2 else " and ".join(names)
+    beside = _enumerated(list(results["results"]))
     return f"{beside} on {dataset}" if dataset else f"Probe of {beside}"
+
+
+def _enumerated(names: Sequence[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def verdict(results: Results) -> Verdict:
@@ -60,7 +64,7 @@ def verdict(results: Results) -> Verdict:
     told = [_overlap(name, audit) for name, audit in audits.items() if audit["status"] != "unknown"]
     unknown = [name for name, audit in audits.items() if audit["status"] == "unknown"]
     if unknown:
-        told.append(f"unknown for {' and '.join(unknown)}, no list of pretraining tiles is known")
+        told.append(f"unknown for {_enumerated(unknown)}, no list of pretraining tiles is known")
     return Verdict(text=f"Overlap of pretraining and test tiles: {'; '.join(told)}.", mood=mood)
 
 
@@ -100,7 +104,7 @@ def headlines(results: Results) -> list[str]:
     told = []
     for method in ("linear", "knn"):
         entries = pairs(results, controls=False, method=method, metric=metric)
-        if method == "linear" or len(entries) <= 3:
+        if method == "linear" or len(entries) == 1:
             told += [_said(entry) for entry in entries]
     return told
 
@@ -174,8 +178,18 @@ def cautions(results: Results) -> list[str]:
     if bootstrap["unit"] == "block" and tiles["resampled_units"] < _FEW_BLOCKS:
         units = tiles["resampled_units"]
         told.append(f"Only {units:,} blocks of ground are resampled, so intervals are rough.")
+    told += _few_resamples(results)
     told += [*_few(results), *_unlike(results), *_weak_fits(results)]
     return told if len(results["results"]) == 1 else [*told, *_no_better(results)]
+
+
+def _few_resamples(results: Results) -> list[str]:
+    """Say where even the smallest p-value that resamples can give is no claim over all pairs."""
+    resamples, models = results["recipe"]["bootstrap"]["replicates"], len(results["results"])
+    compared = models * max((models - 1) / 2, len(results["controls"]) - 1)
+    if 2 * compared / (resamples + 1) <= _LEVEL:
+        return []
+    return [f"{resamples:,} resamples are too few to claim anything over so many pairs of models."]
 
 
 def _few(results: Results) -> list[str]:

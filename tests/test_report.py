@@ -176,6 +176,26 @@ def test_the_headline_claims_what_may_be_claimed_and_nothing_else(many):
     assert "> - Small data: only 80 test tiles." in text
 
 
+def test_too_few_resamples_for_so_many_pairs_are_told(many):
+    controls = {f"control{number}": {} for number in range(5)}
+    told = words.cautions({**many.results, "controls": controls})
+    assert "100 resamples are too few to claim anything over so many pairs of models." in told
+    assert not any("resamples" in caution for caution in words.cautions(many.results))
+
+
+def test_cautions_name_what_is_unlike_weak_or_no_better_than_a_control(many):
+    first, *_ = many.results["class_tiles"]
+    tiles = {**many.results["class_tiles"], first: {"train": 2, "validation": 0, "test": 40}}
+    fits = {**many.results["fits"], "dim": {"linear": {"converged": False, "at_edge": True}}}
+    worse = [{**e, "may_be_claimed": False} for e in many.results["differences"]]
+    found = {**many.results, "class_tiles": tiles, "fits": fits, "differences": worse}
+    told = "\n".join(words.cautions(found))
+    assert f"Train and test are unlike: {first} (2 of 240 train, 40 of 80 test)." in told
+    assert "The linear probe did not converge for dim." in told
+    assert "The best C lies at the edge of those tried for dim." in told
+    assert "clear is not shown to be better than the control random by ap_micro." in told
+
+
 def test_one_model_is_held_against_its_controls(one):
     first = re.findall(r"^- \*\*(.*)\*\*$", markdown(one), flags=re.MULTILINE)
     assert first[0].startswith("clear scores 0.")
