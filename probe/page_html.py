@@ -53,7 +53,7 @@ th:first-child, td:first-child { text-align: left; padding-left: 0; max-width: 3
 td small { display: block; color: var(--soft); white-space: nowrap; font-size: 12.5px; }
 details { margin: 12px 0; } summary { cursor: pointer; color: var(--brand); }
 .picture { margin: 14px 0; } .picture img { display: block; width: 100%; max-width: 760px; }
-.gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(148px, 1fr)); gap: 16px;
+.gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(190px, 1fr)); gap: 16px;
   margin: 14px 0; } figure { margin: 0; } figure img { display: block; width: 100%;
   aspect-ratio: 1; object-fit: contain; background: #e9edf1; border-radius: 6px; }
 figcaption { font-size: 13px; line-height: 1.35; color: var(--soft); padding-top: 6px; }
