@@ -128,6 +128,7 @@ def _manifest(parts: list[dict[str, object]]) -> dict[str, object]:
         "dimension": _DIMENSION,
         "space": space.to_json(),
         "model": {"name": "none", "source": "none"},
+        "request": {"dtype": "float32", "bands": None, "value_range": None, "tile_px": None},
         "parts": parts,
     }
 
@@ -137,7 +138,7 @@ def run(work: Path, names: list[str]) -> tuple[float, float, float]:
     program = Path(sys.executable).with_name("tilezoo")
     words = [*(work / name for name in names), "--labels", work / "labels.parquet"]
     start = time.monotonic()
-    process = subprocess.Popen([program, "probe", *words, "-o", work / "out"])
+    process = subprocess.Popen([program, "probe", *words, "-o", work / "out", "--no-report"])
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
