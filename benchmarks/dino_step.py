@@ -115,6 +115,7 @@ def main() -> None:
         keep_memory()
     dtype = torch.bfloat16 if args.precision == "bf16" else torch.float32
     steps = {kind: Step(args.batch, fused=kind == "fused", dtype=dtype) for kind in _KINDS}
+    peak = _peak_gflops(dtype, clock)
     start, (all_before, ours_before) = time.perf_counter(), busy_s()
     for each in steps.values():
         each.run(clock)  # warms up
@@ -125,7 +126,7 @@ def main() -> None:
                 each.run(clock)
     all_after, ours_after = busy_s()
     others = (all_after - all_before - ours_after + ours_before) / (time.perf_counter() - start)
-    peak = _peak_gflops(dtype, clock)
+    peak = max(peak, _peak_gflops(dtype, clock))
     print(f"| attention | tiles/s | of peak | step, ms | {' | '.join(_PARTS)} |")
     print("|---" * (4 + len(_PARTS)) + "|")
     for kind, each in steps.items():

@@ -12,9 +12,10 @@ def keep_memory() -> None:
     """Have glibc keep for the next step what the last one freed, however large.
 
     By its defaults it gives large tensors back to the kernel, which clears every page before it
-    hands it out again, though a step needs the same memory as the one before: 80,000 page faults
-    and 0.15 to 0.2 s in each step of ViT-S/16 with 8 tiles, 256,000 and 0.4 s with 20; kept, none,
-    and the peak is the same (benchmarks/README.md). Does nothing where there is no glibc.
+    hands it out again, though a step needs the same memory as the one before. That is 80,000 page
+    faults in each step of ViT-S/16 with 8 tiles; without them two cores train on 4.5 tiles/s where
+    it was 3.9, and the peak is the same (benchmarks/README.md). Does nothing where there is no
+    glibc.
     """
     if sys.platform != "linux":
         return
