@@ -15,6 +15,7 @@ from tilezoo.pretrain.batches import Batch
 from tilezoo.pretrain.crops import CropMaker
 from tilezoo.pretrain.distributed import World
 from tilezoo.pretrain.loss import dino_loss, next_center, teacher_entropy
+from tilezoo.pretrain.memory import keep_memory
 from tilezoo.pretrain.network import Network, build_network, follow, fused_attention, same_weights
 from tilezoo.pretrain.optimiser import clip_gradients, freeze_last_layer, make_optimiser, set_step
 from tilezoo.pretrain.recipe import Recipe
@@ -71,6 +72,8 @@ class Trainer:
         self.recipe, self.device, self.precision = recipe, device, precision
         self._maker, self._schedules, self._world = maker, schedules, world
         self._frozen_steps = recipe.freeze_last_layer_epochs * steps_per_epoch
+        if device.type == "cpu":
+            keep_memory()
         torch.manual_seed(recipe.seed)
         self._student = _built(recipe, len(maker.bands), recipe.drop_path, device, precision)
         self.teacher = _built(recipe, len(maker.bands), 0.0, device, precision)
