@@ -6,14 +6,16 @@ from typing import Annotated, Literal
 
 import typer
 
-Sources = Annotated[
-    list[str],
-    typer.Argument(
-        metavar="SOURCE...",
-        help="GeoTIFFs, PNGs, JPEGs, BigEarthNet patches, scene folders with a file per band, "
-        "folders of any of these, globs, or a Parquet/CSV list of paths.",
-    ),
-]
+from tilezoo.cli.embedding import (
+    Json,
+    Limit,
+    MaxErrors,
+    Sources,
+    StridePx,
+    TilePx,
+    Workers,
+)
+
 Out = Annotated[Path, typer.Option("--out", "-o", help="The pack's folder.")]
 Bands = Annotated[
     str | None,
@@ -33,10 +35,6 @@ DtypeOption = Annotated[
 SizePx = Annotated[
     int | None, typer.Option(min=4, help="Resize every tile to this side.  [the first tile's]")
 ]
-TilePx = Annotated[
-    int | None, typer.Option(min=4, help="Cut into windows of this side; else a file is a tile.")
-]
-StridePx = Annotated[int | None, typer.Option(min=1, help="Step between windows.  [tile-px]")]
 MaxNodata = Annotated[
     float, typer.Option(min=0, max=1, help="Leave out tiles with a larger share without data.")
 ]
@@ -47,14 +45,8 @@ LabelsOption = Annotated[
 Split = Annotated[
     str | None, typer.Option(help="train,validation: only the tiles of these splits.")
 ]
-Limit = Annotated[int | None, typer.Option(min=1, help="Only the first so many tiles.")]
 ShardMb = Annotated[int, typer.Option(min=1, help="Size of a shard, MiB.")]
-Workers = Annotated[int | None, typer.Option(min=1, help="Threads that read.  [by cores]")]
-MaxErrors = Annotated[
-    int, typer.Option(min=0, help="Tiles that may fail; more end the finished run with exit 3.")
-]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Throw away a pack that is there.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 def pack_sources(

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tilezoo.cli.embedding import Workers
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -40,7 +42,6 @@ NoLists = Annotated[
 MaxErrors = Annotated[
     int, typer.Option(min=0, help="Patches that may fail; more end the finished run with exit 3.")
 ]
-Workers = Annotated[int | None, typer.Option(min=1, help="Threads that read.  [by cores]")]
 Json = Annotated[bool, typer.Option("--json", help="Print the counts as JSON.")]
 
 

@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from tilezoo.cli.embedding import Json
+
 Sources = Annotated[
     list[str],
     typer.Argument(
@@ -38,7 +40,6 @@ Compiled = Annotated[
 Minutes = Annotated[
     float, typer.Option("--checkpoint-minutes", min=0, help="Between checkpoints of a run.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 def pretrain_backbone(

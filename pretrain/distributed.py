@@ -59,6 +59,8 @@ def find_world(wish: BackendWish, environment: Mapping[str, str], *, cuda: bool)
     """
     rank, size, local_rank = _ranks(environment)
     backend = _backend(wish, environment, cuda=cuda)
+    if wish == "smddp" and size == 1:
+        raise OptionError("--backend smddp: one process alone; SMDDP is started by mpirun")
     return World(rank=rank, size=size, local_rank=local_rank, backend=backend if size > 1 else None)
 
 
@@ -93,8 +95,9 @@ def _smddp_is_meant(environment: Mapping[str, str]) -> bool:
         parameters = json.loads(environment.get("SM_FRAMEWORK_PARAMS") or "{}")
     except ValueError:
         parameters = {}
+    stated = parameters.get(_SMDDP_PARAMETER) if isinstance(parameters, dict) else None
     flagged = any(environment.get(name) for name in _SMDDP_FLAGS)
-    return flagged or str(parameters.get(_SMDDP_PARAMETER)).lower() == "true"
+    return flagged or str(stated).lower() == "true"
 
 
 @contextmanager

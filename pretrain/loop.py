@@ -1,6 +1,7 @@
 """The loop: batch after batch, with its log, its checkpoints, its watch and its way to stop."""
 
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,8 +36,14 @@ class Stop:
 
 @contextmanager
 def stop_on_signals() -> Iterator[Stop]:
-    """Turn SIGTERM (a spot instance is reclaimed) and Ctrl-C into a wish to stop after a step."""
+    """Turn SIGTERM (a spot instance is reclaimed) and Ctrl-C into a wish to stop after a step.
+
+    Only the main thread is told of signals; elsewhere the caller has to deal with them.
+    """
     stop = Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
 
     def ask(number: int, _frame: FrameType | None) -> None:
         stop.asked = signal.Signals(number)

@@ -125,7 +125,6 @@ def pretrain(
     place = training_device(device, world)
     run = Path(out)
     with ExitStack() as stack:
-        stop = stack.enter_context(stop_on_signals())
         stack.enter_context(together(world))
         stack.enter_context(_locked(run, world))
         pack = _opened(sources, run, world, bands, value_range, labels, show_progress=show_progress)
@@ -140,6 +139,7 @@ def pretrain(
             compiled=compiled,
         )
         _settled(plan, recipe)
+        stop = stack.enter_context(stop_on_signals())
         done = _trained(plan, stop, checkpoint_minutes, show_progress=show_progress)
     _say_stopped(plan, stop, done)
     return _result(plan, done)
@@ -251,7 +251,10 @@ def _trained(plan: _Plan, stop: Stop, minutes: float, *, show_progress: bool) ->
     first = int(state["step"]) if state else 0
     if first == plan.steps:
         return first
-    plan.pack.check()
+    _say_how(plan, first)
+    if plan.world.first:  # one process reads the shards for all
+        plan.pack.check()
+    wait_for_all(plan.world)
     schedules = make_schedules(plan.recipe, plan.order.steps_per_epoch)
     maker = _maker(plan)
     trainer = Trainer(
@@ -287,7 +290,21 @@ def _trained(plan: _Plan, stop: Stop, minutes: float, *, show_progress: bool) ->
                 )
             ),
         )
-        return loop.go(first, plan.steps)
+        try:
+            return loop.go(first, plan.steps)
+        except OSError as error:
+            raise PretrainError(
+                f"{plan.run}: not writable ({error.strerror or error}); the last checkpoint stays: "
+                "free some space and run the same command to go on"
+            ) from error
+
+
+def _say_how(plan: _Plan, first: int) -> None:
+    """Say what was chosen for the user."""
+    if plan.world.first:
+        processes = f", {plan.world.size} processes over {plan.world.backend}"
+        how = f"{plan.device.type}, {plan.precision}{processes if plan.world.backend else ''}"
+        say(f"step {first} of {plan.steps} on {how}")
 
 
 def _maker(plan: _Plan) -> CropMaker:

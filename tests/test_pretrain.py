@@ -97,8 +97,11 @@ def test_a_run_becomes_a_model_that_verifies_and_gives_the_teachers_features(run
         assert torch.equal(tensor, state[f"backbone.{name}"])
 
 
-def test_a_kept_checkpoint_of_a_run_can_be_exported(run, tmp_path):
+def test_a_kept_checkpoint_is_exported_and_told_to_be_no_end(run, tmp_path, capsys):
     early = export(run / "checkpoints" / "epoch-0002.pth", out=tmp_path / "early")
+    assert "after step 8 of 12" in capsys.readouterr().err
+    assert (early.pretraining["step"], early.pretraining["steps"]) == (8, 12)
+    assert early.pretraining["data"] == "pack"  # no path of this machine
     assert early.weights_sha256 != export(run, out=tmp_path / "late").weights_sha256
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from tilezoo.errors import ModelError, OptionError
 from tilezoo.io import made_whole
+from tilezoo.progress import say
 from tilezoo.space import Contract, Pooling
 from tilezoo.training_ids import TRAINING_IDS
 from tilezoo.zoo.convert import Which, backbone_state, read_checkpoint, shape_of
@@ -45,15 +46,29 @@ def export(
         raise ModelError(f"{target} is not empty; choose another -o")
     run = trained_run(Path(checkpoint))
     taken = _contract(Path(checkpoint), run, contract)
-    state = backbone_state(read_checkpoint(run.checkpoint if run else Path(checkpoint)), network)
+    read = read_checkpoint(run.checkpoint if run else Path(checkpoint))
+    state = backbone_state(read, network)
     told = {"method": "dino", **(facts or {})}
-    stated = run.pretraining if run else {"method": told["method"], "data": told.get("trained_on")}
+    stated = _pretraining(run, read, told)
     with made_whole(target) as making:
         model = _written(state, making, taken, pooling, _network_name(network), stated)
         if run and run.training_ids.is_file():
             shutil.copyfile(run.training_ids, making / TRAINING_IDS)
         finish_model_dir(model, name=name or target.name, facts=told)
     return read_model_dir(target)
+
+
+def _pretraining(
+    run: TrainedRun | None, checkpoint: Mapping[str, Any], told: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What is known of the training; a run that was not at its end is told."""
+    data = told.get("trained_on")
+    if run is None:
+        return {"method": told["method"], "data": data}
+    found = run.pretraining(int(checkpoint["step"]), data)
+    if found["step"] < found["steps"]:
+        say(f"{run.checkpoint}: after step {found['step']} of {found['steps']}, not the run's end")
+    return found
 
 
 def _contract(checkpoint: Path, run: TrainedRun | None, stated: Contract | None) -> Contract:

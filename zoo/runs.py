@@ -38,16 +38,21 @@ class TrainedRun:
         """The list of tiles it was trained on."""
         return self.folder / TRAINING_IDS
 
-    @property
-    def pretraining(self) -> dict[str, Any]:
-        """What the model's contract says of its training."""
+    def pretraining(self, step: int, data: str | None) -> dict[str, Any]:
+        """What the model's contract says of its training.
+
+        Args:
+            step: The checkpoint's, which may be of a run that goes on.
+            data: What it was trained on, in words; the pack's name unless given.
+        """
         return {
             "method": "dino",
-            "data": self.request["pack"]["path"],
+            "data": data or Path(self.request["pack"]["path"]).name,
             "tiles": self.request["tiles"],
             "ids_sha256": self.request["ids_sha256"],
             "recipe": self.request["recipe_name"],
             "epochs": self.request["recipe"]["epochs"],
+            "step": step,
             "steps": self.request["steps"],
             "commit": self.request["commit"],
         }

@@ -1,15 +1,14 @@
 """A CPU's cores as streams: threads that each run passes of their own, side by side."""
 
-import ctypes
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
 import torch
 
+from tilezoo.malloc import MMAP_THRESHOLD, TOP_PAD, TRIM_THRESHOLD, tune_malloc
+
 _MOST = 8  # streams; beyond, a batch has too few passes for all, and each takes more cores
-# From glibc's malloc.h, and the largest values that have an effect (mallopt(3)).
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
+# The largest values that have an effect (mallopt(3)); a thread's heaps are of the padding's size.
 _TRIM_BYTES, _PAD_BYTES, _MMAP_BYTES = 512 << 20, 64 << 20, 32 << 20
 
 
@@ -44,10 +43,4 @@ def keep_freed_memory() -> None:
     By its defaults it returns large buffers to the kernel and gets them back cleared, page by
     page: up to a quarter of a ViT-S's time at 224 px, 40 % of a CNN's (benchmarks/README.md).
     """
-    if sys.platform != "linux":
-        return
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):
-        libc.mallopt(_M_TRIM_THRESHOLD, _TRIM_BYTES)
-        libc.mallopt(_M_MMAP_THRESHOLD, _MMAP_BYTES)
-        libc.mallopt(_M_TOP_PAD, _PAD_BYTES)  # of a thread's arena: its heaps are of this size
+    tune_malloc({TRIM_THRESHOLD: _TRIM_BYTES, MMAP_THRESHOLD: _MMAP_BYTES, TOP_PAD: _PAD_BYTES})
