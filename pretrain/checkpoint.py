@@ -52,8 +52,9 @@ def _save(path: Path, state: Mapping[str, Any]) -> Path:
         with whole_file(path) as temporary:
             torch.save({"tilezoo_checkpoint": _VERSION, **state}, temporary)
     except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into the latter
+        reason = _first_line(error) if isinstance(error, OSError) else "the disk is full, it seems"
         raise PretrainError(
-            f"{path}: checkpoint not written ({_first_line(error)}); the one before it stays: "
+            f"{path}: checkpoint not written ({reason}); the one before it stays: "
             "free some space and run the same command to go on"
         ) from error
     return path

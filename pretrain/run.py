@@ -125,6 +125,7 @@ def pretrain(
     place = training_device(device, world)
     run = Path(out)
     with ExitStack() as stack:
+        stack.enter_context(_writable(run))
         stack.enter_context(together(world))
         stack.enter_context(_locked(run, world))
         pack = _opened(sources, run, world, bands, value_range, labels, show_progress=show_progress)
@@ -143,6 +144,18 @@ def pretrain(
         done = _trained(plan, stop, checkpoint_minutes, show_progress=show_progress)
     _say_stopped(plan, stop, done)
     return _result(plan, done)
+
+
+@contextmanager
+def _writable(run: Path) -> Iterator[None]:
+    """Tell a full or forbidden disk in one line, whatever was being written."""
+    try:
+        yield
+    except OSError as error:
+        raise PretrainError(
+            f"{run}: not writable ({error.strerror or error}); what is there stays: free some space "
+            "and run the same command to go on"
+        ) from error
 
 
 @contextmanager
@@ -290,13 +303,7 @@ def _trained(plan: _Plan, stop: Stop, minutes: float, *, show_progress: bool) ->
                 )
             ),
         )
-        try:
-            return loop.go(first, plan.steps)
-        except OSError as error:
-            raise PretrainError(
-                f"{plan.run}: not writable ({error.strerror or error}); the last checkpoint stays: "
-                "free some space and run the same command to go on"
-            ) from error
+        return loop.go(first, plan.steps)
 
 
 def _say_how(plan: _Plan, first: int) -> None:
