@@ -32,7 +32,7 @@ _LEAST_SHARE = 0.75  # of its land, of the one class that it is labelled with
 _STRIP_PX = 60  # rows of the picture whose climate is read at once
 # Of the twelve blocks from 180° W on: each part has all four climates, test those of the Americas
 # (90° to 60° W) and of Europe and Africa (0° to 30° E).
-_PARTS = (
+PARTS = (
     "train", "train", "train", "test", "train", "train",
     "test", "train", "train", "validation", "train", "train",
 )  # fmt: skip
@@ -182,7 +182,7 @@ def _part(left: int) -> str | None:
     """Name the part that a tile lies in; None where it reaches the edge of another."""
     width = 360 * PX_PER_DEGREE
     beside = (left - 1, left, left + TILE_PX - 1, left + TILE_PX)
-    parts = {_PARTS[x % width // (BLOCK_DEG * PX_PER_DEGREE)] for x in beside}
+    parts = {PARTS[x % width // (BLOCK_DEG * PX_PER_DEGREE)] for x in beside}
     return parts.pop() if len(parts) == 1 else None
 
 

@@ -209,7 +209,7 @@ def _learner(student: Network, world: World, device: torch.device, *, compiled: 
     learner: nn.Module = student
     if world.backend is not None:
         places = [device.index] if device.type == "cuda" else None
-        learner = DistributedDataParallel(student, device_ids=places, broadcast_buffers=False)
+        learner = DistributedDataParallel(student, device_ids=places)
     if compiled:
         learner.compile()
     return learner
