@@ -80,6 +80,10 @@ class ProbeError(TilezooError):
     """Tables and labels cannot be probed as asked."""
 
 
+class LaunchError(TilezooError):
+    """A job cannot be launched, found, followed or fetched."""
+
+
 class RegistryError(TilezooError):
     """A registry refuses a name, a file or a change."""
 

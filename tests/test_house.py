@@ -16,6 +16,7 @@ FLOORS = {
     "tilezoo": 0,
     "tilezoo.zoo": 1,
     "tilezoo.embed": 2,
+    "tilezoo.launch": 2,
     "tilezoo.pretrain": 2,
     "tilezoo.probe": 2,
     "tilezoo.search": 2,

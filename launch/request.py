@@ -1,0 +1,229 @@
+"""The request of a training job, built by the SDK; and the folders that go with it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tilezoo.launch.command import OUT, JobCommand
+from tilezoo.launch.distribution import Distribution
+from tilezoo.launch.sdk import caught_request, quiet
+from tilezoo.launch.settings import LaunchSettings
+from tilezoo.launch.source import ENTRY, REQUIREMENTS, START, write_source
+
+_TENSORBOARD = "/opt/ml/output/tensorboard"
+_DAY_S = 24 * 3600
+_MAX_S = 28 * _DAY_S
+# As `tilezoo pretrain` writes them where no terminal is (see pretrain/loop.py).
+METRICS = {
+    "step": r"\bstep=(\d+)",
+    "loss": r"\bloss=([0-9.eE+\-]+)",
+    "tiles_per_s": r"\btiles_per_s=([0-9.eE+\-]+)",
+    "teacher_entropy": r"\bteacher_entropy=([0-9.eE+\-]+)",
+    "knn_accuracy": r"\bknn_accuracy=([0-9.eE+\-]+)",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Places:
+    """Where a job lies, settled before anything is built.
+
+    Attributes:
+        region: Of the service.
+        role: ARN.
+        output: `s3://…/` under which everything lies.
+        name: The job's.
+        image: The container.
+    """
+
+    region: str
+    role: str
+    output: str
+    name: str
+    image: str
+
+    @property
+    def job(self) -> str:
+        """The folder of this one job."""
+        return f"{self.output}{self.name}/"
+
+    def checkpoints(self, command: JobCommand) -> str:
+        """Where the command's result lies: at its own `-o s3://…`, else fresh for this job."""
+        return command.out or f"{self.job}checkpoints/"
+
+    def registry(self) -> str:
+        """Where a finished pretraining is published."""
+        return f"{self.output}registry"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What is sent: the folders first, then the body.
+
+    Attributes:
+        body: Of CreateTrainingJob.
+        uploads: S3 folder → the folder here that goes there.
+    """
+
+    body: dict[str, Any]
+    uploads: Mapping[str, Path]
+
+
+def build_request(
+    command: JobCommand,
+    settings: LaunchSettings,
+    distribution: Distribution,
+    places: Places,
+    *,
+    config: Mapping[str, Any],
+    staging: Path,
+) -> Request:
+    """Build the request and all that goes with it, without a word to the network.
+
+    Args:
+        command: As the job runs it.
+        settings: As asked.
+        distribution: How its processes start.
+        places: Where it lies.
+        config: The user's SageMaker defaults.
+        staging: An empty folder for the source.
+    """
+    source = staging / "source"
+    publishes = ("s3",) if settings.publish_as else ()
+    curves = ("tensorboard",) if command.verb == "pretrain" else ()
+    write_source(source, extras=(*publishes, *curves))
+    bucket, _, prefix = places.job.removeprefix("s3://").partition("/")
+    shipped = staging / "shipped"
+    body = caught_request(
+        _trainer_options(command, settings, distribution, places, config, source, staging),
+        metrics=METRICS if command.verb == "pretrain" else {},
+        tensorboard={"s3_output_path": places.output.rstrip("/"), "local_path": _TENSORBOARD}
+        if curves
+        else None,
+        region=places.region,
+        bucket=bucket,
+        prefix=f"{prefix}source/",
+        staging=shipped,
+        config=config,
+    )
+    body["TrainingJobName"] = places.name  # the SDK would put a second of its clock behind it
+    uploads = {f"{places.job}source/{path.name}": path for path in sorted(shipped.iterdir())}
+    return Request(body=body, uploads=uploads)
+
+
+def _trainer_options(
+    command: JobCommand,
+    settings: LaunchSettings,
+    distribution: Distribution,
+    places: Places,
+    config: Mapping[str, Any],
+    source: Path,
+    staging: Path,
+) -> dict[str, Any]:
+    with quiet():
+        from sagemaker.train import configs
+
+        seconds = round(settings.max_hours * 3600)
+        wait = min(2 * seconds, seconds + _DAY_S, _MAX_S) if settings.spot else None
+        key = settings.kms_key or _kms_key(config)
+        return {
+            "training_image": places.image,
+            "role": places.role,
+            "base_job_name": places.name,
+            # `exec`: the container's first process hands SIGTERM on, which the SDK's shell does not.
+            "source_code": configs.SourceCode(
+                source_dir=str(source),
+                requirements=REQUIREMENTS,
+                entry_script=ENTRY,
+                command=f"exec $SM_PYTHON_CMD {START}",
+            ),
+            "distributed": _distributed(distribution, staging / "driver"),
+            "compute": _compute(settings, config, key),
+            "networking": _networking(settings),
+            "stopping_condition": configs.StoppingCondition(
+                max_runtime_in_seconds=seconds, max_wait_time_in_seconds=wait
+            ),
+            "output_data_config": configs.OutputDataConfig(
+                s3_output_path=places.output.rstrip("/"), kms_key_id=key
+            ),
+            "checkpoint_config": configs.CheckpointConfig(
+                s3_uri=places.checkpoints(command), local_path=OUT
+            ),
+            "input_data_config": [
+                configs.InputData(channel_name=channel.name, data_source=channel.uri)
+                for channel in command.channels
+            ],
+            "hyperparameters": _hyperparameters(command, settings, places),
+            "environment": _environment(command, settings, config),
+            "tags": [configs.Tag(key=name, value=value) for name, value in settings.tags] or None,
+        }
+
+
+def _distributed(distribution: Distribution, folder: Path) -> Any:
+    """The SDK's class for how processes start; None for one alone."""
+    if distribution.backend == "plain":
+        return None
+    if distribution.backend == "smddp":
+        from tilezoo.launch.smddp import Smddp
+
+        return Smddp.within(folder, processes=distribution.processes)
+    from sagemaker.train.distributed import Torchrun
+
+    return Torchrun(process_count_per_node=distribution.processes)
+
+
+def _compute(settings: LaunchSettings, config: Mapping[str, Any], key: str | None) -> Any:
+    from sagemaker.train.configs import Compute
+
+    resources = training_defaults(config).get("ResourceConfig", {})
+    more: dict[str, Any] = {}
+    if keep := resources.get("KeepAlivePeriodInSeconds"):
+        more["keep_alive_period_in_seconds"] = keep
+    if key or resources.get("VolumeKmsKeyId"):
+        more["volume_kms_key_id"] = key or resources["VolumeKmsKeyId"]
+    return Compute(
+        instance_type=settings.instance,
+        instance_count=settings.count,
+        volume_size_in_gb=settings.volume_gb,
+        enable_managed_spot_training=settings.spot,
+        **more,
+    )
+
+
+def _networking(settings: LaunchSettings) -> Any:
+    """A VPC as asked; None leaves it to the user's defaults."""
+    from sagemaker.train.configs import Networking
+
+    if not settings.subnets:
+        return None
+    return Networking(
+        subnets=list(settings.subnets), security_group_ids=list(settings.security_groups)
+    )
+
+
+def _hyperparameters(
+    command: JobCommand, settings: LaunchSettings, places: Places
+) -> dict[str, str]:
+    published = {"publish_as": settings.publish_as, "registry": places.registry()}
+    named = {"command": command.hyperparameter()}
+    return {**named, **published} if settings.publish_as else named  # type: ignore[dict-item]
+
+
+def _environment(
+    command: JobCommand, settings: LaunchSettings, config: Mapping[str, Any]
+) -> dict[str, str]:
+    own = {"TILEZOO_TENSORBOARD": _TENSORBOARD} if command.verb == "pretrain" else {}
+    configured = training_defaults(config).get("Environment") or {}
+    return {**own, **configured, **dict(settings.env)}
+
+
+def _kms_key(config: Mapping[str, Any]) -> str | None:
+    output = training_defaults(config).get("OutputDataConfig", {})
+    key: str | None = output.get("KmsKeyId")
+    return key
+
+
+def training_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What the user's SageMaker defaults say of training jobs."""
+    found: dict[str, Any] = config.get("SageMaker", {}).get("TrainingJob", {})
+    return found
