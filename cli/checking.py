@@ -40,6 +40,7 @@ Network = Annotated[
     Literal["teacher", "student"] | None, typer.Option(help="Of the two.  [teacher]")
 ]
 Name = Annotated[str | None, typer.Option(help="What the card calls it.  [folder's name]")]
+Half = Annotated[bool, typer.Option("--half", help="Store weights in 16 bits: half the size.")]
 Licence = Annotated[str | None, typer.Option("--licence", "--license", help="SPDX identifier.")]
 TrainedOn = Annotated[str | None, typer.Option(help="For the card.")]
 
@@ -62,6 +63,7 @@ def export_checkpoint(
     pooling: PoolingOption = "cls",
     network: Network = None,
     name: Name = None,
+    half: Half = False,
     licence: Licence = None,
     trained_on: TrainedOn = None,
 ) -> None:
@@ -100,6 +102,7 @@ def export_checkpoint(
         pooling=pooling,
         network=network,
         name=name,
+        half=half,
         facts=facts,
     )
     print(f"{out}: {model.architecture}, space {model.space().fingerprint}")

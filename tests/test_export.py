@@ -132,6 +132,21 @@ def test_timm_alone_loads_it_with_equal_features(exported, tmp_path):
     np.testing.assert_allclose(torch.load(tmp_path / "images.pt"), expected, atol=1e-6)
 
 
+def test_half_weights_take_half_the_room_and_tell_nearly_the_same(exported, tmp_path):
+    whole, teacher, _, path = exported
+    model = export(path, out=tmp_path / "half", contract=whole.contract, half=True)
+    sizes = [(each.path / "model.safetensors").stat().st_size for each in (model, whole)]
+    assert sizes[0] < 0.52 * sizes[1]
+    assert model.space().fingerprint != whole.space().fingerprint
+    backbone, images = load(model.path), torch.randn(2, len(model.contract.bands), 64, 64)
+    with torch.no_grad():
+        expected = teacher(images)
+    found = torch.as_tensor(backbone.features(images).pooled)
+    assert found.dtype == torch.float32
+    assert torch.cosine_similarity(found, expected).min() > 0.9999
+    assert {check.verdict for check in verify(model.path)} == {"ok"}
+
+
 def test_an_exported_model_verifies(exported):
     checks = {check.name: check for check in verify(exported[0].path)}
     assert {check.verdict for check in checks.values()} == {"ok"}, checks

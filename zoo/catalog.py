@@ -14,7 +14,7 @@ from tilezoo.space import Contract, Pooling, contract_from
 
 OFFLINE_DEFAULT = "efficientnet-lite0-imagenet"
 
-Kind = Literal["hub", "package", "ours"]
+Kind = Literal["hub", "package", "shipped", "ours"]
 Conversion = Literal["timm", "plain", "satdino", "reben", "by_position", "none"]
 
 
@@ -25,7 +25,8 @@ class CatalogEntry:
     Attributes:
         name: What users call it.
         kind: `hub`: a repository of the Hugging Face Hub; `package`: a Python package that ships
-            the weights; `ours`: a recipe of this project, weights not published yet.
+            the weights; `shipped`: a model directory within tilezoo itself; `ours`: a recipe of this
+            project, weights not published yet.
         repo: On the Hub.
         file: The weights' path in the repository or package.
         revision: Of the repository; None where none could be confirmed (then `main`).
@@ -105,6 +106,11 @@ def entry(name: str) -> CatalogEntry:
     if name not in found:
         raise UnknownModelError(name, found)
     return found[name]
+
+
+def shipped_folder(entry: CatalogEntry) -> Path:
+    """Where a model that comes with tilezoo lies."""
+    return Path(str(files("tilezoo.zoo").joinpath(entry.name)))
 
 
 def is_installed(entry: CatalogEntry) -> bool:

@@ -61,6 +61,7 @@ def _facts(entry: CatalogEntry) -> dict[str, str]:
     where = {
         "hub": f"hf://{entry.repo} · {entry.file}",
         "package": f"Python package {entry.package} · {entry.file}",
+        "shipped": f"within tilezoo · {entry.file}",
         "ours": f"not published yet; {entry.make}",
     }[entry.kind]
     paper = entry.paper and f"{entry.paper['title']} (arXiv:{entry.paper['arxiv']})"

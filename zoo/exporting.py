@@ -24,6 +24,7 @@ def export(
     pooling: Pooling = "cls",
     network: Which | None = None,
     name: str | None = None,
+    half: bool = False,
     facts: Mapping[str, Any] | None = None,
 ) -> ModelDir:
     """Turn a run of `tilezoo pretrain`, or a checkpoint, into a model directory.
@@ -36,6 +37,7 @@ def export(
         pooling: How its features are pooled.
         network: `teacher` (unless said otherwise) or `student`.
         name: What it is called; the directory's name unless given.
+        half: Store weights in 16 bits (float16): half the size; they are used in float32.
         facts: For its card and contract: `licence`, `paper`, `trained_on`, `method`.
 
     Raises:
@@ -51,7 +53,9 @@ def export(
     told = {"method": "dino", **(facts or {})}
     stated = _pretraining(run, read, told)
     with made_whole(target) as making:
-        model = _written(state, making, taken, pooling, _network_name(network), stated)
+        model = _written(
+            state, making, taken, pooling, _network_name(network), stated, half=half
+        )
         if run and run.training_ids.is_file():
             shutil.copyfile(run.training_ids, making / TRAINING_IDS)
         finish_model_dir(model, name=name or target.name, facts=told)
@@ -96,6 +100,8 @@ def _written(
     pooling: Pooling,
     network: Which,
     pretraining: Mapping[str, Any],
+    *,
+    half: bool,
 ) -> ModelDir:
     import timm
 
@@ -119,4 +125,6 @@ def _written(
         "network": network,
         "pretraining": dict(pretraining),
     }
+    if half:
+        built.half()
     return write_model_dir(folder, built, contract=contract, pooling=pooling, config=config)

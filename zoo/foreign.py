@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from tilezoo.errors import ModelError
 from tilezoo.io import made_whole, sha256_file
-from tilezoo.zoo.catalog import CatalogEntry, Conversion, is_installed
+from tilezoo.zoo.catalog import CatalogEntry, Conversion, is_installed, shipped_folder
 from tilezoo.zoo.convert import State, backbone_state, read_checkpoint
 from tilezoo.zoo.finish import finish_model_dir
 from tilezoo.zoo.hubs import hub_file
@@ -28,6 +28,8 @@ def catalogued_model(entry: CatalogEntry) -> ModelDir:
         ModelError: The weights cannot be had or are not the known ones, or the cache cannot be
             written.
     """
+    if entry.kind == "shipped":
+        return read_model_dir(shipped_folder(entry), entry.name)
     folder = converted_folder(entry)
     if folder.is_dir():
         return read_model_dir(folder, entry.name)

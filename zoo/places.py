@@ -14,7 +14,7 @@ def converted_folder(entry: CatalogEntry) -> Path:
 
 def is_here(entry: CatalogEntry) -> bool:
     """Tell whether a model can be used without the network."""
-    if converted_folder(entry).is_dir():
+    if entry.kind == "shipped" or converted_folder(entry).is_dir():
         return True
     return is_installed(entry) if entry.kind == "package" else _in_hub_cache(entry)
 
