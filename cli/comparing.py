@@ -1,6 +1,6 @@
 """`tilezoo compare`."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -17,6 +17,12 @@ Models = Annotated[
     ),
 ]
 Out = Annotated[str, typer.Option("--out", "-o", help="Folder for tables, results and the report.")]
+ProtocolOption = Annotated[
+    Literal["standard", "dino"],
+    typer.Option(
+        help="standard: L-BFGS, C swept; dino: its SGD on crops and flips of the tiles, 50 epochs."
+    ),
+]
 Controls = Annotated[
     bool, typer.Option(help="Random weights of each architecture, and colour statistics.")
 ]
@@ -44,7 +50,7 @@ def compare_models(
     split: of_probe.Split = None,
     block_deg: of_probe.BlockDeg = None,
     block_km: of_probe.BlockKm = None,
-    protocol: of_probe.ProtocolOption = "standard",
+    protocol: ProtocolOption = "standard",
     task: of_probe.TaskOption = None,
     rare: of_probe.RareOption = "error",
     fractions: of_probe.Fractions = None,
@@ -58,8 +64,8 @@ def compare_models(
 ) -> None:
     """Embed SOURCE with each model, probe all tables, and write a report.
 
-    Stopped at any moment, the same command goes on where it was; with other options of the probe,
-    tables that are there are used again.
+    Stopped at any moment, the same command uses the tables and parts of tables that are there, as
+    does one with other options of the probe.
 
     Example: tilezoo compare tiles/ --labels labels.csv -m MODEL -m OTHER -o report
     """

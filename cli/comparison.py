@@ -1,20 +1,23 @@
 """Compare backbones on one set of labelled tiles: embed with each, probe all, report."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tilezoo.errors import LabelsError, OptionError, ProbeError
+from tilezoo.cli.entrants import Entrant, architectures, find_entrants
+from tilezoo.errors import LabelsError
 from tilezoo.options import command_line, defaults
 from tilezoo.space import Pooling
 
 if TYPE_CHECKING:
     from tilezoo.probe import ProbeResult
-    from tilezoo.zoo.backbone import Precision
-    from tilezoo.zoo.modeldir import ModelDir
+    from tilezoo.probe.sgd import Views
+    from tilezoo.zoo.backbone import Backbone, Precision
 
 TABLES, MODELS = "tables", "models"
+DINO_TABLES = "tables-dino"  # DINO's protocol pools otherwise, so its tables are others
 
 
 def compare(
@@ -78,7 +81,9 @@ def compare(
         split: As `probe` takes it, as are all the others.
         block_deg: Side of a block of ground, degrees.
         block_km: Side of a block of ground, kilometres.
-        protocol: `standard` or `dino`.
+        protocol: `standard`, or `dino` to repeat the published one: the class tokens of the last
+            four blocks unless `pooling` says otherwise, of crops and flips drawn anew in each of 50
+            epochs (`tilezoo.cli.dino_protocol`), so it reads and embeds the train set 50 times.
         task: `multilabel` or `multiclass`.
         rare: `error` or `drop`.
         fractions: `1,10,100`: percent of the train set, for a label-efficiency curve.
@@ -120,19 +125,26 @@ def compare(
     }
     Choices(**probing, fractions=parse_fractions(fractions))
     _refuse_foreign_labels(named, labels)
-    entrants = _entrants(models, bands, value_range)
+    entrants = find_entrants(models, bands, value_range)
     how = {"device": device, "workers": workers, "overwrite": overwrite}
-    job = _Job(sources=named, out=Path(out), options={**embedding, **how}, shown=show_progress)
+    job = _Job(
+        sources=named,
+        out=Path(out),
+        options={**embedding, **how},
+        is_dino=protocol == "dino",
+        shown=show_progress,
+    )
     tables = [job.embed(entrant) for entrant in entrants]
     control = job.embed_controls(entrants) if controls else []
     result = probe(
-        tables,
+        [made.named for made in tables],
         labels=labels,
         out=out,
-        control=control,
+        control=[made.named for made in control],
         fractions=fractions,
         device="cpu" if device == "mps" else device,  # probes sum in 64 bits
         report=False,
+        views=job.views([*tables, *control]) if protocol == "dino" else None,
         show_progress=show_progress,
         **probing,
     )
@@ -142,7 +154,7 @@ def compare(
     asked = {**own, **fed, **embedding, **probing, **said}
     write_report(
         result.out,
-        tables={**open_named(tables), **open_named(control)},
+        tables=open_named([made.named for made in (*tables, *control)]),
         command=command_line("compare", named, asked, defaults(compare)),
         dataset=dataset or name_of(named),
         note=note,
@@ -151,22 +163,25 @@ def compare(
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Entrant:
-    """A model that takes part.
+class _Made:
+    """A table that was made, or was there already.
 
     Attributes:
-        name: Of its table.
-        asked: The model as the user named it.
-        model: What it is.
-        bands: `--bands` for it.
-        value_range: `--value-range` for it.
+        entrant: Whose it is.
+        model: What made it, as `embed` takes it.
+        pooling: How its features are pooled; None for the model's own.
+        path: Its folder.
     """
 
-    name: str
-    asked: str
-    model: "ModelDir"
-    bands: str | None
-    value_range: str | None
+    entrant: Entrant
+    model: "str | Path | Backbone"
+    pooling: Pooling | None
+    path: Path
+
+    @property
+    def named(self) -> str:
+        """`NAME=TABLE`."""
+        return f"{self.entrant.name}={self.path}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,23 +191,48 @@ class _Job:
     sources: Sequence[str | Path]
     out: Path
     options: Mapping[str, Any]
+    is_dino: bool
     shown: bool
 
-    def embed(self, entrant: _Entrant) -> str:
-        """Make a model's table; `NAME=TABLE`."""
-        return self._table(entrant, entrant.asked)
+    def embed(self, entrant: Entrant) -> _Made:
+        """Make a model's table."""
+        return self._table(entrant, entrant.asked, **self._pooling(entrant))
 
-    def embed_controls(self, entrants: Sequence[_Entrant]) -> list[str]:
+    def views(self, tables: Sequence[_Made]) -> "Views":
+        """Show every table's tiles anew in each epoch of DINO's protocol."""
+        from tilezoo.cli.dino_protocol import AUGMENTATION, Crops
+        from tilezoo.probe.sgd import Views
+        from tilezoo.reading import reading_threads
+        from tilezoo.sources import discover
+        from tilezoo.table import open_table
+        from tilezoo.tiles import cut_from
+
+        found = discover(self.sources)
+        cut = cut_from(self.options["tile_px"], self.options["stride_px"])
+        of = {
+            made.entrant.name: Crops(
+                backbone=partial(self._backbone, made),
+                precision=open_table(made.path).manifest["precision"],
+                sources=found,
+                cut=cut,
+                workers=reading_threads(self.options["workers"]),
+            )
+            for made in tables
+        }
+        return Views(augmentation=AUGMENTATION, of=of)
+
+    def embed_controls(self, entrants: Sequence[Entrant]) -> list[_Made]:
         """Make the tables of random weights, one an architecture, and of colour statistics."""
         from tilezoo.bands import parse_bands
         from tilezoo.options import parse_value_range
         from tilezoo.zoo.controls import COLOURS, RANDOM, colour_statistics, random_weights
 
         made = []
-        for number, like in enumerate(_architectures(entrants)):
+        for number, like in enumerate(architectures(entrants)):
             name = f"{RANDOM}-{like.name}" if number else RANDOM
             untrained = random_weights(like.model, self.out / MODELS)
-            made.append(self._table(replace(like, name=name), untrained.path))
+            pooled = self._pooling(like)
+            made.append(self._table(replace(like, name=name), untrained.path, **pooled))
         first = entrants[0]
         colours = colour_statistics(
             first.model,
@@ -204,12 +244,13 @@ class _Job:
         exact = {"precision": "fp32", "pooling": None}
         return [*made, self._table(replace(first, name=COLOURS), colours, **exact)]
 
-    def _table(self, entrant: _Entrant, model: Any, **changed: Any) -> str:
+    def _table(self, entrant: Entrant, model: Any, **changed: Any) -> _Made:
         from tilezoo.embed import embed
         from tilezoo.progress import say
 
-        table = self.out / TABLES / entrant.name
+        table = self.out / (DINO_TABLES if self.is_dino else TABLES) / entrant.name
         say(f"{entrant.name} → {table}")
+        options = {**self.options, **changed}
         embed(
             self.sources,
             out=table,
@@ -217,67 +258,34 @@ class _Job:
             bands=entrant.bands,
             value_range=entrant.value_range,
             show_progress=self.shown,
-            **{**self.options, **changed},
+            **options,
         )
-        return f"{entrant.name}={table}"
+        return _Made(entrant=entrant, model=model, pooling=options["pooling"], path=table)
 
+    def _pooling(self, entrant: Entrant) -> dict[str, Any]:
+        """Pool as DINO's protocol does, where that is asked for and nothing else is."""
+        from tilezoo.cli.dino_protocol import pooling_of
 
-def _entrants(
-    models: Sequence[str | Path], bands: str | None, value_range: str | None
-) -> list[_Entrant]:
-    """Find every model before any tile is read, and say what each is fed."""
-    from tilezoo.probe.named import PRIOR, parse_named
-    from tilezoo.zoo import find_model
-    from tilezoo.zoo.controls import COLOURS, RANDOM
+        if not self.is_dino or self.options["pooling"] is not None:
+            return {}
+        return {"pooling": pooling_of(entrant.model)}
 
-    if not models:
-        raise OptionError("name a model to compare: -m, by a name of `tilezoo models` or a folder")
-    found: dict[str, _Entrant] = {}
-    for text in models:
-        name, asked = parse_named(str(text))
-        if name in {*found, PRIOR, COLOURS, RANDOM}:
-            raise ProbeError(f"two tables would be called {name!r}; name this one: -m NAME={asked}")
-        found[name] = _Entrant(
-            name=name, asked=asked, model=find_model(asked), bands=bands, value_range=value_range
+    def _backbone(self, made: _Made) -> "Backbone":
+        """Load the backbone that made a table."""
+        from tilezoo.bands import parse_bands
+        from tilezoo.options import parse_value_range
+        from tilezoo.zoo import load
+        from tilezoo.zoo.backbone import Backbone
+
+        if isinstance(made.model, Backbone):
+            return made.model
+        return load(
+            made.model,
+            device=self.options["device"],
+            pooling=made.pooling,
+            bands=parse_bands(made.entrant.bands),
+            value_range=parse_value_range(made.entrant.value_range),
         )
-    stating = _states_values(found.values())
-    if stating is None or bands is not None or value_range is not None:
-        return list(found.values())
-    return [_fed(entrant, stating) for entrant in found.values()]
-
-
-def _states_values(entrants: Iterable[_Entrant]) -> _Entrant | None:
-    """Choose the first model whose contract says what these pixels' values mean."""
-    return next((one for one in entrants if one.model.contract.unit != "uint8"), None)
-
-
-def _fed(entrant: _Entrant, stating: _Entrant) -> _Entrant:
-    """Feed a model of 8-bit RGB the bands and values that another model's contract states."""
-    from tilezoo.bands import same
-    from tilezoo.progress import say
-
-    wanted, there = entrant.model.contract.bands, stating.model.contract.bands
-    theirs = [next((band for band in there if same(band, own)), None) for own in wanted]
-    if entrant.model.contract.unit != "uint8" or None in theirs:
-        return entrant
-    bands = ",".join(map(str, theirs))
-    low, high = stating.model.contract.value_range
-    say(
-        f"{entrant.name} takes 8-bit {', '.join(wanted)}; it is fed {bands} in {low:g}..{high:g}, "
-        f"as {stating.name} is"
-    )
-    return replace(entrant, bands=bands, value_range=f"{low:g},{high:g}")
-
-
-def _architectures(entrants: Sequence[_Entrant]) -> list[_Entrant]:
-    """Choose one entrant for each architecture, the first."""
-    from tilezoo.zoo.controls import same_network
-
-    chosen: list[_Entrant] = []
-    for entrant in entrants:
-        if not any(same_network(entrant.model, other.model) for other in chosen):
-            chosen.append(entrant)
-    return chosen
 
 
 def _refuse_foreign_labels(sources: Sequence[str | Path], labels: str | Path) -> None:

@@ -39,7 +39,9 @@ BlockDeg = Annotated[float | None, typer.Option(help="Side of a block of ground,
 BlockKm = Annotated[float | None, typer.Option(help="Side of a block of ground, kilometres.")]
 ProtocolOption = Annotated[
     Literal["standard", "dino"],
-    typer.Option(help="standard: L-BFGS, C swept; dino: its SGD, without augmentation."),
+    typer.Option(
+        help="standard: L-BFGS, C swept; dino: its SGD, without augmentation (see `compare`)."
+    ),
 ]
 TaskOption = Annotated[
     Literal["multilabel", "multiclass"] | None, typer.Option(help="[by the labels]")

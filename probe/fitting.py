@@ -1,5 +1,6 @@
 """One table's probes: neighbours, centroids and a linear layer, and what was chosen for each."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any
@@ -13,7 +14,7 @@ from tilezoo.probe.centroid import by_centroid
 from tilezoo.probe.knn import KS, Bank, unit_rows, vote
 from tilezoo.probe.linear import Linear, Problem, fit
 from tilezoo.probe.scores import Labels, Ranking, Scores, Task
-from tilezoo.probe.sgd import EPOCHS, epochs_of, fit_sgd
+from tilezoo.probe.sgd import EPOCHS, Batches, fit_sgd, saved
 from tilezoo.probe.stages import Stages
 
 STRENGTHS = tuple(10 ** (half / 2) for half in range(-12, 9))  # C: 1e-6, 3.2e-6, … 10,000
@@ -32,12 +33,15 @@ class Sets:
         train: How many rows are of train.
         validation: How many are of validation.
         task: Whether a tile may have several classes.
+        anew: Rows of train and a seed → what shows them anew in each epoch of DINO's protocol; None
+            where there are saved vectors only.
     """
 
     y: Labels
     train: int
     validation: int
     task: Task
+    anew: Callable[[Tensor, int], Batches] | None = None
 
     @property
     def fitted(self) -> int:
@@ -164,11 +168,12 @@ def sweep(
 def fit_dino(x: Tensor, rows: Tensor, sets: Sets, seed: int, stages: Stages) -> Fit:
     """Train a linear layer by DINO's protocol on some rows of the train set; x raw."""
     y = torch.from_numpy(sets.y).to(x.device)[rows]
-    with stages.step("SGD", EPOCHS, "epochs") as advance:
-        layer = fit_sgd(epochs_of(x[rows]), y, sets.task, seed=seed, advance=advance)
+    batches = saved(x, rows) if sets.anew is None else sets.anew(rows.cpu(), seed)
+    with stages.step("SGD", EPOCHS * len(rows), "tiles") as advance:
+        layer = fit_sgd(batches, y, sets.task, dimension=x.shape[1], seed=seed, advance=advance)
     z = layer.logits(x[sets.fitted :])
     scores = torch.sigmoid(z) if sets.task == "multilabel" else torch.softmax(z, dim=1)
-    return Fit(scores=_numpy(scores), facts={"epochs": EPOCHS, "augmentation": "none"})
+    return Fit(scores=_numpy(scores), facts={"epochs": EPOCHS})
 
 
 def prior(sets: Sets) -> Fit:

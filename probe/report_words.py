@@ -6,6 +6,7 @@ from typing import Any
 
 from tilezoo.probe.page_parts import Mood, Verdict
 from tilezoo.probe.scores import Task
+from tilezoo.probe.sgd import NO_AUGMENTATION
 
 Results = Mapping[str, Any]
 Entry = Mapping[str, Any]  # of `differences`
@@ -135,7 +136,8 @@ def setting(results: Results) -> str:
     parts = ", ".join(f"{tiles[part]:,} {part}" for part in ("train", "validation", "test"))
     several = "several classes a tile" if recipe["task"] == "multilabel" else "one class a tile"
     linear, bootstrap = recipe["linear"], recipe["bootstrap"]
-    how = f"{recipe['protocol']} protocol ({linear['method']}, fitted on {linear['fitted_on']})"
+    fitted = f"{linear['method']}, fitted on {linear['fitted_on']}"
+    how = f"{recipe['protocol']} protocol{augmentation(recipe)} ({fitted})"
     blocks = f"blocks of ground of {_side(recipe['split'])}"
     units = "tiles" if bootstrap["unit"] == "tile" else blocks
     return (
@@ -143,6 +145,14 @@ def setting(results: Results) -> str:
         f"{several}. Linear probe by the {how}, seed {recipe['seed']}. 95 % intervals come from "
         f"{bootstrap['replicates']:,} resamples of {tiles['resampled_units']:,} test {units}."
     )
+
+
+def augmentation(recipe: Mapping[str, Any]) -> str:
+    """Say, of DINO's protocol, whether it saw tiles anew in each epoch; empty for another."""
+    if recipe["protocol"] != "dino":
+        return ""
+    bare = recipe["linear"]["augmentation"] == NO_AUGMENTATION
+    return " without augmentation" if bare else " with random crops and flips"
 
 
 def _side(split: Mapping[str, Any]) -> str:

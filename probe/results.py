@@ -46,8 +46,13 @@ def notes(resampling: Resampling) -> list[str]:
     return [FEW_BLOCKS, *NOTES] if few else list(NOTES)
 
 
-def recipe(used: Usable, choices: Choices, resampling: Resampling) -> dict[str, Any]:
-    """Write down all that decides scores but the vectors, with one hash over it."""
+def recipe(
+    used: Usable, choices: Choices, resampling: Resampling, augmentation: str = sgd.NO_AUGMENTATION
+) -> dict[str, Any]:
+    """Write down all that decides scores but the vectors, with one hash over it.
+
+    `augmentation` tells how DINO's protocol sees tiles anew in each epoch.
+    """
     joined, split = used.joined, used.split
     ids = {part: joined.ids.take(pa.array(getattr(split, part))).to_pylist() for part in PARTS}
     side = {"block_deg": choices.block_deg, "block_km": choices.block_km}
@@ -62,7 +67,7 @@ def recipe(used: Usable, choices: Choices, resampling: Resampling) -> dict[str, 
             **side,
             **{f"{part}_sha256": ids_sha256(ids[part]) for part in PARTS},
         },
-        "linear": _linear(choices),
+        "linear": _linear(choices, augmentation),
         "knn": {
             "k": list(knn.KS),
             "temperature": knn.TEMPERATURE,
@@ -92,7 +97,7 @@ def recipe(used: Usable, choices: Choices, resampling: Resampling) -> dict[str, 
     return {**written, "sha256": sha256_text(canonical_json(written))}
 
 
-def _linear(choices: Choices) -> dict[str, Any]:
+def _linear(choices: Choices, augmentation: str) -> dict[str, Any]:
     if choices.protocol == "standard":
         return {
             "method": "L-BFGS",
@@ -108,7 +113,7 @@ def _linear(choices: Choices) -> dict[str, Any]:
         "schedule": "cosine to 0",
         "batch": sgd.BATCH,
         "epochs": sgd.EPOCHS,
-        "augmentation": "none: saved vectors are of one view of each tile",
+        "augmentation": augmentation,
         "features": "raw",
         "fitted_on": "train",
     }

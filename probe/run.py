@@ -1,7 +1,7 @@
 """A probe, from saved tables and labels to results.json."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations, product
 from pathlib import Path
@@ -24,6 +24,7 @@ from tilezoo.probe.paired import all_claims
 from tilezoo.probe.recipe import Choices, Protocol, Rare, SplitKind, parse_fractions
 from tilezoo.probe.report import forget_report, write_report
 from tilezoo.probe.scores import Scorer, Task
+from tilezoo.probe.sgd import NO_AUGMENTATION, Batches, Views
 from tilezoo.probe.splits import chosen_kind, make_split
 from tilezoo.probe.tabled import Probed, probe_prior, probe_table, sets_of
 from tilezoo.progress import say
@@ -71,6 +72,7 @@ def probe(
     report: bool = True,
     dataset: str | None = None,
     note: str | None = None,
+    views: Views | None = None,
     show_progress: bool = False,
 ) -> ProbeResult:
     """Learn classes from saved vectors, and score and compare tables by what is learnt.
@@ -87,7 +89,7 @@ def probe(
         block_deg: Side of a block in degrees; intervals are then of resampled blocks.
         block_km: The same in kilometres.
         protocol: `standard`: L-BFGS, C chosen on validation; `dino`: the SGD that DINO publishes,
-            without augmentation.
+            without augmentation unless there are `views`.
         task: None: multi-class if every tile has one class, else multi-label.
         rare: `drop` leaves out classes that train or test lack.
         fractions: `1,10,100`: percent of the train set, for a label-efficiency curve.
@@ -98,6 +100,8 @@ def probe(
         report: Write report.md, report.html and pictures too.
         dataset: What the report calls tiles and labels.
         note: What the report says before any figure.
+        views: What shows train tiles anew in each epoch of DINO's protocol, for every table and
+            control; `tilezoo.cli.compare`, which has the tiles, gives it.
         show_progress: Tell on stderr how far it is.
 
     Raises:
@@ -129,14 +133,18 @@ def probe(
     folder = _folder(Path(out))
     leakage = _leakage({**named, **controls}, used)
     probed = {
-        name: probe_table(name, table, used, resampling, choices, on, shown=show_progress)
+        name: probe_table(
+            name, table, used, resampling, choices, on, _views_of(name, views), shown=show_progress
+        )
         for name, table in {**named, **controls}.items()
     }
     probed[PRIOR] = probe_prior(used, resampling, shown=show_progress)
-    results = _assembled(used, choices, resampling, named, controls, probed, leakage)
+    augmentation = NO_AUGMENTATION if views is None else views.augmentation
+    recipe = written.recipe(used, choices, resampling, augmentation)
+    results = _assembled(used, choices, resampling, recipe, named, controls, probed, leakage)
     if kind == "both":
         results["split_gap"] = _gap(
-            named, joined, choices, probed, used.joined.classes, on, shown=show_progress
+            named, joined, choices, probed, used.joined.classes, on, views, shown=show_progress
         )
     results = written.rounded(results)
     _write(folder, used, results, probed, time.monotonic() - start)
@@ -186,6 +194,10 @@ def _used(joined: Joined, choices: Choices, kind: SplitKind) -> Usable:
     return used
 
 
+def _views_of(name: str, views: Views | None) -> Callable[[pa.Array, int], Batches] | None:
+    return None if views is None else views.of[name]
+
+
 def _resampling(used: Usable, choices: Choices) -> Resampling:
     split = used.split
     return Resampling(
@@ -221,6 +233,7 @@ def _assembled(
     used: Usable,
     choices: Choices,
     resampling: Resampling,
+    recipe: Mapping[str, Any],
     named: Mapping[str, Table],
     controls: Mapping[str, Table],
     probed: Mapping[str, Probed],
@@ -236,7 +249,7 @@ def _assembled(
     results: dict[str, Any] = {
         "versions": written.versions(),
         "leakage": leakage,
-        "recipe": written.recipe(used, choices, resampling),
+        "recipe": recipe,
         "tables": {name: _table(table) for name, table in {**named, **controls}.items()},
         "tiles": written.tile_counts(used, resampling),
         "class_tiles": written.class_tiles(used),
@@ -283,6 +296,7 @@ def _gap(
     probed: Mapping[str, Probed],
     classes: Sequence[str],
     device: torch.device,
+    views: Views | None,
     *,
     shown: bool,
 ) -> dict[str, Any]:
@@ -296,7 +310,7 @@ def _gap(
     at_random = {
         name: probe_table(
             f"{name}, random split", table, used, own_draws, choices.without_curve(), device,
-            shown=shown,
+            _views_of(name, views), shown=shown,
         ).measured
         for name, table in named.items()
     }  # fmt: skip

@@ -1,24 +1,25 @@
-"""The linear protocol DINO publishes, over saved vectors.
+"""The linear protocol DINO publishes: a linear layer on frozen features, by SGD.
 
 Numbers from facebookresearch/dino, eval_linear.py at 04c0ad9: SGD with momentum 0.9 and no
 weight decay, learning rate 0.001 x batch / 256, a cosine to 0 stepped once an epoch, weights drawn
 from N(0, 0.01²), batches of 128, features as they come (class tokens of the last four blocks for
 ViT-S: `--pooling last4`). Epochs (50) and the loss for several labels (binary cross entropy) are
 those of "Train self-supervised vision transformers on overhead imagery with Amazon SageMaker"
-(AWS and Travelers, 2023).
+(AWS and Travelers, 2023). That script reports its best epoch on the test set; here the last counts.
 
-The published protocol embeds randomly cropped and mirrored images anew each epoch. Saved vectors
-are of one view of each tile, so that augmentation is missing here. `epochs_of` is the seam: what
-has images may yield other vectors for the same tiles each epoch.
+The published protocol embeds randomly cropped and mirrored images anew each epoch. What has images
+hands such features out as `Batches`; saved vectors are of one view of each tile, so `saved` hands
+out the same ones each epoch.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
+import pyarrow as pa
 import torch
 from torch import Tensor
 
-from tilezoo.probe.chunks import chunks
 from tilezoo.probe.linear import Linear
 from tilezoo.probe.scores import Task
 
@@ -26,47 +27,73 @@ EPOCHS = 50
 BATCH = 128
 LR = 0.001 * BATCH / 256
 MOMENTUM = 0.9
+NO_AUGMENTATION = "none: saved vectors are of one view of each tile"
 _DEVIATION = 0.01  # of the weights at the start
 
+# Epoch and order of rows, shape (N,) → features of those rows in that order, float32, `BATCH` rows
+# (the last time what is left) at a time.
+Batches = Callable[[int, Tensor], Iterable[Tensor]]
 
-def epochs_of(x: Tensor, epochs: int = EPOCHS) -> Iterable[Tensor]:
-    """Hand out the same vectors each epoch: what a table allows."""
-    return (x for _ in range(epochs))
+
+@dataclass(frozen=True, kw_only=True)
+class Views:
+    """What shows tables' tiles anew in each epoch.
+
+    Attributes:
+        augmentation: How, in words; it stands in the recipe.
+        of: Name of a table or control → ids of tiles and a seed → their features.
+    """
+
+    augmentation: str
+    of: Mapping[str, Callable[[pa.Array, int], Batches]]
+
+
+def saved(x: Tensor, rows: Tensor) -> Batches:
+    """Hand out the same vectors each epoch: what a table allows.
+
+    Args:
+        x: Vectors, shape (M, D).
+        rows: Those to learn from, shape (N,).
+    """
+
+    def batches(_epoch: int, order: Tensor) -> Iterator[Tensor]:
+        return (x[rows[some.to(x.device)]] for some in torch.split(order, BATCH))
+
+    return batches
 
 
 def fit_sgd(
-    views: Iterable[Tensor],
+    batches: Batches,
     y: Tensor,
     task: Task,
     *,
+    dimension: int,
     seed: int,
     epochs: int = EPOCHS,
     advance: Callable[[int], None] = lambda _: None,
 ) -> Linear:
-    """Train a linear layer as DINO does.
+    """Train a linear layer as DINO does; nothing is held but the layer and one batch.
 
     Args:
-        views: The train set's features, raw, float32, shape (N, D), once for each epoch.
-        y: 1 where a class applies, uint8, shape (N, C).
+        batches: The train set's features, raw.
+        y: 1 where a class applies, uint8, shape (N, C); its device is where training runs.
         task: `multilabel` for binary cross entropy, `multiclass` for cross entropy.
+        dimension: Length of a feature vector, D.
         seed: Of the weights at the start and the order of tiles.
-        epochs: How many views there are.
-        advance: Told when epochs are done.
+        epochs: How often each tile is seen.
+        advance: Told when tiles have been learnt from.
     """
     draws = torch.Generator().manual_seed(seed)
-    target = y.float()
-    layer = speed = torch.empty(0)
-    for epoch, x in enumerate(views):
-        if not epoch:
-            layer = _start(x.shape[1], y.shape[1], draws).to(x.device)
-            speed = torch.zeros_like(layer)
+    layer = _start(dimension, y.shape[1], draws).to(y.device)
+    speed = torch.zeros_like(layer)
+    for epoch in range(epochs):
         lr = LR * (1 + math.cos(math.pi * epoch / epochs)) / 2
-        order = torch.randperm(len(x), generator=draws).to(x.device)
-        for batch in chunks(len(x), BATCH):
-            rows = order[batch]
-            speed.mul_(MOMENTUM).add_(_gradient(layer, x[rows], target[rows], task))
+        order = torch.randperm(len(y), generator=draws)
+        for rows, x in zip(torch.split(order, BATCH), batches(epoch, order), strict=True):
+            target = y[rows.to(y.device)].float()
+            speed.mul_(MOMENTUM).add_(_gradient(layer, x.to(y.device), target, task))
             layer.sub_(speed, alpha=lr)
-        advance(1)
+            advance(len(rows))
     return Linear(coefficients=layer.double(), passes=epochs, converged=True)
 
 

@@ -1,8 +1,9 @@
 """Everything that is probed of one table."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
+import pyarrow as pa
 import torch
 from torch import Tensor
 
@@ -13,6 +14,7 @@ from tilezoo.probe.fitting import Fit, Sets, fit_centroid, fit_dino, fit_knn, fi
 from tilezoo.probe.products import fast_products, one_thread_for_few
 from tilezoo.probe.recipe import Choices
 from tilezoo.probe.scores import Scorer
+from tilezoo.probe.sgd import Batches
 from tilezoo.probe.stages import Stages
 from tilezoo.probe.vectors import load, standardise
 from tilezoo.table import Table
@@ -89,11 +91,18 @@ def probe_table(
     resampling: Resampling,
     choices: Choices,
     device: torch.device,
+    views: Callable[[pa.Array, int], Batches] | None = None,
     *,
     shown: bool,
 ) -> Probed:
-    """Fit every probe on one table, and score each on the test set and its resamples."""
+    """Fit every probe on one table, and score each on the test set and its resamples.
+
+    `views` shows tiles, by id and seed, anew in each epoch of DINO's protocol.
+    """
     stages, sets = Stages(name, shown=shown), sets_of(used)
+    if views is not None:
+        ids = used.joined.ids.take(pa.array(used.split.train))
+        sets = replace(sets, anew=lambda rows, seed: views(ids.take(pa.array(rows.numpy())), seed))
     x = vectors_of(name, table, used, device, stages)
     with one_thread_for_few(x), fast_products(x):
         fits, points = fit_all(x, sets, choices, stages)

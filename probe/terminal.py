@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from textwrap import wrap
 from typing import Any
 
+from tilezoo.probe.report_words import augmentation
 from tilezoo.probe.results import FEW_BLOCKS
 from tilezoo.probe.scores import SCALARS
 
@@ -34,10 +35,9 @@ def _wrapped(sentences: Iterable[str]) -> str:
 
 def _setting(results: Mapping[str, Any]) -> str:
     recipe, tiles = results["recipe"], results["tiles"]
-    bare = " without augmentation" if recipe["protocol"] == "dino" else ""
     return (
         f"{tiles['test']:,} test tiles, {len(recipe['classes'])} classes, {recipe['task']}; "
-        f"{recipe['protocol']} protocol{bare}; 95 % intervals from "
+        f"{recipe['protocol']} protocol{augmentation(recipe)}; 95 % intervals from "
         f"{recipe['bootstrap']['replicates']:,} resamples of {tiles['resampled_units']:,} "
         f"{recipe['bootstrap']['unit']}s"
     )

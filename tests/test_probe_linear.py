@@ -15,7 +15,7 @@ from tilezoo.probe.chunks import chunks
 from tilezoo.probe.fitting import Sets, fit_linear
 from tilezoo.probe.linear import Problem, fit
 from tilezoo.probe.products import fast_products, one_thread_for_few
-from tilezoo.probe.sgd import BATCH, LR, MOMENTUM, fit_sgd
+from tilezoo.probe.sgd import BATCH, LR, MOMENTUM, fit_sgd, saved
 from tilezoo.probe.stages import Stages
 from tilezoo.probe.vectors import standardise
 
@@ -132,7 +132,8 @@ def test_dinos_protocol_is_pytorchs_sgd(task):
     """The same updates by autograd, torch's optimiser and scheduler, on the same draws."""
     x = features(300, 6, collinear=False)
     y = torch.from_numpy(labels(x, 3, task))
-    ours = fit_sgd([x] * 3, y, task, seed=5, epochs=3).coefficients
+    whole = saved(x, torch.arange(300))
+    ours = fit_sgd(whole, y, task, dimension=6, seed=5, epochs=3).coefficients
     draws = torch.Generator().manual_seed(5)
     layer = torch.nn.Linear(6, 3)
     layer.weight.data = (torch.randn(6, 3, generator=draws) * 0.01).T.contiguous()

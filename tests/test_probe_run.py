@@ -430,7 +430,7 @@ def test_a_later_probe_leaves_nothing_of_an_earlier_one(world, tmp_path):
 
 def test_the_command_has_the_options_of_its_function():
     command = set(inspect.signature(probe_tables).parameters) - {"as_json", "update_card"}
-    assert command == set(inspect.signature(probe).parameters) - {"show_progress"}
+    assert command == set(inspect.signature(probe).parameters) - {"show_progress", "views"}
 
 
 def test_the_command_prints_the_table_or_json(world, tmp_path):
