@@ -12,6 +12,8 @@ from tilezoo.cli import (
     comparing,
     demo,
     embedding,
+    jobs,
+    launching,
     models,
     packing,
     preparing,
@@ -63,6 +65,8 @@ app.command("hub")(serving.serve_hub)
 app.add_typer(preparing.app, name="prepare")
 app.command("pack")(packing.pack_sources)
 app.command("pretrain")(pretraining.pretrain_backbone)
+app.command("launch")(launching.launch_command)
+app.add_typer(jobs.app, name="jobs")
 app.command("demo")(demo.run_demo)
 
 

@@ -27,6 +27,7 @@ class Instance:
         storage_gb: Local disks, which take the place of a volume; 0 without any.
         smddp: Whether SageMaker's data-parallel library runs on it.
         usd_per_hour: Estimate for training on demand; None where it is not known.
+        pretrain_hours: That a pretraining like the user's took there; None where nobody said.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Instance:
     storage_gb: int = 0
     smddp: bool = False
     usd_per_hour: float | None = None
+    pretrain_hours: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +93,7 @@ def _instance(name: str, entry: dict[str, Any]) -> Instance:
     except TypeError as error:
         raise LaunchError(
             f"{os.environ.get(OWN_TABLE)}: {name}: give vcpus, and of gpus, gpu, gpu_gb, storage_gb, "
-            f"smddp, usd_per_hour what is so ({error})"
+            f"smddp, usd_per_hour, pretrain_hours what is so ({error})"
         ) from error
 
 

@@ -14,13 +14,11 @@ from tilezoo.launch.source import ENTRY, REQUIREMENTS, START, write_source
 _TENSORBOARD = "/opt/ml/output/tensorboard"
 _DAY_S = 24 * 3600
 _MAX_S = 28 * _DAY_S
-# As `tilezoo pretrain` writes them where no terminal is (see pretrain/loop.py).
+_NUMBER = r"(-?[0-9.]+(?:e[-+]?\d+)?)"
+# As `tilezoo pretrain` says them where stderr is no terminal: `step=10 epoch=0.4 loss=10.9 …`.
 METRICS = {
-    "step": r"\bstep=(\d+)",
-    "loss": r"\bloss=([0-9.eE+\-]+)",
-    "tiles_per_s": r"\btiles_per_s=([0-9.eE+\-]+)",
-    "teacher_entropy": r"\bteacher_entropy=([0-9.eE+\-]+)",
-    "knn_accuracy": r"\bknn_accuracy=([0-9.eE+\-]+)",
+    name: rf"\b{name}={_NUMBER}"
+    for name in ("step", "epoch", "loss", "entropy", "lr", "images_per_s", "knn_accuracy")
 }
 
 

@@ -19,7 +19,7 @@ _PORT = 7592  # where SMDDP's servers meet, by the toolkit
 _SSH_PORT = 22
 _PATIENCE_S = 3600.0  # for the other hosts to come up, by the toolkit
 _LOOK_EVERY_S = 5.0
-_DONE = Path("/tmp/tilezoo-done")  # noqa: S108  (on a host of the job's own)
+_DONE = Path("/tmp/tilezoo-done")  # on a host of the job's own
 # Open MPI kills a second after SIGTERM unless told otherwise; a checkpoint takes longer.
 _GRACE_S = 100
 

@@ -2,6 +2,8 @@
 
 import json
 import os
+import sys
+import time
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -9,9 +11,13 @@ from types import TracebackType
 from typing import Any, Self
 
 from tilezoo.io import write_text
+from tilezoo.progress import say
 
 LOG = "log.jsonl"
 _BOARD = "tensorboard"
+_BOARD_VARIABLE = "TILEZOO_TENSORBOARD"  # another folder for it, as SageMaker wants
+_SAID = ("step", "epoch", "loss", "entropy", "lr", "images_per_s", "knn_accuracy")
+_SAY_EVERY_S = 10.0
 
 
 def read_log(run: Path) -> list[dict[str, Any]]:
@@ -26,12 +32,21 @@ def read_log(run: Path) -> list[dict[str, Any]]:
 class Log:
     """Writes what a run measures, line by line."""
 
-    def __init__(self, run: Path, step: int) -> None:
-        """Open a run's log, without what was written after `step`: it will come again."""
+    def __init__(self, run: Path, step: int, *, told: bool = False) -> None:
+        """Open a run's log, without what was written after `step`: it will come again.
+
+        Args:
+            run: Its folder.
+            step: Of the checkpoint that the run goes on from.
+            told: Say a line of it on stderr now and then, where that is no terminal: what reads
+                the output of a job finds its curves there.
+        """
         kept = [entry for entry in read_log(run) if entry["step"] <= step]
         write_text(run / LOG, "".join(json.dumps(entry) + "\n" for entry in kept))
         self._file = (run / LOG).open("a", encoding="utf-8")
-        self._board = _board(run / _BOARD, step)
+        self._board = _board(Path(os.environ.get(_BOARD_VARIABLE) or run / _BOARD), step)
+        self._told = told and not sys.stderr.isatty()
+        self._said = float("-inf")
 
     def write(self, entry: Mapping[str, Any]) -> None:
         """Add one line; each of its numbers is a curve in TensorBoard."""
@@ -41,6 +56,10 @@ class Log:
             for name, value in entry.items():
                 if name not in ("step", "epoch"):
                     self._board.add_scalar(name, value, entry["step"])
+        now = time.monotonic()
+        if self._told and (now - self._said >= _SAY_EVERY_S or "knn_accuracy" in entry):
+            say(" ".join(f"{name}={_short(entry[name])}" for name in _SAID if name in entry))
+            self._said = now
 
     def sync(self) -> None:
         """See that what is written survives a crash, as the checkpoint beside it does."""
@@ -60,6 +79,10 @@ class Log:
         self._file.close()
         if self._board is not None:
             self._board.close()
+
+
+def _short(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:.6g}"
 
 
 def _board(folder: Path, step: int) -> Any:

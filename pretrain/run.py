@@ -290,7 +290,9 @@ def _trained(plan: _Plan, stop: Stop, minutes: float, *, show_progress: bool) ->
             schedules=schedules,
             trainer=trainer,
             feed=Feed(plan.pack, plan.order, maker, plan.world, pinned=plan.device.type == "cuda"),
-            log=stack.enter_context(Log(plan.run, first)) if plan.world.first else None,
+            log=stack.enter_context(Log(plan.run, first, told=show_progress))
+            if plan.world.first
+            else None,
             knn=_knn(plan),
             world=plan.world,
             checkpoint_seconds=60 * minutes,
