@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     failure = Path(placed(f"{_ML}/output/failure", os.environ))
     try:
         job = read_job(sys.argv[1:] if arguments is None else arguments, os.environ)
-        with _stop_as_ctrl_c():
+        with _stop_as_ctrl_c(), _listed():
             code, reason = _run(job)
     except JobError as error:
         _say(f"error: {error}")
@@ -267,6 +267,18 @@ def _stop_as_ctrl_c() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _listed() -> Iterator[None]:
+    """Tell this process's number to the one that hands SIGTERM on (see start.py)."""
+    number = Path(tempfile.gettempdir()) / "tilezoo-job" / str(os.getpid())
+    number.parent.mkdir(exist_ok=True)
+    number.touch()
+    try:
+        yield
+    finally:
+        number.unlink(missing_ok=True)
 
 
 def _leave_reason(failure: Path, reason: str) -> None:
