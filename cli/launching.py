@@ -137,10 +137,10 @@ def check_command(words: Sequence[str]) -> None:
         near = get_close_matches(verb, [name for name in verbs if name], n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise OptionError(f"tilezoo has no command {verb!r}{hint}")
-    group = typer.main.get_group(app)
-    command = group.commands[verb]
-    usage_error = typer.BadParameter.__base__  # of the click that this typer is built on
+    command = typer.main.get_group(app).commands[verb]
+    usage_error: type[Exception] = typer.BadParameter.__mro__[1]  # of the click in this typer
     try:
         command.make_context(verb, list(words[1:]))
-    except usage_error as error:  # type: ignore[misc,union-attr]
-        raise OptionError(f"tilezoo {verb}: {error.format_message()}") from error  # type: ignore[attr-defined]
+    except usage_error as error:
+        said = getattr(error, "format_message", error.__str__)()
+        raise OptionError(f"tilezoo {verb}: {said}") from error

@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from tilezoo.launch.command import JobCommand, job_command
 from tilezoo.launch.distribution import Distribution, choose_distribution
 from tilezoo.launch.estimate import Estimate, estimate
 from tilezoo.launch.images import find_image
-from tilezoo.launch.instances import find_instance
+from tilezoo.launch.instances import Instance, find_instance
 from tilezoo.launch.jobs import attach
 from tilezoo.launch.preflight import check_image, preflight
 from tilezoo.launch.request import Places, Request, build_request
@@ -46,6 +46,14 @@ class LaunchResult:
     arn: str | None
     status: str | None
     notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Plan:
+    job: JobCommand
+    instance: Instance
+    distribution: Distribution
+    price: Estimate
 
 
 def launch(
@@ -121,57 +129,66 @@ def launch(
         kms_key=kms_key,
         publish_as=publish_as,
     )
-    job = _job(command, settings)
-    chosen = find_instance(settings.instance)
-    distribution = choose_distribution(
-        job.verb, chosen, count=count, wish=_wish(job, settings), image=image
-    )
-    job = _with_backend(job, distribution)
-    price = estimate(job.verb, chosen, count=count, max_hours=max_hours)
+    plan = _planned(command, settings)
     config = user_config()
-    where = find_region(region)
-    session = None if dry_run else open_session(where)
-    owner = (
-        find_owner(settings, config, where, session)
-        if session
-        else imagined_owner(settings, config, where)
-    )
-    places = Places(
-        region=where,
-        role=owner.role,
-        output=owner.output,
-        name=name or fresh_name(job.verb),
-        image=image or find_image(where, instance, smddp=distribution.backend == "smddp"),
-    )
-    check_image(places.image, where)
+    settings = replace(settings, region=find_region(region))
+    session = None if dry_run else open_session(settings.region)
+    places, notes = _placed(plan, settings, config, session)
     with tempfile.TemporaryDirectory(prefix="tilezoo-launch-") as staging:
         request = build_request(
-            job, settings, distribution, places, config=config, staging=Path(staging)
+            plan.job, settings, plan.distribution, places, config=config, staging=Path(staging)
         )
-        check_request(request.body, chosen)
-        notes = preflight(job, settings, places, chosen, session) if session else list(owner.notes)
+        check_request(request.body, plan.instance)
+        if session:
+            notes += preflight(plan.job, settings, places, plan.instance, session)
         if show_progress:
-            _say_plan(places, settings, distribution, price, notes)
-        arn = _submitted(request, settings, session, show_progress=show_progress)
-    status = None
-    if arn and wait:
-        status = attach(places.name, region=where, show_progress=show_progress).status
+            _say_plan(plan, places, settings, notes)
+        arn = _submit(request, settings, session, show_progress=show_progress) if session else None
+    status = _followed(places, wait=wait, show_progress=show_progress) if arn else None
     return LaunchResult(
         name=places.name,
         request=request.body,
-        estimate=price,
-        result=places.checkpoints(job),
+        estimate=plan.price,
+        result=places.checkpoints(plan.job),
         arn=arn,
         status=status,
         notes=tuple(notes),
     )
 
 
-def _job(command: Sequence[str], settings: LaunchSettings) -> JobCommand:
+def _planned(command: Sequence[str], settings: LaunchSettings) -> _Plan:
+    """Settle all that needs no account: what runs, on what, how, and for how much."""
     job = job_command(command)
     if settings.publish_as and job.verb != "pretrain":
         raise OptionError(f"--publish-as is for pretrain; {job.verb} makes no model")
-    return job
+    instance = find_instance(settings.instance)
+    distribution = choose_distribution(
+        job.verb, instance, count=settings.count, wish=_wish(job, settings), image=settings.image
+    )
+    return _Plan(
+        job=_with_backend(job, distribution),
+        instance=instance,
+        distribution=distribution,
+        price=estimate(job.verb, instance, count=settings.count, max_hours=settings.max_hours),
+    )
+
+
+def _placed(
+    plan: _Plan, settings: LaunchSettings, config: Mapping[str, Any], session: Any
+) -> tuple[Places, list[str]]:
+    """Settle where the job lies: in the caller's account, or in nobody's for a dry run."""
+    region = str(settings.region)
+    smddp = plan.distribution.backend == "smddp"
+    image = settings.image or find_image(region, settings.instance, smddp=smddp)
+    check_image(image, region)
+    owner = (
+        find_owner(settings, config, region, session)
+        if session
+        else imagined_owner(settings, config, region)
+    )
+    name = settings.name or fresh_name(plan.job.verb)
+    places = Places(region=region, role=owner.role, output=owner.output, name=name, image=image)
+    return places, list(owner.notes)
 
 
 def _wish(job: JobCommand, settings: LaunchSettings) -> BackendWish:
@@ -195,40 +212,31 @@ def _with_backend(job: JobCommand, distribution: Distribution) -> JobCommand:
     return job.with_words("--backend", distribution.backend)
 
 
-def _say_plan(
-    places: Places,
-    settings: LaunchSettings,
-    distribution: Distribution,
-    price: Estimate,
-    notes: Sequence[str],
-) -> None:
-    how = (
-        "one process"
-        if distribution.backend == "plain"
-        else f"{settings.count * distribution.processes} processes over {distribution.backend}"
-    )
+def _say_plan(plan: _Plan, places: Places, settings: LaunchSettings, notes: Sequence[str]) -> None:
+    processes = settings.count * plan.distribution.processes
+    how = "one process"
+    if plan.distribution.backend != "plain":
+        how = f"{processes} processes over {plan.distribution.backend}"
     say(f"{places.name}: {settings.count} × {settings.instance}, {how}, {places.image}")
-    say(f"price: {price.text()}{'; spot costs less' if settings.spot else ''}")
+    say(f"price: {plan.price.text()}{'; spot costs less' if settings.spot else ''}")
     for note in notes:
         say(note)
 
 
-def _submitted(
+def _submit(
     request: Request, settings: LaunchSettings, session: Any, *, show_progress: bool
-) -> str | None:
-    """Upload the source, then create the job; its ARN. None in a dry run."""
-    if session is None:
-        return None
+) -> str:
+    """Upload the source, then create the job; returns its ARN."""
+    files = [
+        (path, f"{uri}/{path.relative_to(folder).as_posix()}")
+        for uri, folder in request.uploads.items()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    ]
+    key = settings.kms_key
+    extra = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": key} if key else {}
     with told():
         s3 = session.client("s3")
-        files = [
-            (path, f"{uri}/{path.relative_to(folder).as_posix()}")
-            for uri, folder in request.uploads.items()
-            for path in sorted(folder.rglob("*"))
-            if path.is_file()
-        ]
-        key = settings.kms_key
-        extra = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": key} if key else {}
         with progress(len(files), "uploading the source", "files", shown=show_progress) as advance:
             for path, uri in files:
                 bucket, name = split_s3(uri)
@@ -237,3 +245,18 @@ def _submitted(
         made = session.client("sagemaker").create_training_job(**request.body)
     arn: str = made["TrainingJobArn"]
     return arn
+
+
+def _followed(places: Places, *, wait: bool, show_progress: bool) -> str | None:
+    """Follow the job to its end, or say how to; then say what stays."""
+    if not wait:
+        if show_progress:
+            say(f"follow it: tilezoo jobs attach {places.name} --region {places.region}")
+        return None
+    status = attach(places.name, region=places.region, show_progress=show_progress).status
+    if show_progress:
+        say(
+            f"its instances are gone and cost nothing any more; what it wrote stays in S3 until "
+            f"aws s3 rm --recursive {places.job}"
+        )
+    return status

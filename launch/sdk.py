@@ -148,7 +148,7 @@ def _mute_session(
     boto.events.register("before-send", _refuse)
     boto.events.register("before-call.sagemaker.CreateTrainingJob", _catch)
 
-    class MuteSession(Session):  # type: ignore[misc,unused-ignore]  # untyped where it is absent
+    class MuteSession(Session):  # type: ignore[misc]  # the SDK is untyped
         """Uploads nothing."""
 
         def default_bucket(self) -> str:

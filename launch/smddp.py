@@ -9,7 +9,7 @@ from sagemaker.train.distributed import DistributedConfig
 _DRIVER = "smddp_driver.py"
 
 
-class Smddp(DistributedConfig):
+class Smddp(DistributedConfig):  # type: ignore[misc]  # the SDK is untyped
     """Start a job's processes by mpirun and smddprun.
 
     The SDK's third major version has no class for it. It copies the folder `driver_dir` into the
