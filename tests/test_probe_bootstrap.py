@@ -6,7 +6,7 @@ import pytest
 from tilezoo.errors import ProbeError
 from tilezoo.probe.bootstrap import Measured, Resampling, centred, interval, measure
 from tilezoo.probe.paired import all_claims, difference_of, holm, two_sided
-from tilezoo.probe.scores import SCALARS, Scorer
+from tilezoo.probe.scores import SCALARS, Ranking, Scorer
 
 ACCURACY, ECE = SCALARS.index("accuracy"), SCALARS.index("ece")
 
@@ -27,21 +27,44 @@ def test_intervals_of_95_percent_hold_the_truth_in_93_to_97_percent_of_repeats()
     assert 0.93 <= held / repeats <= 0.97
 
 
-def test_intervals_of_average_precision_hold_the_truth_about_as_often():
-    def tiles(count, seed):
-        rng = np.random.default_rng(seed)
-        truth = (rng.random((count, 2)) < 0.3).astype(np.uint8)
-        return truth, (1 / (1 + np.exp(-rng.normal(truth, 1)))).astype(np.float32)
+def models_of_equal_worth(tiles, seed, count=2):
+    """Labels of one class, and scores of models that see it equally well through their own noise."""
+    rng = np.random.default_rng([5, seed])
+    truth = (rng.random(tiles) < 0.3).astype(np.uint8)
+    noise = rng.normal(size=tiles)
+    scores = [truth + noise + 0.5 * rng.normal(size=tiles) for _ in range(count)]
+    return truth, [one.astype(np.float32) for one in scores]
 
-    ap = SCALARS.index("ap_macro")
-    expected = Scorer(*tiles(200_000, 0), "multilabel").plain()[ap]
-    held = 0
-    for repeat in range(150):
-        scorer = Scorer(*tiles(300, 1 + repeat), "multilabel")
-        found = measure(scorer, Resampling(tiles=300, replicates=120, seed=repeat))
-        low, high = interval(centred(found.values, found.replicates))
-        held += bool(low[ap] <= expected <= high[ap])
-    assert 0.91 <= held / 150 <= 0.98
+
+@pytest.fixture(scope="module")
+def average_precisions():
+    """AP of two models of equal worth on 400 test sets of 1,000 tiles, and on their resamples."""
+    resampling = Resampling(tiles=1000, replicates=400, seed=0)
+    weights = [resampling.weights(r) for r in range(400)]
+    found = []
+    for repeat in range(400):
+        truth, scores = models_of_equal_worth(1000, repeat)
+        rankings = [Ranking(truth, one) for one in scores]
+        values = np.array([one.average_precision(np.ones(1000, np.int32)) for one in rankings])
+        drawn = np.array([[one.average_precision(w) for one in rankings] for w in weights])
+        found.append((values, drawn))
+    return found
+
+
+def test_intervals_of_average_precision_hold_the_truth_as_often(average_precisions):
+    truth, scores = models_of_equal_worth(400_000, 10**6, count=1)
+    expected = Ranking(truth, scores[0]).average_precision(np.ones(400_000, np.int32))
+    bounds = np.stack([interval(centred(values, drawn)) for values, drawn in average_precisions])
+    held = ((bounds[:, 0] <= expected) & (expected <= bounds[:, 1])).mean(axis=0)
+    assert ((held >= 0.93) & (held <= 0.97)).all()
+
+
+def test_equal_models_are_told_apart_by_average_precision_at_the_nominal_rate(average_precisions):
+    claimed = 0
+    for values, drawn in average_precisions:
+        low, high = interval(centred(-np.diff(values), -np.diff(drawn)))
+        claimed += not low[0] <= 0 <= high[0]
+    assert 0.03 <= claimed / 400 <= 0.07
 
 
 def test_blocks_are_drawn_whole_and_widen_intervals():
