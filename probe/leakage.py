@@ -118,9 +118,12 @@ def audit(
 def _by_place(
     structs: pa.StructArray, test: NDArray[np.float64] | None
 ) -> NDArray[np.bool_] | None:
-    """Mark test tiles on common ground with a pretraining tile; None where that is not known."""
+    """Mark test tiles on common ground with a pretraining tile; None where that is not known.
+
+    Of what was trained on no tile at all it is known: on none.
+    """
     known = structs.drop_null()
-    if test is None or not len(known):
+    if test is None or len(structs) > len(known) == 0:
         return None
     sides = [pc.struct_field(known, side).to_numpy(zero_copy_only=False) for side in _SIDES]
     seen = np.stack(sides, axis=1).astype(np.float64)

@@ -104,8 +104,8 @@ def _written(part: Part, folder: Path) -> str:
 
 
 def _text(text: str) -> str:
-    """Write plain text; a percent sign stays with its number."""
-    return escape(text).replace(" %", "\u00a0%")
+    """Write plain text; signs stay with their numbers."""
+    return escape(text).replace(" %", "\u00a0%").replace(" ± ", "\u00a0±\u00a0")
 
 
 def _list(items: Iterable[str], css: str = "") -> str:

@@ -5,6 +5,7 @@ from pathlib import PurePath
 from typing import Any
 
 from tilezoo.probe.page_parts import Mood, Verdict
+from tilezoo.probe.results import FEW_BLOCKS, NEIGHBOURS
 from tilezoo.probe.scores import Task
 from tilezoo.probe.sgd import NO_AUGMENTATION
 
@@ -33,7 +34,7 @@ MEANING: Mapping[str, Mapping[Task, str]] = {
     "ece": dict.fromkeys(MAIN, "expected calibration error: how far scores are from frequencies"),
 }
 _LEVEL = 0.05  # that p-values are held to
-_SMALL_TEST, _FEW_TILES, _FEW_BLOCKS = 500, 30, 30
+_SMALL_TEST, _FEW_TILES = 500, 30
 _UNLIKE_SHARE, _UNLIKE_TIMES = 0.1, 2  # of train and test, by difference and by ratio
 _MOST_NAMED = 6
 
@@ -181,13 +182,12 @@ def left_out(results: Results) -> str:
 
 def cautions(results: Results) -> list[str]:
     """Say what weakens the figures: little data, unlike data, fits that did not end well."""
-    tiles, bootstrap = results["tiles"], results["recipe"]["bootstrap"]
-    told = []
+    tiles, told = results["tiles"], []
     if tiles["test"] < _SMALL_TEST:
         told.append(f"Small data: only {_tiles(tiles['test'], 'test ')}.")
-    if bootstrap["unit"] == "block" and tiles["resampled_units"] < _FEW_BLOCKS:
-        units = tiles["resampled_units"]
-        told.append(f"Only {units:,} blocks of ground are resampled, so intervals are rough.")
+    if FEW_BLOCKS in results["notes"]:
+        told.append(f"Only {tiles['resampled_units']:,} blocks are resampled. {FEW_BLOCKS}")
+    told += [NEIGHBOURS] if NEIGHBOURS in results["notes"] else []
     told += _few_resamples(results)
     told += [*_few(results), *_unlike(results), *_weak_fits(results)]
     return told if len(results["results"]) == 1 else [*told, *_no_better(results)]
@@ -233,11 +233,14 @@ def _weak_fits(results: Results) -> list[str]:
 
 
 def _no_better(results: Results) -> list[str]:
-    metric = headline_metric(results)
+    metric, of = headline_metric(results), dict[str, list[str]]()
+    for entry in pairs(results, controls=True, method="linear", metric=metric):
+        if not entry["may_be_claimed"] or entry["absolute"] < 0:
+            of.setdefault(entry["a"], []).append(entry["b"])
     return [
-        f"{entry['a']} is not shown to be better than the control {entry['b']} by {metric}."
-        for entry in pairs(results, controls=True, method="linear", metric=metric)
-        if not entry["may_be_claimed"] or entry["absolute"] < 0
+        f"{name} is not shown to be better than the control{'s' * (len(beaten_by) > 1)} "
+        f"{_enumerated(beaten_by)} by {metric}."
+        for name, beaten_by in of.items()
     ]
 
 

@@ -261,7 +261,7 @@ def _assembled(
             *all_claims(list(product(named, controls)), measured, classes),
         ],
         "mistakes": mistakes(used, {name: probed[name].fits["linear"].scores for name in named}),
-        "notes": written.notes(resampling),
+        "notes": written.notes(used, resampling),
     }
     if choices.fractions:
         sets = sets_of(used)

@@ -5,7 +5,7 @@ from textwrap import wrap
 from typing import Any
 
 from tilezoo.probe.report_words import augmentation
-from tilezoo.probe.results import FEW_BLOCKS
+from tilezoo.probe.results import FEW_BLOCKS, NEIGHBOURS
 from tilezoo.probe.scores import SCALARS
 
 WIDTH = 80
@@ -45,7 +45,7 @@ def _setting(results: Mapping[str, Any]) -> str:
 
 def _warnings(results: Mapping[str, Any]) -> list[str]:
     """What must be known before the scores are read."""
-    few = [FEW_BLOCKS] if FEW_BLOCKS in results["notes"] else []
+    notes = [note for note in (FEW_BLOCKS, NEIGHBOURS) if note in results["notes"]]
     unfinished = [
         f"{name}: the linear probe stopped before its optimum; scores may be a little low"
         for name, fits in results["fits"].items()
@@ -56,7 +56,7 @@ def _warnings(results: Mapping[str, Any]) -> list[str]:
         for name, fits in results["fits"].items()
         if fits["linear"].get("at_edge")
     ]
-    return [*few, *unfinished, *at_edge]
+    return [*notes, *unfinished, *at_edge]
 
 
 def _tables(models: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:

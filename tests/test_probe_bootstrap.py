@@ -77,6 +77,22 @@ def test_blocks_are_drawn_whole_and_widen_intervals():
     assert by_block > 4 * by_tile
 
 
+def test_intervals_of_40_blocks_hold_the_truth_about_as_often_and_of_few_less():
+    def held(count, repeats=1000):
+        blocks = np.repeat(np.arange(count), 25)
+        weights, found = draws(25 * count, 600, seed=0, blocks=blocks), 0
+        for repeat in range(repeats):
+            rng = np.random.default_rng([9, repeat])
+            right = rng.random(25 * count) < rng.beta(3, 1.5, count)[blocks]  # 2/3 on average
+            drawn = weights @ right.astype(float) / weights.sum(axis=1)
+            low, high = interval(centred(np.array([right.mean()]), drawn[:, None]))
+            found += bool(low[0] <= 2 / 3 <= high[0])
+        return found / repeats
+
+    assert 0.93 <= held(40) <= 0.97
+    assert held(15, 600) < 0.93  # which results say
+
+
 def test_one_seed_draws_the_same_for_every_model_whatever_the_order():
     resampling = Resampling(tiles=50, replicates=10, seed=3)
     forwards = [resampling.weights(r) for r in range(10)]

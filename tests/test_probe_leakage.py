@@ -62,6 +62,11 @@ def test_the_same_ground_under_another_name_is_found(table):
     assert found.examples == ("t0",)
 
 
+def test_what_was_trained_on_nothing_has_seen_no_place(table):
+    found = audit("random", keep(table, pa.array([], pa.string())), TEST_IDS, TEST_BOXES)
+    assert (found.status, found.same_id, found.same_place) == ("none_found", 0, 0)
+
+
 def test_neighbours_that_touch_or_hardly_overlap_are_no_leak(table):
     sliver = [10.39, 50.005, 10.49, 50.105]  # a tenth of tile 3, as UTM's neighbours overlap
     below = [10.0, 49.9, 10.1, 50.0]

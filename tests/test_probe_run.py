@@ -251,6 +251,19 @@ def test_blocks_and_the_gap_to_a_random_split_are_measured(world, tmp_path):
     assert "with a random split" in result.to_terminal()
 
 
+def test_a_random_split_of_tiles_with_places_tells_of_neighbours(world, tmp_path):
+    result = run(world, tmp_path, split="random")
+    assert result.results["notes"][0].startswith("The split is random though tiles have places")
+    assert "--split both with --block-km tells by how much" in result.to_terminal().replace(
+        "\n  ", " "
+    )
+    table = world.table("placeless", world.vectors["clear"], lonlat=False)
+    without = probe(
+        table, labels=world.many, out=tmp_path / "b", split="random", bootstrap=100, report=False
+    )
+    assert without.results["notes"] == result.results["notes"][1:]
+
+
 def test_given_splits_may_be_resampled_by_blocks(world, tmp_path):
     results = run(world, tmp_path, block_deg=5.0).results
     assert results["recipe"]["bootstrap"]["unit"] == "block"

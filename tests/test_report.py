@@ -142,7 +142,7 @@ def test_the_first_line_is_the_leakage_verdict(name, request):
     [
         (IDS[:100], "good", "zero for listed (of 80 tiles, by id; footprints unknown)"),
         (IDS[-3:], "bad", "LEAKAGE into listed, 3 of 80 tiles by id, footprints unknown"),
-        ([], "good", "zero for listed (of 80 tiles, by id; footprints unknown)"),
+        ([], "good", "zero for listed (of 80 tiles, by id; zero by footprint)"),
     ],
 )
 def test_the_verdict_tells_overlap_from_none(world, tmp_path, seen, mood, told):
