@@ -1,14 +1,13 @@
 """Where a job lies in the user's account: role, output and name, asked for, configured or made up."""
 
 import secrets
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from tilezoo.errors import LaunchError
 from tilezoo.launch.aws import told
-from tilezoo.launch.request import training_defaults
+from tilezoo.launch.defaults import Defaults
 from tilezoo.launch.settings import LaunchSettings, check_s3_folder, is_role_arn
 
 NOBODY = "000000000000"  # the account in a dry run, which asks nobody
@@ -32,10 +31,10 @@ class Owner:
     notes: tuple[str, ...] = ()
 
 
-def imagined_owner(settings: LaunchSettings, config: Mapping[str, Any], region: str) -> Owner:
+def imagined_owner(settings: LaunchSettings, defaults: Defaults, region: str) -> Owner:
     """Settle role and output without asking AWS; what is not known has a mark in its place."""
-    role = settings.role or training_defaults(config).get("RoleArn")
-    output = settings.output or _configured_output(config)
+    role = settings.role or defaults.role
+    output = settings.output or defaults.output
     notes = []
     if not role:
         notes.append("no role is configured: launching takes --role")
@@ -51,9 +50,7 @@ def imagined_owner(settings: LaunchSettings, config: Mapping[str, Any], region: 
     )
 
 
-def find_owner(
-    settings: LaunchSettings, config: Mapping[str, Any], region: str, session: Any
-) -> Owner:
+def find_owner(settings: LaunchSettings, defaults: Defaults, region: str, session: Any) -> Owner:
     """Ask AWS who we are; settle role and output.
 
     Raises:
@@ -61,13 +58,13 @@ def find_owner(
     """
     with told():
         account: str = session.client("sts").get_caller_identity()["Account"]
-    role = settings.role or training_defaults(config).get("RoleArn")
+    role = settings.role or defaults.role
     if not role:
         raise LaunchError(
-            "no role: give --role NAME of one that SageMaker may take, or put "
+            "no role: give --role, the name of one that SageMaker may take, or put "
             "SageMaker.TrainingJob.RoleArn into the SageMaker SDK's config.yaml"
         )
-    output = settings.output or _configured_output(config) or _default_output(region, account)
+    output = settings.output or defaults.output or _default_output(region, account)
     return Owner(
         role=role if is_role_arn(role) else _arn_of(role, session),
         output=_folder(output),
@@ -103,17 +100,6 @@ def _arn(name: str, region: str) -> str:
     partition = "aws-cn" if region.startswith("cn-") else "aws"
     partition = "aws-us-gov" if region.startswith("us-gov-") else partition
     return f"arn:{partition}:iam::{NOBODY}:role/{name}"
-
-
-def _configured_output(config: Mapping[str, Any]) -> str | None:
-    """The user's own place for outputs, else the SDK's default bucket if one is configured."""
-    stated: str | None = training_defaults(config).get("OutputDataConfig", {}).get("S3OutputPath")
-    modules = config.get("SageMaker", {}).get("PythonSDK", {}).get("Modules", {})
-    session = modules.get("Session", {})
-    bucket, prefix = session.get("DefaultS3Bucket"), session.get("DefaultS3ObjectKeyPrefix")
-    if stated or not bucket:
-        return stated
-    return f"s3://{bucket}/{prefix}/tilezoo" if prefix else f"s3://{bucket}/tilezoo"
 
 
 def _default_output(region: str, account: str) -> str:

@@ -16,8 +16,8 @@ _OUT_OPTIONS = ("-o", "--out")
 _CHANNEL_OF = {"--labels": "labels", "-m": "model", "--model": "model", "--update-card": "card"}
 _SOURCE_CHANNEL = {"probe": "table"}  # else: tiles
 _FILE = re.compile(r"\.(parquet|csv|json|tiff?|png|jpe?g|txt|pth|npy|safetensors)$", re.IGNORECASE)
-# The service's limit on one hyperparameter, which the whole command is.
-_COMMAND_MAX = 2500
+_COMMAND_MAX = 2500  # characters: the service's limit on one hyperparameter
+_CHANNELS_MAX = 18  # the service's 20, without the SDK's two
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +112,10 @@ def job_command(words: Sequence[str]) -> JobCommand:
         before = word
     if len(out) != 1:
         raise OptionError(f"{verb}: say once where the result goes, with -o NAME or -o s3://…")
+    if len(channels) > _CHANNELS_MAX:
+        raise OptionError(
+            f"{len(channels)} places in S3: a job takes {_CHANNELS_MAX}; put them under one folder"
+        )
     return JobCommand(
         verb=verb,
         words=tuple(made),
@@ -143,8 +147,8 @@ def _split(word: str, before: str) -> tuple[str, str]:
 def _channelled(value: str, option: str, verb: str, channels: dict[str, Channel]) -> str:
     """Give the container's path of an S3 value, which may have a NAME= in front."""
     name, _, rest = value.partition("s3://")
-    if name and not name.endswith("="):
-        raise OptionError(f"{value!r}: give one s3://… a word")
+    if (name and not name.endswith("=")) or "s3://" in rest:
+        raise OptionError(f"{value!r}: give each s3://… as a word of its own")
     uri = f"s3://{rest}"
     if uri not in channels:
         wanted = _CHANNEL_OF.get(option, _SOURCE_CHANNEL.get(verb, "tiles"))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tilezoo.launch.command import OUT, JobCommand
+from tilezoo.launch.defaults import Defaults, read_defaults
 from tilezoo.launch.distribution import Distribution
 from tilezoo.launch.sdk import caught_request, quiet
 from tilezoo.launch.settings import LaunchSettings
@@ -123,7 +124,8 @@ def _trainer_options(
 
         seconds = round(settings.max_hours * 3600)
         wait = min(2 * seconds, seconds + _DAY_S, _MAX_S) if settings.spot else None
-        key = settings.kms_key or _kms_key(config)
+        defaults = read_defaults(config)
+        tags = {**defaults.tags, **dict(settings.tags)}
         return {
             "training_image": places.image,
             "role": places.role,
@@ -136,13 +138,14 @@ def _trainer_options(
                 command=f"exec $SM_PYTHON_CMD {START}",
             ),
             "distributed": _distributed(distribution, staging / "driver"),
-            "compute": _compute(settings, config, key),
-            "networking": _networking(settings),
+            "compute": _compute(settings, defaults),
+            "networking": _networking(settings, defaults),
             "stopping_condition": configs.StoppingCondition(
                 max_runtime_in_seconds=seconds, max_wait_time_in_seconds=wait
             ),
             "output_data_config": configs.OutputDataConfig(
-                s3_output_path=places.output.rstrip("/"), kms_key_id=key
+                s3_output_path=places.output.rstrip("/"),
+                kms_key_id=settings.kms_key or defaults.output_key,
             ),
             "checkpoint_config": configs.CheckpointConfig(
                 s3_uri=places.checkpoints(command), local_path=OUT
@@ -152,8 +155,8 @@ def _trainer_options(
                 for channel in command.channels
             ],
             "hyperparameters": _hyperparameters(command, settings, places),
-            "environment": _environment(command, settings, config),
-            "tags": [configs.Tag(key=name, value=value) for name, value in settings.tags] or None,
+            "environment": _environment(command, settings, defaults),
+            "tags": [configs.Tag(key=name, value=value) for name, value in tags.items()] or None,
         }
 
 
@@ -170,58 +173,49 @@ def _distributed(distribution: Distribution, folder: Path) -> Any:
     return Torchrun(process_count_per_node=distribution.processes)
 
 
-def _compute(settings: LaunchSettings, config: Mapping[str, Any], key: str | None) -> Any:
+def _compute(settings: LaunchSettings, defaults: Defaults) -> Any:
     from sagemaker.train.configs import Compute
 
-    resources = training_defaults(config).get("ResourceConfig", {})
-    more: dict[str, Any] = {}
-    if keep := resources.get("KeepAlivePeriodInSeconds"):
-        more["keep_alive_period_in_seconds"] = keep
-    if key or resources.get("VolumeKmsKeyId"):
-        more["volume_kms_key_id"] = key or resources["VolumeKmsKeyId"]
+    # The SDK takes an absent value, and not None, for nothing.
+    more: dict[str, Any] = {
+        "keep_alive_period_in_seconds": defaults.keep_alive_s,
+        "volume_kms_key_id": settings.kms_key or defaults.volume_key,
+    }
     return Compute(
         instance_type=settings.instance,
         instance_count=settings.count,
         volume_size_in_gb=settings.volume_gb,
         enable_managed_spot_training=settings.spot,
-        **more,
+        **{name: value for name, value in more.items() if value},
     )
 
 
-def _networking(settings: LaunchSettings) -> Any:
-    """A VPC as asked; None leaves it to the user's defaults."""
+def _networking(settings: LaunchSettings, defaults: Defaults) -> Any:
+    """A VPC as asked or configured; None without any."""
     from sagemaker.train.configs import Networking
 
-    if not settings.subnets:
+    subnets = settings.subnets or defaults.subnets
+    groups = settings.security_groups or defaults.security_groups
+    if not subnets and defaults.isolated is None:
         return None
     return Networking(
-        subnets=list(settings.subnets), security_group_ids=list(settings.security_groups)
+        subnets=list(subnets) or None,
+        security_group_ids=list(groups) or None,
+        enable_network_isolation=defaults.isolated,
     )
 
 
 def _hyperparameters(
     command: JobCommand, settings: LaunchSettings, places: Places
 ) -> dict[str, str]:
-    published = {"publish_as": settings.publish_as, "registry": places.registry()}
     named = {"command": command.hyperparameter()}
-    return {**named, **published} if settings.publish_as else named  # type: ignore[dict-item]
+    if settings.publish_as:
+        named |= {"publish_as": settings.publish_as, "registry": places.registry()}
+    return named
 
 
 def _environment(
-    command: JobCommand, settings: LaunchSettings, config: Mapping[str, Any]
+    command: JobCommand, settings: LaunchSettings, defaults: Defaults
 ) -> dict[str, str]:
     own = {"TILEZOO_TENSORBOARD": _TENSORBOARD} if command.verb == "pretrain" else {}
-    configured = training_defaults(config).get("Environment") or {}
-    return {**own, **configured, **dict(settings.env)}
-
-
-def _kms_key(config: Mapping[str, Any]) -> str | None:
-    output = training_defaults(config).get("OutputDataConfig", {})
-    key: str | None = output.get("KmsKeyId")
-    return key
-
-
-def training_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What the user's SageMaker defaults say of training jobs."""
-    found: dict[str, Any] = config.get("SageMaker", {}).get("TrainingJob", {})
-    return found
+    return {**own, **defaults.environment, **dict(settings.env)}

@@ -9,6 +9,7 @@ from tilezoo.errors import LaunchError
 from tilezoo.launch.instances import Instance
 from tilezoo.launch.settings import MAX_HOURS
 
+_CLASSES = ((r"\p{L}", r"\w"), (r"\p{Z}", r"\s"), (r"\p{N}", r"\d"), (r"\p{Alnum}", "a-zA-Z0-9"))
 _RESERVED = ("code", "sm_drivers")  # channels of the SDK's own
 
 
@@ -64,8 +65,15 @@ def _limits(shape: Any, value: Any, name: str) -> Iterator[str]:
     if "max" in limits and size is not None and size > limits["max"]:
         yield f"{name} has {size}, more than {limits['max']}"
     pattern = limits.get("pattern")
-    if pattern and isinstance(value, str) and not re.fullmatch(pattern, value, re.DOTALL):
+    if pattern and isinstance(value, str) and not _fits(pattern, value):
         yield f"{name} {value!r} does not fit {pattern}"
+
+
+def _fits(pattern: str, value: str) -> bool:
+    """Match as the service does; Python's `re` has no classes of Unicode, but what holds them."""
+    for theirs, ours in _CLASSES:
+        pattern = pattern.replace(theirs, ours)
+    return re.fullmatch(pattern, value, re.DOTALL) is not None
 
 
 def _length(value: Any) -> int | None:

@@ -10,6 +10,7 @@ from tilezoo.errors import OptionError
 from tilezoo.launch.account import find_owner, fresh_name, imagined_owner
 from tilezoo.launch.aws import find_region, open_session, split_s3, told
 from tilezoo.launch.command import JobCommand, job_command
+from tilezoo.launch.defaults import read_defaults
 from tilezoo.launch.distribution import Distribution, choose_distribution
 from tilezoo.launch.estimate import Estimate, estimate
 from tilezoo.launch.images import find_image
@@ -181,10 +182,11 @@ def _placed(
     smddp = plan.distribution.backend == "smddp"
     image = settings.image or find_image(region, settings.instance, smddp=smddp)
     check_image(image, region)
+    defaults = read_defaults(config)
     owner = (
-        find_owner(settings, config, region, session)
+        find_owner(settings, defaults, region, session)
         if session
-        else imagined_owner(settings, config, region)
+        else imagined_owner(settings, defaults, region)
     )
     name = settings.name or fresh_name(plan.job.verb)
     places = Places(region=region, role=owner.role, output=owner.output, name=name, image=image)
