@@ -85,6 +85,44 @@ def next_center(center: Tensor, teacher_logits: Tensor, momentum: float) -> Tens
 
 
 @torch.no_grad()
+def balanced_center(teacher_logits: Tensor, teacher_temp: float, *, iterations: int = 3) -> Tensor:
+    """The centre with which a batch falls on all K outputs alike (Sinkhorn and Knopp).
+
+    Scaling rows and columns of exp(g_t / τ_t) in turn, so that each output gets the same share of
+    the batch and each crop has the sum 1, gives softmax((g_t - c) / τ_t) for some c: this one. It
+    holds the teacher off the few outputs that small batches and like images otherwise end in.
+
+    Args:
+        teacher_logits: g_t of this process, shape (2·B, K).
+        teacher_temp: τ_t.
+        iterations: Of both scalings.
+
+    Returns:
+        c, shape (1, K), float32 at least, the same in all processes.
+
+    Source:
+        Caron et al. 2020 (arXiv:2006.09882), as DINOv2 uses it (arXiv:2304.07193, section 4).
+    """
+    scores = _exact(teacher_logits) / teacher_temp
+    rows = torch.zeros(len(scores), 1, dtype=scores.dtype, device=scores.device)
+    for _ in range(iterations):
+        columns = -_log_sum_of_all(scores + rows)  # (1, K)
+        rows = -(scores + columns).logsumexp(dim=1, keepdim=True)
+    return -teacher_temp * (columns - columns.mean())
+
+
+def _log_sum_of_all(values: Tensor) -> Tensor:
+    """Log of the sum of exponentials over the rows of all processes, (2·B, K) → (1, K)."""
+    largest = values.amax(dim=0, keepdim=True)
+    if not (dist.is_available() and dist.is_initialized()):
+        return largest + (values - largest).exp().sum(dim=0, keepdim=True).log()
+    dist.all_reduce(largest, op=dist.ReduceOp.MAX)
+    total = (values - largest).exp().sum(dim=0, keepdim=True)
+    dist.all_reduce(total)
+    return largest + total.log()
+
+
+@torch.no_grad()
 def teacher_entropy(teacher_logits: Tensor, center: Tensor, teacher_temp: float) -> Tensor:
     """Mean entropy of the teacher's targets P_t, nats: log K if they say nothing, 0 if one-hot.
 

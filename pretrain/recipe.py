@@ -12,6 +12,7 @@ from tilezoo.errors import OptionError
 from tilezoo.io import canonical_json, sha256_text
 
 MeanStd = Literal["imagenet", "measured"]
+Centering = Literal["mean", "sinkhorn"]
 _ABOVE_ZERO = (
     "global_px", "local_px", "epochs", "batch_size", "lr", "out_dim", "hidden_dim",
     "bottleneck_dim", "student_temp", "teacher_temp", "warmup_teacher_temp", "keep_checkpoints",
@@ -57,6 +58,8 @@ class Recipe:
         warmup_teacher_temp: τ_t at the start.
         teacher_temp: τ_t after its warm-up.
         warmup_teacher_temp_epochs: Epochs in which τ_t grows, linearly.
+        centering: `mean`: c is a moving average, as in DINO; `sinkhorn`: every batch is spread
+            over all outputs, as in DINOv2, for small batches of like images.
         center_momentum: m of the centre.
         teacher_momentum: λ at the start; it grows to 1 by a cosine.
         epochs: Passes over the tiles.
@@ -103,6 +106,7 @@ class Recipe:
     warmup_teacher_temp: float
     teacher_temp: float
     warmup_teacher_temp_epochs: int
+    centering: Centering
     center_momentum: float
     teacher_momentum: float
     epochs: int
@@ -137,8 +141,10 @@ class Recipe:
             raise OptionError("local_crops, warmup_epochs and knn_every_epochs must be 0 or more")
         if self.warmup_epochs > self.epochs:
             raise OptionError(f"warmup_epochs={self.warmup_epochs} exceeds epochs={self.epochs}")
-        if self.mean_std not in get_args(MeanStd):
-            raise OptionError(f"mean_std={self.mean_std}: one of {', '.join(get_args(MeanStd))}")
+        for name, kinds in (("mean_std", MeanStd), ("centering", Centering)):
+            if getattr(self, name) not in get_args(kinds):
+                known = ", ".join(get_args(kinds))
+                raise OptionError(f"{name}={getattr(self, name)}: one of {known}")
 
     @property
     def crops(self) -> int:

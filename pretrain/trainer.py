@@ -14,7 +14,7 @@ from tilezoo.errors import OptionError
 from tilezoo.pretrain.batches import Batch
 from tilezoo.pretrain.crops import CropMaker
 from tilezoo.pretrain.distributed import World
-from tilezoo.pretrain.loss import dino_loss, next_center, teacher_entropy
+from tilezoo.pretrain.loss import balanced_center, dino_loss, next_center, teacher_entropy
 from tilezoo.pretrain.memory import keep_memory
 from tilezoo.pretrain.network import Network, build_network, follow, fused_attention, same_weights
 from tilezoo.pretrain.optimiser import clip_gradients, freeze_last_layer, make_optimiser, set_step
@@ -90,9 +90,9 @@ class Trainer:
         self._seed(batch.step)
         crops = self._maker.make(batch.pixels.to(self.device, non_blocking=True), batch.draw)
         temperature = float(self._schedules.teacher_temp[batch.step])
-        targets, loss = self._compare(*crops, temperature)
+        targets, center, loss = self._compare(*crops, temperature)
         self._learn(loss, batch.step)
-        measures = self._measured(loss, targets, temperature)
+        measures = self._measured(loss, targets, center, temperature)
         self._center = next_center(self._center, targets, self.recipe.center_momentum)
         return measures
 
@@ -126,23 +126,25 @@ class Trainer:
 
     def _compare(
         self, globals_: Tensor, locals_: Tensor, temperature: float
-    ) -> tuple[Tensor, Tensor]:
-        """The teacher's outputs for the global crops, and the student's loss on all crops."""
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The teacher's outputs for the global crops, their centre, the student's loss."""
         with self._autocast():
             with torch.no_grad():
                 targets = self.teacher([globals_])
             crops = [globals_, locals_] if len(locals_) else [globals_]
             outputs = self._learner(crops)
         targets = targets.float()
+        balanced = self.recipe.centering == "sinkhorn"
+        center = balanced_center(targets, temperature) if balanced else self._center
         loss = dino_loss(
             outputs,
             targets,
-            self._center,
+            center,
             crops=self.recipe.crops,
             student_temp=self.recipe.student_temp,
             teacher_temp=temperature,
         )
-        return targets, loss
+        return targets, center, loss
 
     def _learn(self, loss: Tensor, step: int) -> None:
         """Move the student by the loss's gradient, and the teacher after it."""
@@ -160,10 +162,12 @@ class Trainer:
         follow(self.teacher, self._student, float(schedules.teacher_momentum[step]))
 
     @torch.no_grad()
-    def _measured(self, loss: Tensor, targets: Tensor, temperature: float) -> Measures:
+    def _measured(
+        self, loss: Tensor, targets: Tensor, center: Tensor, temperature: float
+    ) -> Measures:
         length = targets.norm(dim=1).mean()
         differing = (targets - targets.mean(0)).norm(dim=1).mean()
-        entropy = teacher_entropy(targets, self._center, temperature)
+        entropy = teacher_entropy(targets, center, temperature)
         return Measures(loss=loss.detach(), entropy=entropy, spread=differing / length)
 
     def _autocast(self) -> AbstractContextManager[object]:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tilezoo.pretrain.loss import dino_loss, next_center, teacher_entropy
+from tilezoo.pretrain.loss import balanced_center, dino_loss, next_center, teacher_entropy
 
 TEMPS = {"student_temp": 0.1, "teacher_temp": 0.04}
 
@@ -133,27 +133,29 @@ TWO_PROCESSES = """
 import sys
 import torch
 import torch.distributed as dist
-from tilezoo.pretrain.loss import next_center
+from tilezoo.pretrain.loss import balanced_center, next_center
 
 rank, folder = int(sys.argv[1]), sys.argv[2]
 dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
 logits = torch.load(f"{folder}/logits.pt", weights_only=True)
-found = next_center(torch.full((1, 5), 0.5), logits.chunk(2)[rank], 0.9)
-torch.save(found, f"{folder}/center{rank}.pt")
+own = logits.chunk(2)[rank]
+found = next_center(torch.full((1, 5), 0.5), own, 0.9), balanced_center(own, 0.04)
+torch.save(torch.stack(found), f"{folder}/center{rank}.pt")
 dist.destroy_process_group()
 """
 
 
-def test_two_processes_have_the_centre_of_one_over_all_tiles(tmp_path: Path) -> None:
+def test_two_processes_have_the_centres_of_one_over_all_tiles(tmp_path: Path) -> None:
     logits = torch.randn(12, 5)
     torch.save(logits, tmp_path / "logits.pt")
     command = [sys.executable, "-W", "ignore", "-c", TWO_PROCESSES]
     running = [subprocess.Popen([*command, str(rank), str(tmp_path)]) for rank in range(2)]
     assert [process.wait(timeout=120) for process in running] == [0, 0]
-    expected = next_center(torch.full((1, 5), 0.5), logits, 0.9)
+    centers = next_center(torch.full((1, 5), 0.5), logits, 0.9), balanced_center(logits, 0.04)
+    expected = torch.stack(centers)
     found = [torch.load(tmp_path / f"center{rank}.pt", weights_only=True) for rank in range(2)]
     assert torch.equal(found[0], found[1])
-    assert torch.allclose(found[0], expected, atol=1e-7)
+    assert torch.allclose(found[0], expected, atol=1e-6)
 
 
 @settings(deadline=None)
@@ -175,3 +177,36 @@ def test_entropy_is_log_k_where_nothing_is_told_and_nought_where_one_output_take
     center = torch.zeros(1, 32)
     assert teacher_entropy(flat, center, 0.04) == pytest.approx(torch.tensor(32.0).log())
     assert teacher_entropy(one, center, 0.04) == 0
+
+
+def sinkhorn(logits, temperature, iterations):
+    """Rows and columns scaled in turn, in float64, as arXiv:2006.09882 writes it."""
+    q = (logits.double() / temperature).exp().T  # (K, N)
+    outputs, rows = q.shape
+    q /= q.sum()
+    for _ in range(iterations):
+        q /= q.sum(dim=1, keepdim=True) * outputs
+        q /= q.sum(dim=0, keepdim=True) * rows
+    return (q * rows).T
+
+
+@pytest.mark.parametrize("iterations", [1, 3, 50])
+def test_a_balanced_centre_gives_sinkhorns_targets(iterations):
+    logits = torch.randn(12, 5, generator=torch.Generator().manual_seed(0))
+    center = balanced_center(logits, 0.2, iterations=iterations)
+    found = ((logits - center) / 0.2).softmax(dim=1)
+    assert center.shape == (1, 5)
+    torch.testing.assert_close(found.double(), sinkhorn(logits, 0.2, iterations), atol=1e-5, rtol=0)
+
+
+def test_a_balanced_centre_spreads_a_batch_that_falls_on_one_output():
+    logits = 0.1 * torch.randn(64, 8, generator=torch.Generator().manual_seed(0))
+    logits[:, 3] += 5
+    shares = ((logits - balanced_center(logits, 0.04, iterations=50)) / 0.04).softmax(dim=1).sum(0)
+    torch.testing.assert_close(shares, torch.full((8,), 8.0), rtol=0.05, atol=0)
+
+
+def test_a_balanced_centre_holds_for_outputs_that_no_tile_comes_near():
+    logits = torch.randn(6, 4)
+    logits[:, 0] = -1e4
+    assert balanced_center(logits, 0.04).isfinite().all()
