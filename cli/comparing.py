@@ -64,8 +64,8 @@ def compare_models(
 ) -> None:
     """Embed SOURCE with each model, probe all tables, and write a report.
 
-    Stopped at any moment, the same command uses the tables and parts of tables that are there, as
-    does one with other options of the probe.
+    Stopped at any moment, the same command goes on where it was; with other options of the probe,
+    tables that are there are used again.
 
     Example: tilezoo compare tiles/ --labels labels.csv -m MODEL -m OTHER -o report
     """

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tilezoo.zoo.backbone import Backbone, Precision
 
 TABLES, MODELS = "tables", "models"
+LAYERS = "layers"  # in training by DINO's protocol
 DINO_TABLES = "tables-dino"  # DINO's protocol pools otherwise, so its tables are others
 
 
@@ -219,7 +220,7 @@ class _Job:
             )
             for made in tables
         }
-        return Views(augmentation=AUGMENTATION, of=of)
+        return Views(augmentation=AUGMENTATION, of=of, folder=self.out / LAYERS)
 
     def embed_controls(self, entrants: Sequence[Entrant]) -> list[_Made]:
         """Make the tables of random weights, one an architecture, and of colour statistics."""

@@ -1,8 +1,10 @@
 """One table's probes: neighbours, centroids and a linear layer, and what was chosen for each."""
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from operator import itemgetter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,11 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tilezoo.io import canonical_json, sha256_text
 from tilezoo.probe.centroid import by_centroid
 from tilezoo.probe.knn import KS, Bank, unit_rows, vote
 from tilezoo.probe.linear import Linear, Problem, fit
 from tilezoo.probe.scores import Labels, Ranking, Scores, Task
-from tilezoo.probe.sgd import EPOCHS, Batches, fit_sgd, saved
+from tilezoo.probe.sgd import EPOCHS, Anew, fit_sgd, saved
 from tilezoo.probe.stages import Stages
 
 STRENGTHS = tuple(10 ** (half / 2) for half in range(-12, 9))  # C: 1e-6, 3.2e-6, … 10,000
@@ -41,7 +44,7 @@ class Sets:
     train: int
     validation: int
     task: Task
-    anew: Callable[[Tensor, int], Batches] | None = None
+    anew: Callable[[Tensor, int], Anew] | None = None
 
     @property
     def fitted(self) -> int:
@@ -168,12 +171,27 @@ def sweep(
 def fit_dino(x: Tensor, rows: Tensor, sets: Sets, seed: int, stages: Stages) -> Fit:
     """Train a linear layer by DINO's protocol on some rows of the train set; x raw."""
     y = torch.from_numpy(sets.y).to(x.device)[rows]
-    batches = saved(x, rows) if sets.anew is None else sets.anew(rows.cpu(), seed)
+    anew = sets.anew and sets.anew(rows.cpu(), seed)
     with stages.step("SGD", EPOCHS * len(rows), "tiles") as advance:
-        layer = fit_sgd(batches, y, sets.task, dimension=x.shape[1], seed=seed, advance=advance)
+        layer = fit_sgd(
+            anew.batches if anew else saved(x, rows),
+            y,
+            sets.task,
+            dimension=x.shape[1],
+            seed=seed,
+            kept=kept_in(anew, y, sets.task, seed) if anew else None,
+            advance=advance,
+        )
     z = layer.logits(x[sets.fitted :])
     scores = torch.sigmoid(z) if sets.task == "multilabel" else torch.softmax(z, dim=1)
     return Fit(scores=_numpy(scores), facts={"epochs": EPOCHS})
+
+
+def kept_in(anew: Anew, y: Tensor, task: Task, seed: int) -> Path:
+    """Name a file by all that a layer depends on."""
+    labels = hashlib.sha256(y.cpu().numpy().tobytes()).hexdigest()
+    told = [anew.told, labels, list(y.shape), task, seed, EPOCHS, y.device.type]
+    return anew.folder / f"{sha256_text(canonical_json(told))[:16]}.safetensors"
 
 
 def prior(sets: Sets) -> Fit:

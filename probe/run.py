@@ -24,11 +24,12 @@ from tilezoo.probe.paired import all_claims
 from tilezoo.probe.recipe import Choices, Protocol, Rare, SplitKind, parse_fractions
 from tilezoo.probe.report import forget_report, write_report
 from tilezoo.probe.scores import Scorer, Task
-from tilezoo.probe.sgd import NO_AUGMENTATION, Batches, Views
+from tilezoo.probe.sgd import NO_AUGMENTATION, Anew, Views
 from tilezoo.probe.splits import chosen_kind, make_split
 from tilezoo.probe.tabled import Probed, probe_prior, probe_table, sets_of
 from tilezoo.progress import say
 from tilezoo.table import Table
+from tilezoo.training_ids import ids_sha256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +135,14 @@ def probe(
     leakage = _leakage({**named, **controls}, used)
     probed = {
         name: probe_table(
-            name, table, used, resampling, choices, on, _views_of(name, views), shown=show_progress
+            name,
+            table,
+            used,
+            resampling,
+            choices,
+            on,
+            _anew(name, table, views),
+            shown=show_progress,
         )
         for name, table in {**named, **controls}.items()
     }
@@ -194,8 +202,16 @@ def _used(joined: Joined, choices: Choices, kind: SplitKind) -> Usable:
     return used
 
 
-def _views_of(name: str, views: Views | None) -> Callable[[pa.Array, int], Batches] | None:
-    return None if views is None else views.of[name]
+def _anew(name: str, table: Table, views: Views | None) -> Callable[[pa.Array, int], Anew] | None:
+    """Show a table's tiles anew in each epoch, where there is what can show them."""
+    if views is None:
+        return None
+
+    def anew(ids: pa.Array, seed: int) -> Anew:
+        told = [table.fingerprint, views.augmentation, ids_sha256(ids.to_pylist())]
+        return Anew(batches=views.of[name](ids, seed), folder=views.folder, told=told)
+
+    return anew
 
 
 def _resampling(used: Usable, choices: Choices) -> Resampling:
@@ -310,7 +326,7 @@ def _gap(
     at_random = {
         name: probe_table(
             f"{name}, random split", table, used, own_draws, choices.without_curve(), device,
-            _views_of(name, views), shown=shown,
+            _anew(name, table, views), shown=shown,
         ).measured
         for name, table in named.items()
     }  # fmt: skip

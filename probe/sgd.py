@@ -15,13 +15,16 @@ out the same ones each epoch.
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import pyarrow as pa
 import torch
 from torch import Tensor
 
+from tilezoo.errors import InterruptedRunError
 from tilezoo.probe.linear import Linear
 from tilezoo.probe.scores import Task
+from tilezoo.probe.sgd_state import State
 
 EPOCHS = 50
 BATCH = 128
@@ -42,10 +45,27 @@ class Views:
     Attributes:
         augmentation: How, in words; it stands in the recipe.
         of: Name of a table or control → ids of tiles and a seed → their features.
+        folder: Where layers are kept after each epoch, so that a stopped probe goes on.
     """
 
     augmentation: str
     of: Mapping[str, Callable[[pa.Array, int], Batches]]
+    folder: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Anew:
+    """Some tiles of one table, seen anew in each epoch.
+
+    Attributes:
+        batches: Their features.
+        folder: See `Views`.
+        told: What decides the features, as JSON.
+    """
+
+    batches: Batches
+    folder: Path
+    told: object
 
 
 def saved(x: Tensor, rows: Tensor) -> Batches:
@@ -70,6 +90,7 @@ def fit_sgd(
     dimension: int,
     seed: int,
     epochs: int = EPOCHS,
+    kept: Path | None = None,
     advance: Callable[[int], None] = lambda _: None,
 ) -> Linear:
     """Train a linear layer as DINO does; nothing is held but the layer and one batch.
@@ -81,20 +102,53 @@ def fit_sgd(
         dimension: Length of a feature vector, D.
         seed: Of the weights at the start and the order of tiles.
         epochs: How often each tile is seen.
+        kept: A file that the layer is kept in after each epoch, and taken from if it is there; its
+            name must tell all that the layer depends on. None to keep nothing.
         advance: Told when tiles have been learnt from.
+
+    Raises:
+        InterruptedRunError: Ctrl-C, where the layer is kept.
+        ProbeError: `kept` is damaged.
     """
     draws = torch.Generator().manual_seed(seed)
     layer = _start(dimension, y.shape[1], draws).to(y.device)
-    speed = torch.zeros_like(layer)
-    for epoch in range(epochs):
-        lr = LR * (1 + math.cos(math.pi * epoch / epochs)) / 2
-        order = torch.randperm(len(y), generator=draws)
-        for rows, x in zip(torch.split(order, BATCH), batches(epoch, order), strict=True):
-            target = y[rows.to(y.device)].float()
-            speed.mul_(MOMENTUM).add_(_gradient(layer, x.to(y.device), target, task))
-            layer.sub_(speed, alpha=lr)
-            advance(len(rows))
-    return Linear(coefficients=layer.double(), passes=epochs, converged=True)
+    state = State(layer=layer, speed=torch.zeros_like(layer), draws=draws)
+    if kept:
+        state.go_on(kept)
+        advance(state.epoch * len(y))
+    try:
+        while state.epoch < epochs:
+            _learn(state, batches, y, task, epochs, advance)
+            if kept:
+                state.keep(kept)
+    except KeyboardInterrupt:
+        if not kept:
+            raise
+        raise InterruptedRunError(
+            f"stopped; {state.epoch} of {epochs} epochs are kept in {kept}: run the same command "
+            "to go on"
+        ) from None
+    return Linear(coefficients=state.layer.double(), passes=epochs, converged=True)
+
+
+def _learn(
+    state: State,
+    batches: Batches,
+    y: Tensor,
+    task: Task,
+    epochs: int,
+    advance: Callable[[int], None],
+) -> None:
+    """Train for one epoch, in place."""
+    lr = LR * (1 + math.cos(math.pi * state.epoch / epochs)) / 2
+    order = torch.randperm(len(y), generator=state.draws)
+    for rows, x in zip(torch.split(order, BATCH), batches(state.epoch, order), strict=True):
+        target = y[rows.to(y.device)].float()
+        gradient = _gradient(state.layer, x.to(y.device), target, task)
+        state.speed.mul_(MOMENTUM).add_(gradient)
+        state.layer.sub_(state.speed, alpha=lr)
+        advance(len(rows))
+    state.epoch += 1
 
 
 def _start(features: int, classes: int, draws: torch.Generator) -> Tensor:

@@ -14,7 +14,7 @@ from tilezoo.probe.fitting import Fit, Sets, fit_centroid, fit_dino, fit_knn, fi
 from tilezoo.probe.products import fast_products, one_thread_for_few
 from tilezoo.probe.recipe import Choices
 from tilezoo.probe.scores import Scorer
-from tilezoo.probe.sgd import Batches
+from tilezoo.probe.sgd import Anew
 from tilezoo.probe.stages import Stages
 from tilezoo.probe.vectors import load, standardise
 from tilezoo.table import Table
@@ -91,18 +91,18 @@ def probe_table(
     resampling: Resampling,
     choices: Choices,
     device: torch.device,
-    views: Callable[[pa.Array, int], Batches] | None = None,
+    anew: Callable[[pa.Array, int], Anew] | None = None,
     *,
     shown: bool,
 ) -> Probed:
     """Fit every probe on one table, and score each on the test set and its resamples.
 
-    `views` shows tiles, by id and seed, anew in each epoch of DINO's protocol.
+    `anew` shows tiles, by id and seed, anew in each epoch of DINO's protocol.
     """
     stages, sets = Stages(name, shown=shown), sets_of(used)
-    if views is not None:
+    if anew is not None:
         ids = used.joined.ids.take(pa.array(used.split.train))
-        sets = replace(sets, anew=lambda rows, seed: views(ids.take(pa.array(rows.numpy())), seed))
+        sets = replace(sets, anew=lambda rows, seed: anew(ids.take(pa.array(rows.numpy())), seed))
     x = vectors_of(name, table, used, device, stages)
     with one_thread_for_few(x), fast_products(x):
         fits, points = fit_all(x, sets, choices, stages)

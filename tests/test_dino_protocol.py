@@ -16,8 +16,9 @@ from typer.testing import CliRunner
 from tilezoo.cli.comparison import compare
 from tilezoo.cli.dino_protocol import Crops, cropped, pooling_of
 from tilezoo.cli.main import app
-from tilezoo.errors import ModelError, ProbeError
-from tilezoo.probe.sgd import BATCH, EPOCHS, fit_sgd
+from tilezoo.errors import InterruptedRunError, ModelError, ProbeError
+from tilezoo.probe.fitting import kept_in
+from tilezoo.probe.sgd import BATCH, EPOCHS, Anew, fit_sgd, saved
 from tilezoo.sources import discover
 from tilezoo.space import Contract
 from tilezoo.tiles import Cut, Tile
@@ -113,12 +114,54 @@ def test_the_same_command_gives_the_same_numbers_and_another_seed_others(compare
         r"```\n(tilezoo compare .*)\n```", (compared.out / "report.md").read_text()
     )
     assert "--protocol dino" in command
+    elsewhere = run(world, tmp_path / "again", controls=True).results
+    for key in set(elsewhere) - {"tables"}:  # which name the folders of controls
+        assert elsewhere[key] == compared.results[key]
     before = {path: path.read_bytes() for path in compared.out.glob("re*")}
     again = CliRunner().invoke(app, command.split()[1:])
     assert again.exit_code == 0, again.output
     assert {path: path.read_bytes() for path in compared.out.glob("re*")} == before
     other = run(world, tmp_path / "report", seed=1).results["results"]["vit"]["linear"]
     assert other["ece"] != compared.results["results"]["vit"]["linear"]["ece"]
+
+
+def test_a_stopped_probe_goes_on_where_it_was(tmp_path):
+    x = torch.randn(300, 8, generator=torch.Generator().manual_seed(0))
+    y = (x[:, :2] > 0).to(torch.uint8)
+    how = {"task": "multilabel", "dimension": 8, "seed": 4, "epochs": 5}
+    seen = []
+
+    def stopping(epoch, order):
+        seen.append(epoch)
+        for number, batch in enumerate(saved(x, torch.arange(300))(epoch, order)):
+            if seen == [0, 1, 2] and number == 1:
+                raise KeyboardInterrupt
+            yield batch
+
+    kept = tmp_path / "layers" / "one.safetensors"
+    with pytest.raises(InterruptedRunError, match=r"2 of 5 epochs are kept in .* to go on"):
+        fit_sgd(stopping, y, **how, kept=kept)
+    resumed = fit_sgd(stopping, y, **how, kept=kept)
+    assert seen == [0, 1, 2, 2, 3, 4]
+    whole = fit_sgd(saved(x, torch.arange(300)), y, **how)
+    assert torch.equal(resumed.coefficients, whole.coefficients)
+    fit_sgd(stopping, y, **how, kept=kept)
+    assert len(seen) == 6  # what is finished is not done again
+    kept.write_bytes(b"nothing")
+    with pytest.raises(ProbeError, match=r"one\.safetensors is damaged .*remove it"):
+        fit_sgd(stopping, y, **how, kept=kept)
+
+
+def test_a_layer_s_name_tells_all_that_it_depends_on(tmp_path):
+    y = torch.tensor([[1, 0], [0, 1]], dtype=torch.uint8)
+
+    def name(told="a", labels=y, task="multilabel", seed=0):
+        anew = Anew(batches=saved(torch.ones(2, 1), torch.arange(2)), folder=tmp_path, told=told)
+        return kept_in(anew, labels, task, seed)
+
+    changes = ({}, {"told": "b"}, {"labels": y.flip(0)}, {"task": "multiclass"}, {"seed": 1})
+    assert len({name(**changed) for changed in changes}) == len(changes)
+    assert name() == name()
 
 
 def test_every_epoch_has_crops_of_its_own(world):
