@@ -117,9 +117,14 @@ def centres(boxes: NDArray[np.float64] | None) -> NDArray[np.float64]:
 
 def refuse_small_blocks(grid: Grid, boxes: NDArray[np.float64]) -> None:
     """Refuse blocks that are smaller than a tile: neighbours would share pixels across blocks."""
-    heights = boxes[:, 3] - boxes[:, 1]
-    if heights.max() > grid.height_deg:
+    tallest_deg = float((boxes[:, 3] - boxes[:, 1]).max())
+    if tallest_deg > grid.height_deg:
+        in_km = grid.width_km is not None
+        side, tile = (
+            f"{math.radians(deg) * _RADIUS_KM:.4g} km" if in_km else f"{deg:.4g}°"
+            for deg in (grid.height_deg, tallest_deg)
+        )
         raise ProbeError(
-            f"blocks {grid.height_deg:.4g}° high are smaller than the largest tile "
-            f"({heights.max():.4g}°); give blocks a longer side"
+            f"blocks of {side} are smaller than the largest tile ({tile} high); give them a "
+            f"longer side, --block-{'km' if in_km else 'deg'}"
         )

@@ -189,8 +189,10 @@ def test_blocks_need_footprints_and_are_no_smaller_than_tiles():
         make_split(joined(one_class([9, 9]), lonlat=lonlat), choices(block_km=5), "blocks")
     lonlat[3] = 5
     wide = joined(one_class([9, 9]), lonlat=lonlat, side=0.5)
-    with pytest.raises(ProbeError, match="smaller than the largest tile"):
+    with pytest.raises(ProbeError, match=r"blocks of 0\.1° are smaller .* \(0\.5° high\)"):
         make_split(wide, choices(block_deg=0.1), "blocks")
+    with pytest.raises(ProbeError, match=r"of 10 km are smaller .* \(55\.6 km high\).*--block-km"):
+        make_split(wide, choices(block_km=10), "blocks")
     with pytest.raises(ProbeError, match=r"leaves no tile for .* smaller blocks"):
         make_split(joined(one_class([9, 9]), lonlat=lonlat), choices(block_deg=60), "blocks")
 
