@@ -294,11 +294,16 @@ def write_corpus(out: Path, found: dict[str, Iterable[Tile]], most: int, seed: i
 
 
 def write_labels(path: Path, tiles: Iterable[Tile]) -> None:
-    """Write id, label and split."""
+    """Write id, label, split and group."""
     with path.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
-        rows.writerow(["id", "label", "split"])
-        rows.writerows([tile.id, tile.label, tile.split] for tile in tiles)
+        rows.writerow(["id", "label", "split", "group"])
+        rows.writerows([tile.id, tile.label, tile.split, group_of(tile)] for tile in tiles)
+
+
+def group_of(tile: Tile) -> str | None:
+    """Name the sheet of a chip: chips of one sheet resemble each other."""
+    return None if tile.transform else str(Path(tile.id).parent)
 
 
 def write_tile(folder: Path, tile: Tile) -> None:

@@ -22,6 +22,7 @@ LABELS_SCHEMA = pa.schema(
         pa.field("id", pa.string(), nullable=False),
         pa.field("labels", pa.list_(pa.string())),
         pa.field("split", pa.string()),
+        pa.field("group", pa.string()),
     ]
 )
 # The first that is there counts. `name`, `new_labels` and `original_split` are BigEarthNet v1's
@@ -29,6 +30,7 @@ LABELS_SCHEMA = pa.schema(
 ID_COLUMNS = ("id", "name", "patch_id")
 LABEL_COLUMNS = ("new_labels", "labels", "label")
 SPLIT_COLUMNS = ("split", "original_split")
+GROUP_COLUMN = "group"
 
 _SPLIT_NAMES = {"val": "validation", "valid": "validation"}
 _PARQUET = b"PAR1"
@@ -42,14 +44,16 @@ def read_labels(source: str | Path) -> pa.Table:
     or `labels` is a list of classes, `label` one class. Text that begins with `[` is a JSON list
     (`["Pastures", "Inland waters"]`); other text in a column of lists is divided at `;` and `|`.
     An empty cell is a tile without labels (null), `[]` one without any class. `split` (or
-    `original_split`) is optional.
+    `original_split`) is optional, and so is `group`: tiles that resemble each other because they
+    come from one scene, flight or sheet, and so count as one when something is drawn.
 
     Args:
         source: The file.
 
     Returns:
         Columns of `LABELS_SCHEMA`, in the file's order: `id`; `labels`, each class once; `split`
-        in lower case, `val` and `valid` as `validation`, null where none is given.
+        in lower case, `val` and `valid` as `validation`, null where none is given; `group`, null
+        where none is given.
 
     Raises:
         LabelsError: The file cannot be read, a column is missing or of another kind, ids are
@@ -61,7 +65,8 @@ def read_labels(source: str | Path) -> pa.Table:
     labels = _lists(found, path, ids)
     if labels.null_count == len(labels):
         raise LabelsError(f"{path}: no row of {found.num_rows} has a label; is the column empty?")
-    return pa.table([ids, labels, _splits(found, path)], schema=LABELS_SCHEMA)
+    columns = [ids, labels, _splits(found, path), _groups(found, path)]
+    return pa.table(columns, schema=LABELS_SCHEMA)
 
 
 def split_name(word: str) -> str | None:
@@ -77,7 +82,7 @@ def folder_labels(ids: Iterable[str]) -> pa.Table:
         ids: Of tiles, as tables hold them: paths with `/`, windows with `#x,y,w,h`.
 
     Returns:
-        Columns of `LABELS_SCHEMA`, in the order of `ids`; `split` is null.
+        Columns of `LABELS_SCHEMA`, in the order of `ids`; `split` and `group` are null.
 
     Raises:
         LabelsError: A tile lies in no folder, or an id comes twice.
@@ -90,8 +95,9 @@ def folder_labels(ids: Iterable[str]) -> pa.Table:
         raise LabelsError(f"labels by folder: {told}; name the folder above the classes' folders")
     column = pa.array(names, pa.string())
     _refuse_repeated(column, "labels by folder")
+    nothing = pa.nulls(len(names), pa.string())
     return pa.table(
-        [column, pa.array([[folder] for folder in classes]), pa.nulls(len(names), pa.string())],
+        [column, pa.array([[folder] for folder in classes]), nothing, nothing],
         schema=LABELS_SCHEMA,
     )
 
@@ -137,9 +143,9 @@ def _plain(name: str) -> str:
 
 
 def _columns(names: list[str], path: Path) -> list[str]:
-    """Choose the file's columns of ids, labels and (where there is one) splits."""
+    """Choose the file's columns of ids, labels and, where there are any, splits and groups."""
     for name, times in Counter(map(_plain, names)).items():
-        if times > 1 and name in (*ID_COLUMNS, *LABEL_COLUMNS, *SPLIT_COLUMNS):
+        if times > 1 and name in (*ID_COLUMNS, *LABEL_COLUMNS, *SPLIT_COLUMNS, GROUP_COLUMN):
             raise LabelsError(f"{path}: {times} columns are called {name!r}; leave one")
     known = {_plain(name): name for name in names}
     chosen = []
@@ -151,7 +157,8 @@ def _columns(names: list[str], path: Path) -> list[str]:
                 f"{path}: no column of {what} ({', '.join(candidates)}); there are: {found}"
             )
         chosen.append(here[0])
-    return chosen + [known[name] for name in SPLIT_COLUMNS if name in known][:1]
+    chosen += [known[name] for name in SPLIT_COLUMNS if name in known][:1]
+    return chosen + [known[name] for name in (GROUP_COLUMN,) if name in known]
 
 
 def _ids(found: pa.Table, path: Path) -> pa.Array:
@@ -234,10 +241,20 @@ def _flat(values: list[object]) -> list[object]:
 
 
 def _splits(found: pa.Table, path: Path) -> pa.Array:
-    if found.num_columns < 3:
-        return pa.nulls(found.num_rows, pa.string())
-    column = found.column(2).combine_chunks()
-    if pa.types.is_null(column.type):
-        return column.cast(pa.string())
-    words = _as_text(column, found.column_names[2], path).to_pylist()
+    words = _optional(found, SPLIT_COLUMNS, path).to_pylist()
     return pa.array([split_name(word) if word else None for word in words], pa.string())
+
+
+def _groups(found: pa.Table, path: Path) -> pa.Array:
+    return _optional(found, (GROUP_COLUMN,), path)
+
+
+def _optional(found: pa.Table, names: tuple[str, ...], path: Path) -> pa.Array:
+    """Take the column that has one of these names as text; nulls where there is none."""
+    name = next((name for name in names if name in found.column_names), None)
+    if name is None:
+        return pa.nulls(found.num_rows, pa.string())
+    column = found[name].combine_chunks()
+    return (
+        column.cast(pa.string()) if pa.types.is_null(column.type) else _as_text(column, name, path)
+    )

@@ -23,13 +23,14 @@ from tilezoo.tiles import Tile
 _ROWS_PER_GROUP = 8192
 _NO_PIXELS = np.empty(0, np.uint8)
 _AFTER_TIME = FACTS.names.index("datetime") + 1  # where labels stand among what is known
+_LABELS = ("labels", "split")  # of a tile; groups are for probes
 TILE_SCHEMA = pa.schema(
     [
         pa.field("id", pa.string(), nullable=False),
         pa.field("shard", pa.int32(), nullable=False),
         pa.field("row", pa.int32(), nullable=False),
         *list(FACTS)[:_AFTER_TIME],
-        *(field for field in LABELS_SCHEMA if field.name != "id"),
+        *(LABELS_SCHEMA.field(name) for name in _LABELS),
         *list(FACTS)[_AFTER_TIME:],
     ]
 )
@@ -153,13 +154,17 @@ class _Rows(Generic[Item]):
 def _tile_rows(tiles: Sequence[Tile], shard: int, first: int, labels: Labels | None) -> pa.Table:
     """Put tiles `first` and following of a shard into rows."""
     ids = pa.array([tile.id for tile in tiles], pa.string())
-    known = labels.of(ids) if labels else [pa.nulls(len(ids), kind) for kind in LABELS_SCHEMA.types]
+    known = (
+        labels.of(ids)
+        if labels
+        else [pa.nulls(len(ids), LABELS_SCHEMA.field(name).type) for name in _LABELS]
+    )
     columns = {
         "id": ids,
         "shard": np.full(len(tiles), shard, np.int32),
         "row": np.arange(first, first + len(tiles), dtype=np.int32),
-        "labels": known[-2],
-        "split": known[-1],
+        "labels": known[0],
+        "split": known[1],
         **facts(tiles),
     }
     return pa.table([columns[name] for name in TILE_SCHEMA.names], schema=TILE_SCHEMA)

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,9 @@ from tilezoo.probe.scores import Scorer, Weights
 
 _LEVEL = 0.95
 _MOST_THREADS = 8
+
+
+Unit = Literal["tile", "block", "group"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,19 +29,20 @@ class Resampling:
         seed: Of the draws.
         blocks: Block of each test tile, numbers from 0, shape (tiles,); None to draw tiles. Blocks
             are drawn whole, because tiles of one block resemble each other.
+        called: What a unit is: a tile, a block of ground, or a group that the labels name.
     """
 
     tiles: int
     replicates: int
     seed: int
     blocks: NDArray[np.int64] | None = None
+    called: Unit = "tile"
 
     def __post_init__(self) -> None:
         """Refuse what has no spread."""
         if self.units < 2:
-            kind = "tile" if self.blocks is None else "block"
             raise ProbeError(
-                f"the test set holds {self.units} {kind}: no interval can be estimated; "
+                f"the test set holds {self.units} {self.called}: no interval can be estimated; "
                 "test on more tiles, or take smaller blocks"
             )
 

@@ -29,6 +29,8 @@ class Joined:
         classes: Names of the columns of `y`, sorted.
         task: Whether a tile may have several classes.
         splits: Names of splits as labels give them, null where they do not, shape (N,).
+        groups: Number of the scene, flight or sheet each tile comes from, as labels name it, from
+            0, shape (N,); a tile without one is its own group. None where no tile has one.
         boxes: Footprints' bounds (xmin, ymin, xmax, ymax), degrees, shape (N, 4); NaN for tiles
             without one; None when no tile has one.
         unlabelled: Tiles of the tables that have no labels, and are left out.
@@ -40,6 +42,7 @@ class Joined:
     classes: tuple[str, ...]
     task: Task
     splits: pa.Array
+    groups: NDArray[np.int64] | None
     boxes: NDArray[np.float64] | None
     unlabelled: int
     unmatched: int
@@ -79,6 +82,7 @@ def join(tables: Mapping[str, Table], labels: str | Path, task: Task | None) -> 
         classes=classes,
         task=_task(y, task),
         splits=here["split"].combine_chunks(),
+        groups=_groups(here["group"].combine_chunks(), here["id"].combine_chunks()),
         boxes=_boxes(tables[first], own_ids, here["id"].combine_chunks()),
         unlabelled=len(own_ids) - here.num_rows,
         unmatched=known.num_rows - here.num_rows,
@@ -151,6 +155,15 @@ def _task(y: Labels, wanted: Task | None) -> Task:
             "leave --task out, or give each tile one class"
         )
     return wanted or ("multiclass" if single else "multilabel")
+
+
+def _groups(names: pa.Array, ids: pa.Array) -> NDArray[np.int64] | None:
+    """Number groups; `/` keeps the id of a tile without one apart from every group's name."""
+    if names.null_count == len(names):
+        return None
+    alone = pc.binary_join_element_wise("/", ids, "")
+    told = pc.coalesce(names, alone).dictionary_encode()
+    return np.asarray(told.indices.to_numpy(), np.int64)
 
 
 def _boxes(table: Table, own: pa.Array, ids: pa.Array) -> NDArray[np.float64] | None:

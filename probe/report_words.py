@@ -139,8 +139,11 @@ def setting(results: Results) -> str:
     linear, bootstrap = recipe["linear"], recipe["bootstrap"]
     fitted = f"{linear['method']}, fitted on {linear['fitted_on']}"
     how = f"{recipe['protocol']} protocol{augmentation(recipe)} ({fitted})"
-    blocks = f"blocks of ground of {_side(recipe['split'])}"
-    units = "tiles" if bootstrap["unit"] == "tile" else blocks
+    units = {
+        "tile": "tiles",
+        "block": f"blocks of ground of {_side(recipe['split'])}",
+        "group": "groups of tiles that the labels name",
+    }[bootstrap["unit"]]
     return (
         f"{kinds[recipe['split']['kind']]}: {parts} tiles; {len(recipe['classes'])} classes, "
         f"{several}. Linear probe by the {how}, seed {recipe['seed']}. 95 % intervals come from "
@@ -183,10 +186,11 @@ def left_out(results: Results) -> str:
 def cautions(results: Results) -> list[str]:
     """Say what weakens the figures: little data, unlike data, fits that did not end well."""
     tiles, told = results["tiles"], []
+    unit = results["recipe"]["bootstrap"]["unit"]
     if tiles["test"] < _SMALL_TEST:
         told.append(f"Small data: only {_tiles(tiles['test'], 'test ')}.")
     if FEW_BLOCKS in results["notes"]:
-        told.append(f"Only {tiles['resampled_units']:,} blocks are resampled. {FEW_BLOCKS}")
+        told.append(f"Only {tiles['resampled_units']:,} {unit}s are resampled. {FEW_BLOCKS}")
     told += [NEIGHBOURS] if NEIGHBOURS in results["notes"] else []
     told += _few_resamples(results)
     told += [*_few(results), *_unlike(results), *_weak_fits(results)]

@@ -89,7 +89,7 @@ def recipe(
         "ece_bins": ECE_BINS,
         "bootstrap": {
             "replicates": resampling.replicates,
-            "unit": "tile" if resampling.blocks is None else "block",
+            "unit": resampling.called,
             "level": 0.95,
         },
         "label_efficiency": {

@@ -14,7 +14,7 @@ from tilezoo.errors import OptionError, ProbeError
 from tilezoo.io import write_json
 from tilezoo.options import command_line, defaults
 from tilezoo.probe import results as written
-from tilezoo.probe.bootstrap import Resampling
+from tilezoo.probe.bootstrap import Resampling, Unit
 from tilezoo.probe.classes import Usable, usable
 from tilezoo.probe.join import Joined, join
 from tilezoo.probe.leakage import audit
@@ -25,7 +25,7 @@ from tilezoo.probe.recipe import Choices, Protocol, Rare, SplitKind, parse_fract
 from tilezoo.probe.report import forget_report, write_report
 from tilezoo.probe.scores import Scorer, Task
 from tilezoo.probe.sgd import NO_AUGMENTATION, Anew, Views
-from tilezoo.probe.splits import chosen_kind, make_split
+from tilezoo.probe.splits import Split, chosen_kind, make_split
 from tilezoo.probe.tabled import Probed, probe_prior, probe_table, sets_of
 from tilezoo.progress import say
 from tilezoo.table import Table
@@ -221,7 +221,14 @@ def _resampling(used: Usable, choices: Choices) -> Resampling:
         replicates=choices.bootstrap,
         seed=choices.seed,
         blocks=split.blocks,
+        called=_unit(choices, split),
     )
+
+
+def _unit(choices: Choices, split: Split) -> Unit:
+    if split.blocks is None:
+        return "tile"
+    return "block" if choices.has_blocks else "group"
 
 
 def _leakage(tables: Mapping[str, Table], used: Usable) -> dict[str, Any]:

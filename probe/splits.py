@@ -31,7 +31,7 @@ class Split:
         train: The train set.
         validation: Strengths are chosen by it.
         test: Scores are of it.
-        blocks: Block of each test tile, from 0, shape (len(test),); None without blocks.
+        blocks: Block or group of each test tile, from 0, shape (len(test),); None without.
         near_test: Tiles left out because they lie within one block of a test tile.
         unnamed: Tiles left out because no split is given for them.
         carved: Validation was taken from train, because none is given.
@@ -120,6 +120,11 @@ def _given(joined: Joined, choices: Choices) -> Split:
 
 
 def _random(joined: Joined, seed: int) -> Split:
+    """Deal out tiles by class; where they come in groups, whole groups."""
+    if joined.groups is not None:
+        part = _parts_of_regions(joined.groups, seed)
+        train, validation, test = (np.flatnonzero(part == number) for number in range(3))
+        return Split(kind="random", train=train, validation=validation, test=test)
     test, validation = _stratified(joined.y, (_TEST_SHARE, _VALIDATION_SHARE), seed)
     taken = np.concatenate([test, validation])
     train = np.setdiff1d(np.arange(len(joined.y)), taken, assume_unique=True)
@@ -207,7 +212,7 @@ def _parts_of_regions(region: Rows, seed: int) -> Rows:
 
 def _test_blocks(joined: Joined, choices: Choices, test: Rows) -> Rows | None:
     if not choices.has_blocks:
-        return None
+        return None if joined.groups is None else _from_zero(joined.groups[test])
     lonlat = centres(joined.boxes)
     cells = grid(block_deg=choices.block_deg, block_km=choices.block_km).place(lonlat[test])
     return _from_zero(np.unique(cells, axis=0, return_inverse=True)[1])

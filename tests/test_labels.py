@@ -46,7 +46,17 @@ def test_a_csv_of_one_class_a_tile_is_read(csv):
         "id": ["a.tif", "b.tif"],
         "labels": [["forest"], ["river"]],
         "split": [None, None],
+        "group": [None, None],
     }
+
+
+@pytest.mark.parametrize("header", ["id,label,group", "group,id,split,label"])
+def test_groups_are_read_wherever_their_column_stands(csv, header):
+    row = {"id": "a.tif", "label": "forest", "group": "sheet 1", "split": "test"}
+    cells = ",".join(row[name] for name in header.split(","))
+    found = read_labels(csv(f"{header}\n{cells}\n"))
+    assert found["group"].to_pylist() == ["sheet 1"]
+    assert found["split"].to_pylist() == (["test"] if "split" in header else [None])
 
 
 @pytest.mark.parametrize(
@@ -93,7 +103,7 @@ def test_bigearthnet_v1_metadata_gives_its_nineteen_classes_and_splits(parquet):
 def test_bigearthnet_v2_metadata_is_read_by_patch_id(parquet):
     path = parquet(patch_id=["p1"], labels=[[PASTURES, WATERS]], split=["test"], country=["FI"])
     assert read_labels(path).to_pylist() == [
-        {"id": "p1", "labels": [PASTURES, WATERS], "split": "test"}
+        {"id": "p1", "labels": [PASTURES, WATERS], "split": "test", "group": None}
     ]
 
 

@@ -96,6 +96,19 @@ def run(world, out, labels="many", names=("clear",), **changed):
     return probe(world.at(*names), out=out / "probe", **{**given, **quick, **changed})
 
 
+def test_groups_that_labels_name_are_resampled_whole(world, tmp_path):
+    names = np.array([f"class {number}" for number in range(CLASSES)])[world.single]
+    groups = [f"sheet {number // 20}" for number in range(COUNT)]
+    labels = world.labels("grouped", label=names, split=world.split, group=groups)
+    alone = run(world, tmp_path / "alone", labels="one").results
+    found = run(world, tmp_path / "grouped", labels=labels).results
+    assert found["recipe"]["bootstrap"]["unit"] == "group"
+    assert found["tiles"]["resampled_units"] == COUNT // 20
+    values = [one["results"]["clear"]["linear"]["accuracy"] for one in (alone, found)]
+    assert values[0]["value"] == values[1]["value"]
+    assert values[0]["low"] != values[1]["low"]
+
+
 def test_results_hold_every_score_with_its_interval(compared):
     results = json.loads((compared.out / "results.json").read_text())
     assert results == compared.results

@@ -25,7 +25,7 @@ def choices(**changed):
     return Choices(**{**usual, **changed})
 
 
-def joined(y, *, splits=None, lonlat=None, side=0.001, task=None):
+def joined(y, *, splits=None, lonlat=None, side=0.001, task=None, groups=None):
     y = np.asarray(y, np.uint8)
     return Joined(
         ids=pa.array([f"t{n:05d}" for n in range(len(y))]),
@@ -33,6 +33,7 @@ def joined(y, *, splits=None, lonlat=None, side=0.001, task=None):
         classes=tuple(f"class {c}" for c in range(y.shape[1])),
         task=task or ("multiclass" if (y.sum(1) == 1).all() else "multilabel"),
         splits=pa.array(splits or [None] * len(y), pa.string()),
+        groups=groups,
         boxes=None if lonlat is None else np.hstack([lonlat - side / 2, lonlat + side / 2]),
         unlabelled=0,
         unmatched=0,
@@ -49,6 +50,16 @@ def distances_km(first, second):
     h = np.sin((lat - lat2) / 2) ** 2
     h = h + np.cos(lat) * np.cos(lat2) * np.sin((lon - lon2) / 2) ** 2
     return 2 * RADIUS_KM * np.arcsin(np.sqrt(np.minimum(h, 1)))
+
+
+def test_a_random_split_keeps_groups_whole():
+    groups = np.repeat(np.arange(40), 5)
+    both = joined(one_class([100, 100]), groups=groups)
+    split = make_split(both, choices(), "random")
+    sides = [set(groups[getattr(split, part)]) for part in ("train", "validation", "test")]
+    assert sorted(group for side in sides for group in side) == list(range(40))
+    assert 30 <= len(split.test) <= 50
+    assert [len(set(groups[split.test])), split.blocks.max() + 1] == [len(sides[2])] * 2
 
 
 def test_given_splits_are_taken_as_they_are():
