@@ -51,6 +51,7 @@ def preflight(
     faults: list[str] = []
     notes: list[str] = []
     with told():
+        faults += _name_faults(places.name, session)
         faults += _role_faults(places.role, session, notes)
         buckets = {split_s3(places.output)[0], split_s3(places.checkpoints(command))[0]}
         buckets |= {split_s3(channel.uri)[0] for channel in command.channels}
@@ -62,6 +63,19 @@ def preflight(
     if faults:
         raise LaunchError("\n".join(faults))
     return notes
+
+
+def _name_faults(name: str, session: Any) -> Iterator[str]:
+    """See that no job has the name: an account's jobs keep theirs for ever."""
+    from botocore.exceptions import ClientError
+
+    try:
+        session.client("sagemaker").describe_training_job(TrainingJobName=name)
+    except ClientError as error:
+        if error_code(error) not in ("ValidationException", "ResourceNotFound"):
+            raise
+        return
+    yield f"--name {name}: there is a job of that name; choose another, or leave the option away"
 
 
 def _role_faults(arn: str, session: Any, notes: list[str]) -> Iterator[str]:
@@ -193,7 +207,10 @@ def _quota_faults(settings: LaunchSettings, session: Any, notes: list[str]) -> I
 
 
 def _quota(name: str, session: Any) -> float | None:
-    client = session.client("service-quotas")
+    from botocore.config import Config
+
+    once = Config(retries={"total_max_attempts": 1}, connect_timeout=5, read_timeout=15)
+    client = session.client("service-quotas", config=once)
     pages = client.get_paginator("list_service_quotas").paginate(ServiceCode="sagemaker")
     for page in pages:
         for quota in page.get("Quotas", ()):

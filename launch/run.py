@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from tilezoo.launch.settings import BackendWish, LaunchSettings, parse_pairs
 from tilezoo.progress import progress, say
 
 DEFAULT_INSTANCE = "ml.g5.2xlarge"  # one GPU of 24 GB
+_UPLOADS = 8  # files at a time: they are small, and S3 far away
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,10 +242,13 @@ def _submit(
     with told():
         s3 = session.client("s3")
         with progress(len(files), "uploading the source", "files", shown=show_progress) as advance:
-            for path, uri in files:
-                bucket, name = split_s3(uri)
-                s3.upload_file(str(path), bucket, name, ExtraArgs=extra)
-                advance(1)
+
+            def upload(path: Path, uri: str) -> None:
+                s3.upload_file(str(path), *split_s3(uri), ExtraArgs=extra)
+
+            with ThreadPoolExecutor(_UPLOADS) as pool:
+                for _ in pool.map(upload, *zip(*files, strict=True)):
+                    advance(1)
         made = session.client("sagemaker").create_training_job(**request.body)
     arn: str = made["TrainingJobArn"]
     return arn

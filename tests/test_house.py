@@ -25,7 +25,9 @@ FLOORS = {
 MODULES = [
     (package, path) for package, folder in FOLDERS.items() for path in (ROOT / folder).glob("*.py")
 ]
-HEAVY = ("torch", "faiss", "rasterio", "geopandas", "sagemaker", "timm", "pyarrow", "numpy")
+HEAVY = (
+    "torch", "faiss", "rasterio", "geopandas", "boto3", "sagemaker", "timm", "pyarrow", "numpy",
+)  # fmt: skip
 
 
 def imported(path: Path) -> set[str]:
@@ -66,7 +68,8 @@ def test_every_folder_of_code_ships_and_is_flat():
 def test_help_loads_nothing_heavy():
     code = (
         "import sys; from typer.testing import CliRunner; from tilezoo.cli.main import app\n"
-        "for words in (['--help'], ['embed', '--help'], ['search', '--help'], ['pack', '--help']):\n"
+        "for verb in ('embed', 'search', 'pack', 'launch', 'jobs', ''):\n"
+        "    words = [verb, '--help'] if verb else ['--help']\n"
         "    assert CliRunner().invoke(app, words).exit_code == 0\n"
         f"print([m for m in {HEAVY!r} if m in sys.modules])"
     )
@@ -75,7 +78,7 @@ def test_help_loads_nothing_heavy():
 
 
 def test_rooms_are_light_until_they_are_used():
-    rooms = "import tilezoo.zoo, tilezoo.embed, tilezoo.search"
+    rooms = "import tilezoo.zoo, tilezoo.embed, tilezoo.search, tilezoo.launch"
     code = f"import sys; {rooms}; print([m for m in {HEAVY!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
@@ -108,6 +111,25 @@ def test_options_of_pack_are_those_of_its_function():
     assert set(command) - {"as_json"} == set(function) - {"show_progress"}
     same = set(command) - {"as_json", "sources", "out"}
     assert {k: command[k].default for k in same} == {k: function[k].default for k in same}
+
+
+def test_options_of_launch_are_those_of_its_function():
+    import inspect
+
+    from tilezoo.cli.launching import launch_command
+    from tilezoo.launch import launch
+
+    command = inspect.signature(launch_command).parameters
+    function = inspect.signature(launch).parameters
+    assert set(command) - {"as_json"} == set(function) - {"show_progress"}
+    same = {name for name in command if name in function and function[name].default != ()}
+    assert {k: command[k].default for k in same} == {k: function[k].default for k in same}
+
+
+def test_a_job_is_shipped_every_room():
+    from tilezoo.launch.source import PACKAGE, ROOMS
+
+    assert {PACKAGE, *(f"{PACKAGE}.{room}" for room in ROOMS)} == set(FLOORS)
 
 
 def test_the_version_is_said_once():
