@@ -26,6 +26,13 @@ def whole_file(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def readable_as_others(path: Path) -> None:
+    """Give a file the permissions that new files have here; safetensors writes for its owner alone."""
+    mask = os.umask(0)
+    os.umask(mask)
+    path.chmod(0o666 & ~mask)
+
+
 @contextmanager
 def made_whole(folder: Path) -> Iterator[Path]:
     """Yield a name for a folder to be made; rename it to `folder` only if the block succeeds.

@@ -132,6 +132,12 @@ def test_timm_alone_loads_it_with_equal_features(exported, tmp_path):
     np.testing.assert_allclose(torch.load(tmp_path / "images.pt"), expected, atol=1e-6)
 
 
+def test_every_file_of_a_model_may_be_read_by_whoever_may_read_new_files(exported, tmp_path):
+    (tmp_path / "new").touch()
+    usual = (tmp_path / "new").stat().st_mode
+    assert {path.stat().st_mode for path in exported[0].path.iterdir()} == {usual}
+
+
 def test_half_weights_take_half_the_room_and_tell_nearly_the_same(exported, tmp_path):
     whole, teacher, _, path = exported
     model = export(path, out=tmp_path / "half", contract=whole.contract, half=True)

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from tilezoo.errors import ModelError
-from tilezoo.io import whole_file
+from tilezoo.io import readable_as_others, whole_file
 from tilezoo.space import Contract
 from tilezoo.tiles import Tile
 from tilezoo.zoo.backbone import Backbone, Precision, build
@@ -57,6 +57,7 @@ def write_golden(model: ModelDir) -> Path:
     with whole_file(path) as temporary:
         facts = {"pooling": model.pooling, "bf16_cosine": f"{agreement:.6f}"}
         save_file({"pixels": pixels, "embeddings": vectors}, temporary, metadata=facts)
+        readable_as_others(temporary)
     return path
 
 

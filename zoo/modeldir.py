@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tilezoo.errors import ContractError, ModelError
-from tilezoo.io import sha256_file, whole_file, write_json
+from tilezoo.io import readable_as_others, sha256_file, whole_file, write_json
 from tilezoo.space import POOLINGS, Contract, Pooling, Space, contract_from
 
 if TYPE_CHECKING:
@@ -117,6 +117,7 @@ def write_model_dir(
     tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
     with whole_file(path / WEIGHTS) as temporary:
         save_file(tensors, temporary, metadata={"format": "pt"})
+        readable_as_others(temporary)
     names = frozenset(tensors)
     write_json(path / CONFIG, _config(path / WEIGHTS, names, contract, pooling, config))
     return read_model_dir(path)
