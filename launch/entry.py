@@ -23,7 +23,8 @@ from pathlib import Path
 from types import FrameType
 
 _ML = "/opt/ml"
-_ML_WORD = re.compile(r"(?P<before>(--?[\w-]+=)?)/opt/ml(?P<rest>(/.*)?)", re.DOTALL)
+# /opt/ml as a whole word, or after an option or a name: --labels=/opt/ml/…, vit=/opt/ml/…
+_ML_WORD = re.compile(r"(?P<before>([^\s/=]+=)?)/opt/ml(?P<rest>(/.*)?)", re.DOTALL)
 _CHANNELS = "/input/data/"
 # Parts of /opt/ml, and who says that they are elsewhere.
 _MOVED = (

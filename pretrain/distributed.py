@@ -22,11 +22,21 @@ _PATIENCE = timedelta(hours=2)  # the first process may pack tiles while the oth
 # What SageMaker's launchers set for its data-parallel library (SMDDP).
 _SMDDP_FLAGS = ("SMDATAPARALLEL_USE_SINGLENODE", "SMDATAPARALLEL_USE_HOMOGENEOUS")
 _SMDDP_PARAMETER = "sagemaker_distributed_dataparallel_enabled"
-# Rank, processes and local rank, by torchrun and by Open MPI.
+# Rank, processes, local rank and processes of this host, by torchrun and by Open MPI.
 _RANK_NAMES = (
-    ("RANK", "WORLD_SIZE", "LOCAL_RANK"),
-    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"),
+    ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"),
+    (
+        "OMPI_COMM_WORLD_RANK",
+        "OMPI_COMM_WORLD_SIZE",
+        "OMPI_COMM_WORLD_LOCAL_RANK",
+        "OMPI_COMM_WORLD_LOCAL_SIZE",
+    ),
 )
+# Where the first process listens: by torchrun and the toolkit, by the drivers of SageMaker's SDK, by
+# the toolkit for SMDDP.
+_MASTER_NAMES = ("MASTER_ADDR", "SM_MASTER_ADDR", "SMDATAPARALLEL_SERVER_ADDR")
+_PORT_NAMES = ("MASTER_PORT", "SM_MASTER_PORT")
+_PORT = "29500"  # torch's own
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,12 +48,14 @@ class World:
         size: How many there are.
         local_rank: Its number on its host, which is its GPU's.
         backend: How they talk; None for a process alone.
+        smddp_missing: Whether SageMaker set SMDDP up for them, which is not installed here.
     """
 
     rank: int
     size: int
     local_rank: int
     backend: Backend | None
+    smddp_missing: bool = False
 
     @property
     def first(self) -> bool:
@@ -61,13 +73,38 @@ def find_world(wish: BackendWish, environment: Mapping[str, str], *, cuda: bool)
     backend = _backend(wish, environment, cuda=cuda)
     if wish == "smddp" and size == 1:
         raise OptionError("--backend smddp: one process alone; SMDDP is started by mpirun")
-    return World(rank=rank, size=size, local_rank=local_rank, backend=backend if size > 1 else None)
+    return World(
+        rank=rank,
+        size=size,
+        local_rank=local_rank,
+        backend=backend if size > 1 else None,
+        smddp_missing=size > 1 and backend != "smddp" and _smddp_is_set_up(environment),
+    )
+
+
+def find_master(environment: Mapping[str, str]) -> tuple[str, str]:
+    """Read from the environment at which address and port the first process listens.
+
+    Raises:
+        OptionError: There are several hosts, and none is named.
+    """
+    port = next((environment[name] for name in _PORT_NAMES if name in environment), _PORT)
+    for name in _MASTER_NAMES:
+        if environment.get(name):
+            return environment[name], port
+    for _, size, _, here in _RANK_NAMES:
+        if here in environment and environment.get(size) != environment[here]:
+            raise OptionError(
+                "several hosts, and none of them named as the first: start the processes with "
+                "mpirun -x MASTER_ADDR=HOST"
+            )
+    return "127.0.0.1", port
 
 
 def _ranks(environment: Mapping[str, str]) -> tuple[int, int, int]:
     for names in _RANK_NAMES:
         if names[0] in environment and names[1] in environment:
-            rank, size, local = (int(environment.get(name, 0)) for name in names)
+            rank, size, local, _ = (int(environment.get(name, 0)) for name in names)
             return rank, size, local
     return 0, 1, 0
 
@@ -82,15 +119,13 @@ def _backend(wish: BackendWish, environment: Mapping[str, str], *, cuda: bool) -
         raise OptionError("--backend nccl needs CUDA GPUs; take --backend gloo")
     if wish != "auto":
         return wish
-    if _smddp_is_meant(environment):
+    if _smddp_is_set_up(environment) and find_spec("smdistributed") is not None:
         return "smddp"
     return "nccl" if cuda else "gloo"
 
 
-def _smddp_is_meant(environment: Mapping[str, str]) -> bool:
+def _smddp_is_set_up(environment: Mapping[str, str]) -> bool:
     """Tell whether SageMaker started this process for SMDDP, by any of its launchers."""
-    if find_spec("smdistributed") is None:
-        return False
     try:
         parameters = json.loads(environment.get("SM_FRAMEWORK_PARAMS") or "{}")
     except ValueError:
@@ -108,9 +143,8 @@ def together(world: World) -> Iterator[None]:
         return
     if world.backend == "smddp":
         import_module("smdistributed.dataparallel.torch.torch_smddp")  # registers the backend
-    host = os.environ.get("SM_MASTER_ADDR", "127.0.0.1")
-    os.environ.setdefault("MASTER_ADDR", host)
-    os.environ.setdefault("MASTER_PORT", os.environ.get("SM_MASTER_PORT", "29500"))
+    host, port = find_master(os.environ)
+    os.environ |= {"MASTER_ADDR": host, "MASTER_PORT": port}
     os.environ |= {"RANK": str(world.rank), "WORLD_SIZE": str(world.size)}
     dist.init_process_group(world.backend, timeout=_PATIENCE)
     try:
@@ -130,6 +164,13 @@ def summed(values: Tensor, world: World) -> Tensor:
     if world.backend is not None:
         dist.all_reduce(values)
     return values
+
+
+def same_for_all(number: int, world: World, device: torch.device) -> bool:
+    """Whether all processes have the same number; all of them learn it."""
+    total = summed(torch.tensor(float(number), device=device), world)
+    differs = float(total) != number * world.size
+    return float(summed(torch.tensor(float(differs), device=device), world)) == 0
 
 
 def training_device(wish: str, world: World) -> torch.device:

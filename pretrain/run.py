@@ -18,6 +18,7 @@ from tilezoo.pretrain.distributed import (
     BackendWish,
     World,
     find_world,
+    same_for_all,
     together,
     training_device,
     wait_for_all,
@@ -262,6 +263,11 @@ def _trained(plan: _Plan, stop: Stop, minutes: float, *, show_progress: bool) ->
     """Go on from the newest checkpoint to the end, or to a signal; returns the steps done."""
     state = newest_state(plan.run)
     first = int(state["step"]) if state else 0
+    if not same_for_all(first, plan.world, plan.device):
+        raise PretrainError(
+            f"{plan.run}: this process finds the checkpoint of step {first}, another one does not: "
+            "let every host have the folder, as a shared disk or a copy of the first host's"
+        )
     if first == plan.steps:
         return first
     _say_how(plan, first)
@@ -312,6 +318,8 @@ def _say_how(plan: _Plan, first: int) -> None:
     """Say what was chosen for the user."""
     if plan.world.first:
         processes = f", {plan.world.size} processes over {plan.world.backend}"
+        if plan.world.smddp_missing:
+            processes += " (SMDDP was set up for them, but smdistributed is not installed here)"
         how = f"{plan.device.type}, {plan.precision}{processes if plan.world.backend else ''}"
         say(f"step {first} of {plan.steps} on {how}")
 

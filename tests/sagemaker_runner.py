@@ -29,10 +29,10 @@ ML = Path("/opt/ml")
 _SYNC_EVERY_S = 0.3
 _LOOK_EVERY_S = 0.05
 # Inside the new namespaces, before the container's first process takes this shell's place.
-_ENTER = (
-    'mount --bind "$RUNNER_ML" /opt/ml && mount --bind "$RUNNER_HOSTS" /etc/hosts && '
-    'hostname "$RUNNER_NAME" && unset RUNNER_ML RUNNER_HOSTS RUNNER_NAME && cd / && exec "$@"'
-)
+_ENTER = """
+while read -r here there; do mount --bind "$here" "$there" || exit 99; done <<< "$RUNNER_MOUNTS"
+hostname "$RUNNER_NAME" && unset RUNNER_MOUNTS RUNNER_NAME && cd / && exec "$@"
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,10 +41,12 @@ class Host:
 
     Attributes:
         name: As the others know it.
+        address: On loopback.
         ml: What the container sees as /opt/ml.
     """
 
     name: str
+    address: str
     ml: Path
 
 
@@ -75,6 +77,7 @@ def run_job(
     *,
     environment: Mapping[str, str] | None = None,
     contained: bool = True,
+    mounts: Callable[[Host], Mapping[Path, Path]] = lambda _host: {},
     stop: Callable[[Sequence[Host]], bool] | None = None,
     grace_s: float = 120.0,
     limit_s: float = 150.0,
@@ -84,9 +87,10 @@ def run_job(
     Args:
         request: Of CreateTrainingJob, as DescribeTrainingJob gives it back.
         folder: For the hosts' files.
-        environment: Of the containers; the request's, which moto does not keep.
+        environment: Of the containers, besides the request's.
         contained: In namespaces; else as plain processes with SAGEMAKER_BASE_DIR and hosts that are
             called 127.0.0.1 and 127.0.0.2, which the toolkit can but the SDK's drivers cannot do.
+        mounts: More of what a container sees of its own: file or folder here → there.
         stop: Looked at while it runs: when true, the job is asked to stop, as for a spot instance.
         grace_s: From SIGTERM to SIGKILL.
         limit_s: Of the whole, after which it is killed.
@@ -98,7 +102,8 @@ def run_job(
         if contained:
             stack.enter_context(_mount_point())
         running = [
-            _start(request, host, environment or {}, folder, contained=contained) for host in hosts
+            _start(request, host, hosts, environment or {}, mounts(host), contained=contained)
+            for host in hosts
         ]
         for host in hosts:
             stack.enter_context(_checkpoints_synced(request, host))
@@ -106,7 +111,7 @@ def run_job(
     _upload_results(request, hosts)
     return Ended(
         codes=tuple(process.returncode for process in running),
-        logs=tuple(_log(folder, host).read_text(errors="replace") for host in hosts),
+        logs=tuple(_log(host).read_text(errors="replace") for host in hosts),
         failure=_failure(hosts),
         seconds=seconds,
     )
@@ -165,7 +170,7 @@ def no_containers() -> str:
 def list_s3(uri: str) -> list[str]:
     """List the keys under a URI, relative to it."""
     bucket, prefix = _split(uri)
-    pages = boto3.client("s3").get_paginator("list_objects_v2")
+    pages = _s3().get_paginator("list_objects_v2")
     found = pages.paginate(Bucket=bucket, Prefix=prefix)
     keys = [item["Key"] for page in found for item in page.get("Contents", ())]
     return [key.removeprefix(prefix).lstrip("/") for key in keys]
@@ -179,10 +184,12 @@ def fetch_s3(uri: str, folder: Path) -> Path:
 
 def _hosts(request: Request, folder: Path, *, contained: bool) -> list[Host]:
     numbers = range(1, request["ResourceConfig"]["InstanceCount"] + 1)
-    names = [f"algo-{number}" if contained else f"127.0.0.{number}" for number in numbers]
-    if not contained and len(names) == 1:
-        names = ["localhost"]
-    return [Host(name=name, ml=folder / name / "ml") for name in names]
+    addresses = [f"127.0.0.{number}" for number in numbers]
+    names = [f"algo-{number}" for number in numbers] if contained else addresses
+    return [
+        Host(name=name, address=address, ml=folder / name / "ml")
+        for name, address in zip(names, addresses, strict=True)
+    ]
 
 
 def _stage(request: Request, host: Host, hosts: Sequence[Host]) -> None:
@@ -232,23 +239,31 @@ def _source(channel: Mapping[str, Any]) -> str:
 
 
 def _start(
-    request: Request, host: Host, stated: Mapping[str, str], folder: Path, *, contained: bool
+    request: Request,
+    host: Host,
+    hosts: Sequence[Host],
+    stated: Mapping[str, str],
+    mounts: Mapping[Path, Path],
+    *,
+    contained: bool,
 ) -> "subprocess.Popen[bytes]":
     """Start a host's container."""
     how = request["AlgorithmSpecification"]
     words = [*how["ContainerEntrypoint"], *how.get("ContainerArguments", ())]
     environment = _environment(request, host) | dict(stated)
     if contained:
-        names = folder / "etc-hosts"
-        numbers = range(1, request["ResourceConfig"]["InstanceCount"] + 1)
-        lines = [f"127.0.0.{number} algo-{number}\n" for number in numbers]
+        names = host.ml.parent / "etc-hosts"
+        lines = [f"{other.address} {other.name}\n" for other in hosts]
         names.write_text("127.0.0.1 localhost\n" + "".join(lines))
-        environment |= {"RUNNER_ML": str(host.ml), "RUNNER_HOSTS": str(names)}
-        environment |= {"RUNNER_NAME": host.name}
+        mounted = {host.ml: ML, names: Path("/etc/hosts"), **mounts}
+        environment["RUNNER_MOUNTS"] = "\n".join(
+            f"{here} {there}" for here, there in mounted.items()
+        )
+        environment["RUNNER_NAME"] = host.name
         words = [*_unshare(), "bash", "-c", _ENTER, "container", *words]
     else:
-        environment |= {"SAGEMAKER_BASE_DIR": str(host.ml)}
-    with _log(folder, host).open("wb") as log:
+        environment["SAGEMAKER_BASE_DIR"] = str(host.ml)
+    with _log(host).open("wb") as log:
         return subprocess.Popen(
             words, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
         )
@@ -270,7 +285,9 @@ def _environment(request: Request, host: Host) -> dict[str, str]:
     }
     temporary = host.ml.parent / "tmp"
     temporary.mkdir(exist_ok=True)
-    return kept | {
+    return {
+        **kept,
+        **request["Environment"],
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "TMPDIR": str(temporary),
         "TRAINING_JOB_NAME": request["TrainingJobName"],
@@ -281,7 +298,7 @@ def _environment(request: Request, host: Host) -> dict[str, str]:
         "SAGEMAKER_TRAINING_MODULE": "sagemaker_pytorch_container.training:main",
         "OMP_NUM_THREADS": "1",  # two cores are shared by all processes of all hosts
         "GLOO_SOCKET_IFNAME": "lo",
-        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONUNBUFFERED": "1",  # as SageMaker's containers have it
     }
 
 
@@ -397,16 +414,25 @@ def _failure(hosts: Sequence[Host]) -> str:
     return next((path.read_text()[:1024] for path in files if path.is_file()), "")
 
 
-def _log(folder: Path, host: Host) -> Path:
-    return folder / f"{host.name}.log"
+def _log(host: Host) -> Path:
+    return host.ml.parent / "log"
 
 
 def _tar(folder: Path) -> bytes:
     packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+    with tarfile.open(fileobj=packed, mode="w:gz", compresslevel=1) as archive:
         for path in sorted(folder.iterdir()):
             archive.add(path, path.name)
     return packed.getvalue()
+
+
+def _s3() -> Any:
+    return _s3_at(os.environ["AWS_ENDPOINT_URL"])
+
+
+@cache
+def _s3_at(endpoint: str) -> Any:
+    return boto3.client("s3", endpoint_url=endpoint)
 
 
 def _split(uri: str) -> tuple[str, str]:
@@ -416,16 +442,15 @@ def _split(uri: str) -> tuple[str, str]:
 
 def _upload(uri: str, body: bytes) -> None:
     bucket, key = _split(uri)
-    boto3.client("s3").put_object(Bucket=bucket, Key=key, Body=body)
+    _s3().put_object(Bucket=bucket, Key=key, Body=body)
 
 
 def _download(uri: str, folder: Path) -> None:
     """Bring all objects whose keys begin with the URI's, named by what follows, or by their name."""
     bucket, prefix = _split(uri)
-    client = boto3.client("s3")
     folder.mkdir(parents=True, exist_ok=True)
     for key in list_s3(uri):
         target = folder / (key or Path(prefix).name)
         target.parent.mkdir(parents=True, exist_ok=True)
         whole = f"{prefix.rstrip('/')}/{key}" if key else prefix
-        client.download_file(bucket, whole, str(target))
+        target.write_bytes(_s3().get_object(Bucket=bucket, Key=whole)["Body"].read())

@@ -7,13 +7,33 @@ from pathlib import Path
 import pytest
 
 from tilezoo.errors import OptionError
-from tilezoo.pretrain.distributed import World, find_world
+from tilezoo.pretrain.distributed import World, find_master, find_world
 
 TORCHRUN = {"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}
 MPIRUN = {
     "OMPI_COMM_WORLD_RANK": "5",
     "OMPI_COMM_WORLD_SIZE": "16",
     "OMPI_COMM_WORLD_LOCAL_RANK": "5",
+}
+# What each of SageMaker's launchers leaves a process of two hosts with two processes each.
+_SDK = {"SM_MASTER_ADDR": "algo-1", "SM_MASTER_PORT": "7777", "SM_CURRENT_HOST": "algo-2"}
+_RANKS = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
+_OMPI = {
+    "OMPI_COMM_WORLD_RANK": "3",
+    "OMPI_COMM_WORLD_SIZE": "4",
+    "OMPI_COMM_WORLD_LOCAL_RANK": "1",
+    "OMPI_COMM_WORLD_LOCAL_SIZE": "2",
+}
+_SERVER = {"SMDATAPARALLEL_SERVER_ADDR": "algo-1", "SMDATAPARALLEL_USE_HOMOGENEOUS": "1"}
+_ADDRESS = {"MASTER_ADDR": "algo-1", "MASTER_PORT": "7777"}
+LAUNCHERS = {
+    "the toolkit's torch_distributed": {**_RANKS, **_ADDRESS, "SM_FRAMEWORK_PARAMS": "{}"},
+    "the SDK's torchrun driver": {**_RANKS, **_ADDRESS, **_SDK, "SM_DISTRIBUTED_CONFIG": "{}"},
+    "the SDK's MPI driver": {**_OMPI, **_SDK, "SM_DISTRIBUTED_CONFIG": "{}"},
+    "the driver for SMDDP": {**_OMPI, **_SDK, **_SERVER},
+    "the toolkit's SMDDP": {**_OMPI, **_SERVER, "MASTER_PORT": "7777"},
+    "mpirun alone": {**_OMPI, **_ADDRESS},
+    "torchrun alone": {**_RANKS, **_ADDRESS},
 }
 
 
@@ -70,7 +90,9 @@ def test_smddp_that_is_only_installed_is_not_taken(parameters):
 
 def test_smddp_that_is_meant_but_absent_gives_way_to_nccl():
     environment = MPIRUN | {"SMDATAPARALLEL_USE_SINGLENODE": "1"}
-    assert find_world("auto", environment, cuda=True).backend == "nccl"
+    found = find_world("auto", environment, cuda=True)
+    assert found.backend == "nccl"
+    assert found.smddp_missing
 
 
 def test_smddp_asked_for_by_name_does_not_give_way():
@@ -88,3 +110,30 @@ def test_smddp_by_name_needs_a_launcher():
 def test_nccl_asked_for_by_name_needs_gpus():
     with pytest.raises(OptionError, match=r"needs CUDA GPUs.*gloo"):
         find_world("nccl", TORCHRUN, cuda=False)
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_under_every_launcher_a_process_knows_who_it_is_and_whom_to_ask(launcher):
+    environment = LAUNCHERS[launcher]
+    found = find_world("auto", environment, cuda=False)
+    meant = "SMDATAPARALLEL_USE_HOMOGENEOUS" in environment
+    assert found == World(rank=3, size=4, local_rank=1, backend="gloo", smddp_missing=meant)
+    assert find_master(environment) == ("algo-1", "7777")
+
+
+@pytest.mark.parametrize("launcher", ["the driver for SMDDP", "the toolkit's SMDDP"])
+@pytest.mark.usefixtures("smddp")
+def test_under_smddps_launchers_its_backend_is_taken(launcher):
+    found = find_world("auto", LAUNCHERS[launcher], cuda=True)
+    assert found == World(rank=3, size=4, local_rank=1, backend="smddp")
+
+
+def test_on_one_host_the_first_process_is_on_loopback():
+    alone = {**_OMPI, "OMPI_COMM_WORLD_SIZE": "2"}
+    assert find_master(alone) == ("127.0.0.1", "29500")
+    assert find_master({}) == ("127.0.0.1", "29500")
+
+
+def test_several_hosts_without_a_first_one_are_told_before_they_wait_for_it():
+    with pytest.raises(OptionError, match="mpirun -x MASTER_ADDR=HOST"):
+        find_master(_OMPI)

@@ -5,13 +5,22 @@ import tempfile
 from pathlib import Path
 
 from tilezoo.errors import ModelError
+from tilezoo.training_ids import TRAINING_IDS
 from tilezoo.zoo.modeldir import CONFIG, WEIGHTS
 from tilezoo.zoo.naming import check_name
 from tilezoo.zoo.registry import Registry
 from tilezoo.zoo.verifying import refuse_unverified
 
 HUB = "hf://"
-_FILES = (CONFIG, WEIGHTS, "README.md", "golden.safetensors", "mlm.json", "SHA256SUMS")
+_FILES = (
+    CONFIG,
+    WEIGHTS,
+    "README.md",
+    "golden.safetensors",
+    "mlm.json",
+    "SHA256SUMS",
+    TRAINING_IDS,  # named by SHA256SUMS; who embeds with the model needs it to look for leakage
+)
 
 
 def publish(source: str | Path, *, name: str, registry: str | None = None) -> str:
