@@ -15,7 +15,7 @@ Command = Annotated[
     list[str],
     typer.Argument(
         metavar="-- COMMAND",
-        help="A tilezoo command: pretrain, embed, probe or compare; its data are s3://….",
+        help="A tilezoo command: pack, pretrain, embed, probe or compare; its data are s3://….",
     ),
 ]
 Instance = Annotated[str, typer.Option(help="SageMaker's name of the instances' type.")]

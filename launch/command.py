@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from tilezoo.errors import OptionError
 
-VERBS = ("pretrain", "embed", "probe", "compare")
+VERBS = ("pack", "pretrain", "embed", "probe", "compare")
 INPUT = "/opt/ml/input/data"
 OUT = "/opt/ml/checkpoints"  # what SageMaker keeps in step with S3 while the job runs
 _OUT_OPTIONS = ("-o", "--out")

@@ -86,7 +86,7 @@ def launch(
     """Run a tilezoo command as a training job on Amazon SageMaker.
 
     Args:
-        command: Words of `tilezoo pretrain|embed|probe|compare`; its data are `s3://…`.
+        command: Words of `tilezoo pack|pretrain|embed|probe|compare`; its data are `s3://…`.
         instance: SageMaker's name of the instances' type.
         count: Instances; several for `pretrain` only.
         role: Name or ARN of the role that the job takes.

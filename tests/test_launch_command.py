@@ -56,7 +56,7 @@ def test_a_plain_name_to_write_to_is_a_fresh_place_of_the_job():
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("", "'' cannot be launched; launch one of pretrain, embed"),
+        ("", "'' cannot be launched; launch one of pack, pretrain, embed"),
         ("search s3://b-b/t q.png", "'search' cannot be launched"),
         ("pretrain s3://b-b/t", "say once where the result goes, with -o"),
         ("pretrain s3://b-b/t -o a -o b", "say once where the result goes"),
