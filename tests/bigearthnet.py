@@ -1,6 +1,7 @@
 """Patches, lists and older metadata of BigEarthNet, for the tests that read them."""
 
 import json
+import shutil
 import tarfile
 from collections.abc import Sequence
 from importlib.resources import files
@@ -47,6 +48,14 @@ def unpack_real(folder: Path) -> Path:
     with archive.open("rb") as packed, tarfile.open(fileobj=packed, mode="r:bz2") as tar:
         tar.extractall(folder, filter="data")
     return folder
+
+
+def copy_under(patch: Path, other: Path) -> None:
+    """Copy a real patch's true-colour bands and JSON to a folder of another patch's name."""
+    other.mkdir(parents=True)
+    for path in patch.iterdir():
+        if path.stem.endswith(("B02", "B03", "B04", "labels_metadata")):
+            shutil.copyfile(path, other / path.name.replace(patch.name, other.name))
 
 
 def write_json(root: Path, name: str, **changes: Any) -> Path:

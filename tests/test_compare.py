@@ -5,14 +5,18 @@ import json
 import re
 from pathlib import Path
 
+import bigearthnet as ben
 import making
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import torch
 from typer.testing import CliRunner
 
+from tilezoo.bigearthnet_labels import LABELS_19
+from tilezoo.bigearthnet_lists import read_lists
 from tilezoo.cli.comparing import compare_models
 from tilezoo.cli.comparison import compare
 from tilezoo.cli.main import app
@@ -158,6 +162,37 @@ def test_the_headline_command_takes_bigearthnet_and_its_metadata(tmp_path, vit, 
     text = (tmp_path / "report" / "report.md").read_text()
     assert "# ours and imagenet on BigEarthNet-v1.0" in text
     assert "The labels' own split: 6 train, 4 validation, 6 test tiles; 3 classes" in text
+
+
+def test_real_patches_labels_and_official_splits_go_from_prepare_to_report(
+    tmp_path, vit, sentinel_vit
+):
+    """Five of the real patches, under names of the same scenes that the official lists split."""
+    (tmp_path / "real").mkdir()
+    found = ben.unpack_real(tmp_path / "real").rglob("*_labels_metadata.json")
+    real = sorted(path.parent for path in found if path.parent.name != ben.SNOWY)
+    listed, root = read_lists(), tmp_path / "BigEarthNet-v1.0"
+    for number, source in enumerate(real):  # two are of one scene
+        scene = listed.filter(pc.starts_with(listed["name"], source.name.rsplit("_", 2)[0]))
+        for split, count in (("train", 3), ("validation", 2), ("test", 2)):
+            of_split = pc.equal(scene["original_split"].cast(pa.string()), split)
+            for name in scene.filter(of_split)["name"].slice(number * count, count).to_pylist():
+                ben.copy_under(source, root / name)
+    metadata, out = tmp_path / "metadata.parquet", tmp_path / "report"
+    for words in (
+        ["prepare", "bigearthnet", root, "-o", metadata],
+        ["compare", root, "--labels", metadata, "-m", f"ours={sentinel_vit}", "-m", f"web={vit}",
+         "-o", out, "--bootstrap", "100", "--rare", "drop", "--precision", "fp32"],
+    ):  # fmt: skip
+        done = CliRunner().invoke(app, [*map(str, words)])
+        assert done.exit_code == 0, done.output
+    results = json.loads((out / "results.json").read_text())
+    counts = {part: results["tiles"][part] for part in ("train", "validation", "test")}
+    assert counts == {"train": 15, "validation": 10, "test": 10}
+    assert set(results["recipe"]["classes"]) <= set(LABELS_19)
+    assert results["recipe"]["task"] == "multilabel"
+    # Each test patch is a copy of one that was learnt from.
+    assert results["results"]["ours"]["linear"]["ap_micro"]["value"] > 0.9
 
 
 def test_what_cannot_be_compared_is_refused_before_tiles_are_read(world, tmp_path):
