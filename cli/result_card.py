@@ -119,14 +119,14 @@ def _merged(found: Any, called: str, entries: list[dict[str, Any]]) -> list[dict
 
 def _key(entry: Any) -> tuple[Any, ...]:
     task, dataset = (entry.get(key) or {} for key in ("task", "dataset"))
-    return task.get("name"), dataset.get("name"), (dataset.get("args") or {}).get("space")
+    args = dataset.get("args") or {}
+    return task.get("name"), dataset.get("name"), args.get("space"), args.get("protocol")
 
 
 def _with_section(body: str, names: list[str], results: Mapping[str, Any], dataset: str) -> str:
     """Put the section of this data into a card's text, in its place if it is there already."""
-    begin, end = (
-        f"<!-- tilezoo probe, {_slug(dataset)}: {which} -->" for which in ("begin", "end")
-    )
+    called = _slug(dataset) + ", dino" * (results["recipe"]["protocol"] == "dino")
+    begin, end = (f"<!-- tilezoo probe, {called}: {which} -->" for which in ("begin", "end"))
     section = f"{begin}\n{to_markdown(_section(names, results, dataset))}{end}"
     before, found, rest = body.partition(begin)
     _, closed, after = rest.partition(end)
@@ -136,7 +136,8 @@ def _with_section(body: str, names: list[str], results: Mapping[str, Any], datas
 
 
 def _section(names: list[str], results: Mapping[str, Any], dataset: str) -> Iterator[Part]:
-    yield Heading(text=f"Probe on {dataset}")
+    by = ", DINO's protocol" * (results["recipe"]["protocol"] == "dino")
+    yield Heading(text=f"Probe on {dataset}{by}")
     yield Text(text=words.verdict(results).text)
     columns = {
         f"{name}, {called}" if len(names) > 1 else called: results["results"][name][method]

@@ -62,7 +62,7 @@ def _write_counts(axes: Axes, counts: Sequence[int]) -> None:
     for place, told in [(-0.5, "test tiles"), *((n, f"{c:,}") for n, c in enumerate(counts))]:
         is_header = place < 0
         axes.text(
-            1.02,
+            1.03,
             place,
             told,
             transform=axes.get_yaxis_transform(),
@@ -79,7 +79,10 @@ def _draw_classes(axes: Axes, one: Series, classes: Sequence[str], shift: float)
     low, high = ([found[name][side] for name in classes] for side in ("low", "high"))
     axes.hlines(places, low, high, color=one.colour, linewidth=1.4, alpha=0.75)
     values = [found[name]["value"] for name in classes]
-    axes.plot(values, places, one.mark, color=one.colour, markersize=4.2, label=one.label)
+    # A mark at 1 reaches over the edge; cut in half it would be taken for another.
+    axes.plot(
+        values, places, one.mark, color=one.colour, markersize=4.2, clip_on=False, label=one.label
+    )
 
 
 def differences(results: Results) -> Figure:

@@ -349,6 +349,21 @@ def test_results_on_the_same_data_are_replaced_and_others_kept(compared, carded)
     ]  # fmt: skip
 
 
+def test_a_card_tells_results_of_both_protocols(compared, carded):
+    out, _ = compared
+    results = json.loads((out / "results.json").read_text())
+    update_card(carded, results, "Twelve tiles")
+    linear = {**results["recipe"]["linear"], "augmentation": "crops"}
+    dino = {**results["recipe"], "protocol": "dino", "linear": linear}
+    update_card(carded, {**results, "recipe": dino}, "Twelve tiles")
+    text = (carded / "README.md").read_text()
+    assert "## Probe on Twelve tiles\n" in text
+    assert "## Probe on Twelve tiles, DINO's protocol\n" in text
+    (index,) = read_front_matter(text)["model-index"]
+    protocols = [entry["dataset"]["args"]["protocol"] for entry in index["results"]]
+    assert protocols == ["standard", "standard", "dino", "dino"]
+
+
 def test_a_card_of_another_model_is_refused(compared, tmp_path):
     out, _ = compared
     results = json.loads((out / "results.json").read_text())
