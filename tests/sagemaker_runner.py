@@ -99,11 +99,14 @@ def run_job(
     for host in hosts:
         _stage(request, host, hosts)
     with ExitStack() as stack:
+        more = [mounts(host) for host in hosts]
         if contained:
-            stack.enter_context(_mount_point())
+            stack.enter_context(
+                _mount_points([ML, *(there for one in more for there in one.values())])
+            )
         running = [
-            _start(request, host, hosts, environment or {}, mounts(host), contained=contained)
-            for host in hosts
+            _start(request, host, hosts, environment or {}, mounted, contained=contained)
+            for host, mounted in zip(hosts, more, strict=True)
         ]
         for host in hosts:
             stack.enter_context(_checkpoints_synced(request, host))
@@ -159,7 +162,7 @@ def no_containers() -> str:
         return "no `unshare` here (util-linux)"
     if not ML.is_dir() and not os.access(ML.parent, os.W_OK):
         return f"{ML} is not there and cannot be made: run as root, or make it once"
-    with _mount_point():
+    with _mount_points([ML]):
         script = f"mount --bind {ML} {ML} && hostname x"
         tried = subprocess.run(
             [*_unshare(), "bash", "-c", script], capture_output=True, text=True, check=False
@@ -303,16 +306,16 @@ def _environment(request: Request, host: Host) -> dict[str, str]:
 
 
 @contextmanager
-def _mount_point() -> Iterator[None]:
-    """Have a folder /opt/ml to mount on; what is made for that is removed."""
-    if ML.is_dir():
-        yield
-        return
-    ML.mkdir()
+def _mount_points(places: Sequence[Path]) -> Iterator[None]:
+    """Have folders to mount on; what is made for that is removed."""
+    made = [place for place in dict.fromkeys(places) if not place.exists()]
+    for place in made:
+        place.mkdir()
     try:
         yield
     finally:
-        ML.rmdir()
+        for place in made:
+            place.rmdir()
 
 
 def _wait(

@@ -8,6 +8,7 @@ from pathlib import Path
 import jobs
 import making
 import pytest
+import smddp_standin
 from sagemaker_runner import Host, as_toolkit_job, fetch_s3, list_s3, no_containers, run_job
 
 from tilezoo.zoo import download, verify
@@ -78,6 +79,34 @@ def test_a_job_on_two_hosts_that_is_stopped_goes_on_where_it_was(tmp_path):
     assert verified(tmp_path / "run" / "model")
 
 
+@contained
+def test_a_job_for_smddp_is_started_and_stopped_through_mpirun_around_a_stand_in(
+    tmp_path, monkeypatch
+):
+    """The driver and what it starts are real; smddprun and the backend are not SMDDP's, and say so."""
+    smddp_standin.need_mpirun_and_sshd()
+    table = tmp_path / "instances.json"
+    table.write_text(json.dumps({"ml.p4d.24xlarge": {"gpus": 1}}))
+    monkeypatch.setenv("TILEZOO_INSTANCES", str(table))
+    words, hosts = jobs.pretraining("run"), {"instance": "ml.p4d.24xlarge", "count": 2}
+    job = jobs.submit(words, name="smddp", **hosts)
+    keys = smddp_standin.write_keys(tmp_path)
+    ended = run_job(
+        job,
+        tmp_path / "job",
+        environment=smddp_standin.environment(tmp_path),
+        mounts=lambda host: smddp_standin.mounts(host, keys),
+        stop=training,
+    )
+    assert ended.codes == (0, 0), ended.log
+    for host in ("algo-1", "algo-2"):
+        assert f"STAND-IN smddprun on {host}" in ended.logs[0]
+    assert "STAND-IN backend smddp" in ended.logs[0]
+    assert "step 0 of 12 on cpu, fp32, 2 processes over smddp" in ended.logs[0]
+    assert "stopped by SIGTERM after step 10 of 12" in ended.logs[0]
+    assert "checkpoints/last.pth" in list_s3(f"s3://{jobs.BUCKET}/out/smddp/checkpoints/")
+
+
 def test_embedding_is_a_job_of_one_process_on_a_cpu(tmp_path, vit):
     """Under the toolkit, as an Estimator of one's own would run it."""
     bucket = f"s3://{jobs.BUCKET}"
@@ -102,5 +131,5 @@ def test_a_job_that_fails_tells_why_in_a_line(tmp_path, vit):
     job = as_toolkit_job(jobs.submit(words, name="fails"), tmp_path)
     ended = run_job(job, tmp_path / "job", contained=False)
     assert ended.codes == (1,), ended.log
-    assert "no image" in ended.failure
+    assert ended.failure.startswith("No image under")
     assert len(ended.failure.splitlines()) == 1
