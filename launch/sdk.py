@@ -28,10 +28,6 @@ class _CaughtRequest(Exception):  # noqa: N818  (no error: what building ends wi
         self.body = body
 
 
-class _NoWayOutError(Exception):
-    """The SDK tried to send something while it built the request."""
-
-
 def check_installed() -> None:
     """See that the extra is there.
 
@@ -175,8 +171,12 @@ def _without_telemetry(config: Mapping[str, Any]) -> dict[str, Any]:
     return changed
 
 
-def _refuse(**_request: Any) -> None:
-    raise _NoWayOutError
+def _refuse(event_name: str, **_request: Any) -> None:
+    """Answer what the SDK would ask on the way; it goes on without, as for a user without rights."""
+    from botocore.exceptions import ClientError
+
+    denied = {"Error": {"Code": "AccessDenied", "Message": "nothing is asked while building"}}
+    raise ClientError(denied, event_name)
 
 
 def _catch(params: Mapping[str, Any], **_more: Any) -> None:

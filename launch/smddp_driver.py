@@ -20,6 +20,18 @@ _SSH_PORT = 22
 _PATIENCE_S = 3600.0  # for the other hosts to come up, by the toolkit
 _LOOK_EVERY_S = 5.0
 _DONE = Path("/tmp/tilezoo-done")  # on a host of the job's own
+# What is so on one host alone.
+_OF_HOST = (
+    "_",
+    "HOME",
+    "HOSTNAME",
+    "OLDPWD",
+    "PWD",
+    "SHLVL",
+    "SM_CURRENT_HOST",
+    "SM_CURRENT_HOST_RANK",
+)
+_OF_MPI = ("OMPI_", "PMIX_", "BASH_FUNC_")
 # Open MPI kills a second after SIGTERM unless told otherwise; a checkpoint takes longer.
 _GRACE_S = 100
 
@@ -78,7 +90,7 @@ def mpirun_words(
         instance: SageMaker's name of the hosts' type.
         simple_protocol: NCCL's simple protocol, for EFA's order of packets.
         device_rdma: EFA's remote access to memory.
-        environment: Names that are there are handed to every process.
+        environment: Handed to every process, but what is a host's own.
     """
     settings = [
         ("btl_tcp_if_include", interface),
@@ -95,7 +107,8 @@ def mpirun_words(
     exports += ["FI_PROVIDER=efa", "RDMAV_FORK_SAFE=1"]
     exports += ["NCCL_PROTO=simple"] if simple_protocol else []
     exports += ["FI_EFA_USE_DEVICE_RDMA=1"] if device_rdma else []
-    exports += sorted(name for name in environment if _is_handed_on(name))
+    set_here = {word.partition("=")[0] for word in exports}
+    exports += sorted(name for name in environment if _is_handed_on(name) and name not in set_here)
     return [
         *("mpirun", "--host", ",".join(f"{host}:{processes}" for host in hosts)),
         *("-np", str(len(hosts) * processes)),
@@ -118,8 +131,7 @@ def _smddp_exports(hosts: list[str], instance: str) -> list[str]:
 
 def _is_handed_on(name: str) -> bool:
     """Tell what a process on another host has to know: ssh gives it nothing of this one's."""
-    plain = ("LD_LIBRARY_PATH", "PATH", "PYTHONPATH", "TRAINING_JOB_NAME")
-    return name in plain or name.startswith(("SM_", "AWS_", "TILEZOO_", "SAGEMAKER_"))
+    return name.isidentifier() and name not in _OF_HOST and not name.startswith(_OF_MPI)
 
 
 def _asked_processes() -> int:

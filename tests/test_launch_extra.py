@@ -1,10 +1,9 @@
-"""The extra: without it all else works and launching says how to get it; with it all resolves."""
+"""The extra: without it all else works and launching says how to get it; with it all are at peace."""
 
-import json
 import subprocess
 import sys
 import tomllib
-import venv
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -58,19 +57,17 @@ def test_without_the_extra_all_else_works(words):
     assert _without(*words).returncode == 0
 
 
-@pytest.mark.slow
-def test_all_extras_resolve_together_in_a_fresh_environment(tmp_path):
-    venv.create(tmp_path / "fresh", with_pip=True)
-    extras = tomllib.loads((_ROOT / "pyproject.toml").read_text())["project"]
-    wanted = f"{_ROOT}[{','.join(extras['optional-dependencies'])}]"
-    report = tmp_path / "report.json"
-    pip = (tmp_path / "fresh/bin/python", "-m", "pip", "install", "--quiet")
-    command = (*pip, "--dry-run", "--ignore-installed", "--report", report, wanted)
-    subprocess.run([str(word) for word in command], check=True, cwd=tmp_path)
-    found = {
-        one["metadata"]["name"].lower(): one["metadata"]["version"]
-        for one in json.loads(report.read_text())["install"]
-    }
-    assert int(found["pyarrow"].partition(".")[0]) < 26
-    assert int(found["s3fs"].partition(".")[0]) >= 2025
-    assert int(found["sagemaker"].partition(".")[0]) == 3
+def test_all_extras_are_at_peace_in_one_environment():
+    """This one: CI makes it anew from the extras `demo` and `test`, which hold all others."""
+    extras = tomllib.loads((_ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    assert set(extras) == {"demo", "dev", "hub", "s3", "sagemaker", "tensorboard", "test"}
+    assert "tilezoo[hub,s3,sagemaker,tensorboard]" in extras["test"]
+    assert int(version("pyarrow").partition(".")[0]) < 26  # as the SDK's mlflow asks
+    assert int(version("s3fs").partition(".")[0]) >= 2025
+    assert int(version("sagemaker").partition(".")[0]) == 3
+    command = [sys.executable, "-m", "pip", "check"]
+    said = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    names = ("sagemaker", "boto", "s3fs", "aiobotocore", "mlflow", "pyarrow", "moto", "tilezoo")
+    assert [line for line in said.splitlines() if line.startswith(names)] == []

@@ -2,7 +2,9 @@
 
 import json
 import re
+import shlex
 from copy import deepcopy
+from pathlib import Path
 
 import launching
 import pytest
@@ -11,6 +13,7 @@ from tilezoo.errors import LaunchError, TilezooError
 from tilezoo.launch.instances import find_instance
 from tilezoo.launch.rules import check_request
 
+_README = Path(__file__).parent.parent / "README.md"
 _P4D = "pretrain-2-p4d-smddp"
 
 
@@ -173,6 +176,20 @@ def test_a_dry_run_without_role_output_and_name_says_what_is_made_up():
     assert request["OutputDataConfig"]["S3OutputPath"].endswith("us-east-1-000000000000/tilezoo")
     assert "launching takes --role" in done.stderr
     assert "price: about $1.5" in done.stderr
+
+
+def test_the_launches_of_the_readme_are_requests_that_hold():
+    """And what one of them writes, the next one reads."""
+    chapter = (
+        _README.read_text(encoding="utf-8").partition("## On SageMaker")[2].partition("\n## ")[0]
+    )
+    text = chapter.replace("\\\n", " ").replace("BUCKET", "bigearth").replace("ROLE", "training")
+    lines = [line.partition("   #")[0] for line in text.splitlines()]
+    launches = [shlex.split(line)[2:] for line in lines if line.startswith("tilezoo launch ")]
+    assert len(launches) == 5
+    for words in launches:
+        where = ("--dry-run", "--region", "us-east-1")
+        assert launching.launched(*where, *words).exit_code == 0, words
 
 
 def test_no_region_at_all_is_told():
