@@ -192,9 +192,21 @@ def cautions(results: Results) -> list[str]:
     if FEW_BLOCKS in results["notes"]:
         told.append(f"Only {tiles['resampled_units']:,} {unit}s are resampled. {FEW_BLOCKS}")
     told += [NEIGHBOURS] if NEIGHBOURS in results["notes"] else []
+    told += without_width(results)
     told += _few_resamples(results)
     told += [*_few(results), *_unlike(results), *_weak_fits(results)]
     return told if len(results["results"]) == 1 else [*told, *_no_better(results)]
+
+
+def without_width(results: Results) -> list[str]:
+    """Name models whose interval has no width, which a few test tiles without a mistake give."""
+    metric = headline_metric(results)
+    scores = {name: found["linear"][metric] for name, found in results["results"].items()}
+    names = [name for name, score in scores.items() if score["low"] == score["high"]]
+    if not names:
+        return []
+    same = f"All resamples give {_enumerated(names)} the same {metric}"
+    return [f"{same}, so its interval has no width; no certainty, for they know no other tiles."]
 
 
 def _few_resamples(results: Results) -> list[str]:

@@ -107,11 +107,12 @@ class Scorer:
         gaps = sums[2 + 3 * self._classes :]
         each = np.array([ranking.average_precision(weights) for ranking in self._single])
         pairs = tiles * self._classes if self._multilabel else tiles
+        f1 = np.where(positive > 0, 2 * hit / np.maximum(chosen + positive, 1), np.nan)
         scalars = [
             right / tiles,
             self._balanced(tiles, hit, chosen, positive),
             2 * hit.sum() / max(chosen.sum() + positive.sum(), 1),
-            float((2 * hit / np.maximum(chosen + positive, 1)).mean()),
+            mean_of_known(f1),
             self._pooled.average_precision(weights),
             mean_of_known(each),
             np.abs(gaps).sum() / pairs,

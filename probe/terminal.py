@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from textwrap import wrap
 from typing import Any
 
-from tilezoo.probe.report_words import augmentation
+from tilezoo.probe.report_words import augmentation, without_width
 from tilezoo.probe.results import FEW_BLOCKS, NEIGHBOURS
 from tilezoo.probe.scores import SCALARS
 
@@ -56,7 +56,7 @@ def _warnings(results: Mapping[str, Any]) -> list[str]:
         for name, fits in results["fits"].items()
         if fits["linear"].get("at_edge")
     ]
-    return [*notes, *unfinished, *at_edge]
+    return [*notes, *without_width(results), *unfinished, *at_edge]
 
 
 def _tables(models: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:

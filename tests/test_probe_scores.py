@@ -131,6 +131,8 @@ def test_a_class_that_was_not_drawn_has_no_part_in_macro_scores(multilabel):
     each = drawn[len(SCALARS) :]
     assert np.isnan(each).tolist() == [False, False, False, True]
     assert drawn[SCALARS.index("ap_macro")] == pytest.approx(each[:3].mean())
+    kept = metrics.f1_score(truth[weights > 0], scores[weights > 0] > 0.5, average=None)
+    assert drawn[SCALARS.index("f1_macro")] == pytest.approx(kept[:3].mean())
     assert np.isfinite(drawn[: len(SCALARS)]).all()
 
 

@@ -197,6 +197,18 @@ def test_cautions_name_what_is_unlike_weak_or_no_better_than_a_control(many):
     assert "clear is not shown to be better than the control random by ap_micro." in told
 
 
+def test_an_interval_without_width_is_no_certainty(one):
+    assert words.without_width(one.results) == []
+    name, found = next(iter(one.results["results"].items()))
+    metric = words.headline_metric(one.results)
+    sure = {"value": 1.0, "low": 1.0, "high": 1.0}
+    linear = {**found["linear"], metric: sure}
+    perfect = {**one.results, "results": {name: {**found, "linear": linear}}}
+    (told,) = words.without_width(perfect)
+    assert told.startswith(f"All resamples give {name} the same {metric}")
+    assert told in words.cautions(perfect)
+
+
 def test_one_model_is_held_against_its_controls(one):
     first = re.findall(r"^- \*\*(.*)\*\*$", markdown(one), flags=re.MULTILINE)
     assert first[0].startswith("clear scores 0.")
