@@ -1,10 +1,10 @@
 """`tilezoo launch`."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from difflib import get_close_matches
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -88,8 +88,14 @@ def launch_command(
     Example: tilezoo launch --instance ml.g5.2xlarge -- pretrain s3://bucket/shards -o run
     """
     from tilezoo.launch import launch
+    from tilezoo.launch.run import processes_of
 
-    check_command(command)
+    parsed = check_command(command)
+    if "recipe" in parsed:
+        processes = processes_of(
+            command, instance=instance, count=count, image=image, backend=backend
+        )
+        check_recipe(parsed, processes)
     result = launch(
         command,
         instance=instance,
@@ -122,8 +128,11 @@ def launch_command(
         print(f"{result.name}: {told}result in {result.result}")
 
 
-def check_command(words: Sequence[str]) -> None:
+def check_command(words: Sequence[str]) -> dict[str, Any]:
     """Parse a command as the job will, so that a slip is told before anything is sent.
+
+    Returns:
+        The command's parameters.
 
     Raises:
         OptionError: No such command or option, or a value that does not fit.
@@ -140,7 +149,24 @@ def check_command(words: Sequence[str]) -> None:
     command = typer.main.get_group(app).commands[verb]
     usage_error: type[Exception] = typer.BadParameter.__mro__[1]  # of the click in this typer
     try:
-        command.make_context(verb, list(words[1:]))
+        parsed: dict[str, Any] = command.make_context(verb, list(words[1:])).params
     except usage_error as error:
         said = getattr(error, "format_message", error.__str__)()
         raise OptionError(f"tilezoo {verb}: {said}") from error
+    return parsed
+
+
+def check_recipe(parsed: Mapping[str, Any], processes: int) -> None:
+    """See that a pretraining's recipe is one, and that its batches divide among the processes.
+
+    Raises:
+        OptionError: No such recipe or setting, or a batch that does not divide.
+    """
+    from tilezoo.pretrain.recipe import find_recipe
+
+    size = find_recipe(parsed["recipe"], parsed["settings"] or ()).batch_size
+    if size % processes:
+        raise OptionError(
+            f"batch_size={size} does not divide among {processes} processes: "
+            f"--set batch_size={max(1, round(size / processes)) * processes}"
+        )

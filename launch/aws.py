@@ -26,6 +26,7 @@ _NO_CREDENTIALS = (
 @contextmanager
 def told() -> Iterator[None]:
     """Turn what botocore raises in the block into one line with what to do."""
+    from boto3.exceptions import Boto3Error  # an upload that failed
     from botocore import exceptions as of_botocore
 
     try:
@@ -36,7 +37,7 @@ def told() -> Iterator[None]:
         raise LaunchError(_client_error(error)) from error
     except of_botocore.EndpointConnectionError as error:
         raise LaunchError(f"{error}; is the network there, and is the region right?") from error
-    except of_botocore.BotoCoreError as error:
+    except (of_botocore.BotoCoreError, Boto3Error) as error:
         raise LaunchError(f"AWS: {' '.join(str(error).split())}") from error
 
 

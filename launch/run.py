@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tilezoo.errors import OptionError
+from tilezoo.errors import LaunchError, OptionError
 from tilezoo.launch.account import find_owner, fresh_name, imagined_owner
 from tilezoo.launch.aws import find_region, open_session, split_s3, told
 from tilezoo.launch.command import JobCommand, job_command
@@ -159,6 +159,23 @@ def launch(
     )
 
 
+def processes_of(
+    command: Sequence[str],
+    *,
+    instance: str = DEFAULT_INSTANCE,
+    count: int = 1,
+    image: str | None = None,
+    backend: BackendWish = "auto",
+) -> int:
+    """Count the processes that a launch would start on all its instances.
+
+    Raises:
+        OptionError: An option or a wish that makes no sense.
+    """
+    settings = LaunchSettings(instance=instance, count=count, image=image, backend=backend)
+    return count * _planned(command, settings).distribution.processes
+
+
 def _planned(command: Sequence[str], settings: LaunchSettings) -> _Plan:
     """Settle all that needs no account: what runs, on what, how, and for how much."""
     job = job_command(command)
@@ -185,6 +202,11 @@ def _placed(
     image = settings.image or find_image(region, settings.instance, smddp=smddp)
     check_image(image, region)
     defaults = read_defaults(config)
+    if defaults.isolated and not settings.image:
+        raise LaunchError(
+            "your SageMaker config keeps jobs from the network (EnableNetworkIsolation), and "
+            "SageMaker's container lacks packages: give --image with one that holds them"
+        )
     owner = (
         find_owner(settings, defaults, region, session)
         if session

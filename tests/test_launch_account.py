@@ -266,6 +266,88 @@ def test_ctrl_c_leaves_the_job_running_and_says_how_to_go_on():
         follow_log(name, write=interrupted)
 
 
+def _ends(name, status, reason=None):
+    """Let a job be where a real one comes to; the service here completes all at once."""
+    from moto.sagemaker.models import sagemaker_backends
+
+    job = sagemaker_backends["123456789012"][_REGION].training_jobs[name]
+    job.training_job_status, job.failure_reason = status, reason
+
+
+def test_a_job_that_failed_says_why_with_the_end_of_its_log():
+    name = made("failed")
+    _log(name, *(f"line {number}" for number in range(50)))
+    _ends(name, "Failed", "AlgorithmError: no space")
+    with pytest.raises(LaunchError) as raised:
+        attach(name, show_progress=False)
+    first, *lines = str(raised.value).splitlines()
+    assert first == "failed failed: AlgorithmError: no space"
+    assert lines == [f"  line {number}" for number in range(30, 50)]
+
+
+def test_a_job_is_followed_while_it_runs():
+    import threading
+
+    name = made("running")
+    _ends(name, "InProgress")
+    _log(name, "step=1")
+    threading.Timer(0.5, _ends, (name, "Stopped")).start()
+    said = []
+    assert follow_log(name, write=said.append, look_every_s=0.1).status == "Stopped"
+    assert said.count("step=1") == 1
+
+
+def test_a_job_that_runs_is_asked_to_stop(monkeypatch):
+    """By a service that says no more than this: the simulated one cannot stop jobs."""
+    import threading
+    from http.server import BaseHTTPRequestHandler, HTTPServer
+
+    asked = []
+
+    class Service(BaseHTTPRequestHandler):
+        def do_POST(self):
+            self.rfile.read(int(self.headers["Content-Length"]))
+            asked.append(self.headers["X-Amz-Target"].partition(".")[2])
+            status = "Stopping" if "StopTrainingJob" in asked else "InProgress"
+            body = json.dumps({"TrainingJobName": "a", "TrainingJobStatus": status}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_words):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Service) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL_SAGEMAKER", f"http://127.0.0.1:{server.server_port}")
+        assert stop_job("a").status == "Stopping"
+        server.shutdown()
+    assert asked == ["DescribeTrainingJob", "StopTrainingJob", "DescribeTrainingJob"]
+
+
+@pytest.mark.parametrize(("allowed", "told"), [(0, "may run 0 of 'ml.g5.2xlarge for t"), (1, "")])
+def test_a_quota_that_is_too_small_is_told(allowed, told):
+    """The service that keeps quotas is not simulated here: its answer is put in its place."""
+    from botocore.stub import Stubber
+
+    from tilezoo.launch.preflight import _quota_faults
+    from tilezoo.launch.settings import LaunchSettings
+
+    client = boto3.client("service-quotas")
+    quotas = [{"QuotaName": "ml.g5.2xlarge for training job usage", "Value": allowed}]
+
+    class Session:
+        def client(self, *_words, **_options):
+            return client
+
+    with Stubber(client) as stubbed:
+        stubbed.add_response("list_service_quotas", {"Quotas": quotas})
+        found = list(_quota_faults(LaunchSettings(instance="ml.g5.2xlarge"), Session(), []))
+    assert told in "".join(found)
+    assert bool(found) is bool(told)
+
+
 def test_a_result_is_fetched_whole_and_only_once(aws, tmp_path):
     name = made("fetched")
     for key in ("run.json", "model/config.json", "checkpoints/last.pth"):

@@ -123,6 +123,11 @@ _SLIPS = {
     "no such value": (("embed", "s3://b-b/t", "-o", "t", "--precision", "fp8"), 2,
                       "tilezoo embed: Invalid value for '--precision'"),
     "no source": (("pretrain", "-o", "run"), 2, "tilezoo pretrain: Missing argument"),
+    "no such recipe": (("pretrain", "s3://b-b/t", "-o", "r", "--recipe", "dino"), 2, "no recipe 'dino'"),
+    "no such setting": (("pretrain", "s3://b-b/t", "-o", "r", "--set", "epoch=3"), 2, "epoch"),
+    "a batch that does not divide": (
+        ("pretrain", "s3://b-b/t", "-o", "r", "--set", "batch_size=130"), 2,
+        "batch_size=130 does not divide among 4 processes: --set batch_size=128"),
     "two backends": (("pretrain", "s3://b-b/t", "-o", "r", "--backend", "gloo"), 2,
                      "say one of them"),
     "published table": (("embed", "s3://b-b/t", "-o", "t"), 2, "--publish-as is for pretrain"),
@@ -225,6 +230,18 @@ SageMaker:
     assert request["Environment"] == {
         "TEAM": "maps", "A": "B", "TILEZOO_TENSORBOARD": "/opt/ml/output/tensorboard",
     }  # fmt: skip
+
+
+def test_a_job_that_is_kept_from_the_network_needs_a_container_of_its_own(tmp_path, monkeypatch):
+    config = tmp_path / "config.yaml"
+    text = "{SchemaVersion: '1.0', SageMaker: {TrainingJob: {EnableNetworkIsolation: true}}}"
+    config.write_text(text)
+    monkeypatch.setenv("SAGEMAKER_USER_CONFIG_OVERRIDE", str(config))
+    words = ("--", "pretrain", "s3://b-b/t", "-o", "run")
+    assert "give --image with one that holds" in str(launching.launched(*_ASKED, *words).exception)
+    image = ("--image", "123456789012.dkr.ecr.us-east-1.amazonaws.com/mine:1")
+    request = json.loads(launching.launched(*_ASKED, *image, *words).stdout)
+    assert request["EnableNetworkIsolation"] is True
 
 
 def test_a_config_that_is_broken_is_told(tmp_path, monkeypatch):
