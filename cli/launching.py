@@ -14,8 +14,8 @@ from tilezoo.errors import OptionError
 Command = Annotated[
     list[str],
     typer.Argument(
-        metavar="-- COMMAND",
-        help="A tilezoo command: pack, pretrain, embed, probe or compare; its data are s3://….",
+        metavar="COMMAND",
+        help="After --, a tilezoo command: pack, pretrain, embed, probe or compare; its data are s3://….",
     ),
 ]
 Instance = Annotated[str, typer.Option(help="SageMaker's name of the instances' type.")]

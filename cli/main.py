@@ -65,7 +65,8 @@ app.command("hub")(serving.serve_hub)
 app.add_typer(preparing.app, name="prepare")
 app.command("pack")(packing.pack_sources)
 app.command("pretrain")(pretraining.pretrain_backbone)
-app.command("launch")(launching.launch_command)
+# What follows the command's verb is the command's, with or without -- before it.
+app.command("launch", context_settings={"allow_interspersed_args": False})(launching.launch_command)
 app.add_typer(jobs.app, name="jobs")
 app.command("demo")(demo.run_demo)
 

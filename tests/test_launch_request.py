@@ -197,6 +197,13 @@ def test_the_launches_of_the_readme_are_requests_that_hold():
         assert launching.launched(*where, *words).exit_code == 0, words
 
 
+def test_what_follows_the_verb_is_the_commands_without_dashes_too():
+    done = launching.launched(*_ASKED, "--name", "a", "pretrain", "s3://b-b/t", "-o", "run")
+    assert json.loads(json.loads(done.stdout)["HyperParameters"]["command"])[-2:] == [
+        "-o", "/opt/ml/checkpoints",
+    ]  # fmt: skip
+
+
 def test_no_region_at_all_is_told():
     done = launching.launched("--dry-run", "--", "pretrain", "s3://b-b/t", "-o", "run")
     assert "no region: give --region" in str(done.exception)
