@@ -33,6 +33,7 @@ _MOVED = (
     ("/output", "SM_OUTPUT_DIR"),
     ("/model", "SM_MODEL_DIR"),
 )
+_CURVES = "TILEZOO_TENSORBOARD"  # names the folder where a pretraining's curves go
 _RANKS = ("RANK", "OMPI_COMM_WORLD_RANK", "SM_CURRENT_HOST_RANK")
 _MODEL = "model"  # the folder of a finished pretraining's model, beside its checkpoints
 _REASON_LENGTH = 1024  # what SageMaker shows of a reason
@@ -166,6 +167,8 @@ def _placed(rest: str, environment: Mapping[str, str]) -> str:
 def _run(job: Job) -> tuple[int, str]:
     """Run the command, and what follows a finished pretraining; the exit code and its reason."""
     _find_package()
+    if curves := os.environ.get(_CURVES):
+        os.environ[_CURVES] = placed(curves, os.environ)
     first = is_first(os.environ)
     if first:
         _say(f"tilezoo {_version()} runs: {' '.join(job.command)}")

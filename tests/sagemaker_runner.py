@@ -405,11 +405,16 @@ def _states(folder: Path) -> Iterator[tuple[Path, tuple[int, int]]]:
 
 
 def _upload_results(request: Request, hosts: Sequence[Host]) -> None:
-    """Pack /opt/ml/model and /opt/ml/output/data of the first host, where they hold anything."""
+    """Pack the first host's model and output, and copy its curves, where there are any."""
     root = f"{request['OutputDataConfig']['S3OutputPath'].rstrip('/')}/{request['TrainingJobName']}"
     for name, folder in (("model", "model"), ("output", "output/data")):
         if any((hosts[0].ml / folder).iterdir()):
             _upload(f"{root}/output/{name}.tar.gz", _tar(hosts[0].ml / folder))
+    if curves := request.get("TensorBoardOutputConfig"):
+        place = hosts[0].ml / Path(curves["LocalPath"]).relative_to(ML)
+        to = f"{curves['S3OutputPath'].rstrip('/')}/{request['TrainingJobName']}/tensorboard-output"
+        for path, _state in _states(place):
+            _upload(f"{to}/{path.relative_to(place)}", path.read_bytes())
 
 
 def _failure(hosts: Sequence[Host]) -> str:

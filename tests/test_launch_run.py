@@ -49,6 +49,7 @@ def test_a_finished_pretraining_is_a_model_in_s3_and_in_the_registry(tmp_path):
     out = f"s3://{jobs.BUCKET}/out/whole"
     assert verified(fetch_s3(f"{out}/checkpoints/model/", tmp_path / "model"))
     assert list_s3(f"{out}/output/") == ["model.tar.gz"]
+    assert "tfevents" in "".join(list_s3(f"{out}/tensorboard-output/"))
     download("org/vit", registry=f"s3://{jobs.BUCKET}/out/registry", to=tmp_path / "published")
     assert verified(tmp_path / "published")
     for metric in job["AlgorithmSpecification"]["MetricDefinitions"]:

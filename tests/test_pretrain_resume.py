@@ -214,17 +214,9 @@ def test_two_processes_with_half_the_batch_follow_one_with_the_whole(shards, tmp
     """Ten steps and two more, in float32, over gloo; started as torchrun starts them."""
     alone, both = tmp_path / "alone", tmp_path / "both"
     pretrain(shards, out=alone, settings=EXACT, precision="fp32")
-    port = str(random.Random(os.getpid()).randint(20_000, 40_000))
-    processes = []
-    for rank in ("0", "1"):
-        ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
-        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        words = command(shards, both, "--precision", "fp32", settings=EXACT)
-        environment = {**os.environ, **ranks, **place}
-        processes.append(subprocess.Popen(words, env=environment, stderr=-1, text=True))
-    for process in processes:
-        _, told = process.communicate(timeout=120)
-        assert process.returncode == 0, told
+    words = command(shards, both, "--precision", "fp32", settings=EXACT)
+    for code, told in start_two(words, words):
+        assert code == 0, told
     one, two = (weights(run) for run in (alone, both))
     assert one["step"] == two["step"] == STEPS
     for network in ("student", "teacher"):
@@ -233,3 +225,25 @@ def test_two_processes_with_half_the_batch_follow_one_with_the_whole(shards, tmp
     torch.testing.assert_close(two["center"], one["center"], atol=1e-4, rtol=0)
     losses = [[e["loss"] for e in read_log(run) if "loss" in e] for run in (alone, both)]
     assert losses[1] == pytest.approx(losses[0], abs=1e-4)
+
+
+def start_two(*commands: list[str]) -> list[tuple[int, str]]:
+    """Run two commands as torchrun starts two processes; their exit codes and what they say."""
+    port = str(random.Random(os.getpid()).randint(20_000, 40_000))
+    processes = []
+    for rank, words in enumerate(commands):
+        ranks = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+        environment = {**os.environ, **ranks, **place}
+        processes.append(subprocess.Popen(words, env=environment, stderr=-1, text=True))
+    told = [process.communicate(timeout=300)[1] for process in processes]
+    return [(process.returncode, text) for process, text in zip(processes, told, strict=True)]
+
+
+def test_a_host_without_the_checkpoint_is_told_instead_of_training_beside_the_others(
+    shards, whole, tmp_path
+):
+    first, other = command(shards, whole), command(shards, tmp_path / "another-host")
+    for code, told in start_two(first, other):
+        assert code == 1, told
+        assert "let every host have the folder" in told
