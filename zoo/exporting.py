@@ -53,9 +53,7 @@ def export(
     told = {"method": "dino", **(facts or {})}
     stated = _pretraining(run, read, told)
     with made_whole(target) as making:
-        model = _written(
-            state, making, taken, pooling, _network_name(network), stated, half=half
-        )
+        model = _written(state, making, taken, pooling, _network_name(network), stated, half=half)
         if run and run.training_ids.is_file():
             shutil.copyfile(run.training_ids, making / TRAINING_IDS)
         finish_model_dir(model, name=name or target.name, facts=told)
