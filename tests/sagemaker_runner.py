@@ -80,7 +80,7 @@ def run_job(
     mounts: Callable[[Host], Mapping[Path, Path]] = lambda _host: {},
     stop: Callable[[Sequence[Host]], bool] | None = None,
     grace_s: float = 120.0,
-    limit_s: float = 150.0,
+    limit_s: float = 300.0,
 ) -> Ended:
     """Run a job to its end.
 
