@@ -5,6 +5,7 @@ from pathlib import Path
 
 import making
 import pytest
+from moto_account import moto_account
 
 
 @pytest.fixture(scope="session")
@@ -35,13 +36,8 @@ def cache(_session_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pat
 @pytest.fixture(scope="session")
 def bucket() -> Iterator[str]:
     """The URL of an empty bucket on a server that speaks S3."""
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    with moto_account() as url, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", url)
         patch.setenv("AWS_ACCESS_KEY_ID", "test")
         patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
@@ -49,4 +45,3 @@ def bucket() -> Iterator[str]:
 
         fsspec.filesystem("s3").mkdir("zoo")
         yield "s3://zoo"
-    server.stop()

@@ -1,7 +1,6 @@
 """Small jobs for the tests of launching: an account on loopback, what is trained on, what is asked."""
 
 import json
-import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +10,7 @@ import boto3
 import making
 import numpy as np
 import pytest
-from moto.server import ThreadedMotoServer
+from moto_account import moto_account
 from PIL import Image
 
 from tilezoo.launch import launch
@@ -31,14 +30,8 @@ STEPS = 12
 @contextmanager
 def account() -> Iterator[None]:
     """Have an AWS account on this machine, with a bucket and a role that SageMaker may take."""
-    logging.getLogger("werkzeug").setLevel(
-        logging.CRITICAL
-    )  # a line for each of thousands of files
-    server = ThreadedMotoServer(port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    with moto_account() as url, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", url)
         patch.setenv("AWS_ACCESS_KEY_ID", "test")
         patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
@@ -52,7 +45,6 @@ def account() -> Iterator[None]:
             RoleName="training", AssumeRolePolicyDocument=json.dumps(policy)
         )
         yield
-    server.stop()
 
 
 def write_globe_pack(folder: Path) -> Path:

@@ -101,7 +101,9 @@ def test_any_words_come_out_of_the_sdks_start_script_as_they_went_in(words, apos
     asked = job_command(["pretrain", "s3://b-b/t", "-o", "run", "--set", *words])
     exports, arguments = _through_the_sdk({"command": asked.hyperparameter()})
     assert json.loads(arguments[1]) == list(asked.words)
-    told = json.loads(_sourced(exports)["command"]) if apostrophe else _sourced(exports)["command"]
+    told = _sourced(exports)["command"]
+    if any("'" in word for word in words):  # then it is JSON within JSON, see JobCommand
+        told = json.loads(told)
     assert told == list(asked.words)
 
 

@@ -4,8 +4,10 @@ import subprocess
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlsplit
 
 import pytest
+from moto_account import moto_account
 
 _TRUST = (
     '{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", '
@@ -86,24 +88,17 @@ def test_a_dry_run_speaks_to_nobody(proxy, tmp_path):
 
 
 def test_a_launch_speaks_to_the_endpoint_it_was_given_alone(proxy, tmp_path):
-    from moto.server import ThreadedMotoServer
-
     url, asked = proxy
-    server = ThreadedMotoServer(port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    account = {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "NO_PROXY": host,
-        "no_proxy": host,
-    }  # fmt: skip
-    try:
+    with moto_account() as endpoint:
+        account = {
+            "AWS_ENDPOINT_URL": endpoint, "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "NO_PROXY": "127.0.0.1",
+            "no_proxy": "127.0.0.1",
+        }  # fmt: skip
         _python(_ACCOUNT, tmp_path, url, **account)
         met = _python(_LAUNCHED, tmp_path, url, **account)
-    finally:
-        server.stop()
     assert asked == []
-    assert met == str([(host, port)])
+    assert met == str([("127.0.0.1", urlsplit(endpoint).port)])
 
 
 def test_the_proxy_would_see_what_is_sent_elsewhere(proxy, tmp_path):
