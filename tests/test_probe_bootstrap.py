@@ -103,12 +103,16 @@ def test_one_seed_draws_the_same_for_every_model_whatever_the_order():
 
 
 @pytest.mark.parametrize(
-    ("tiles", "blocks", "told"),
-    [(1, None, "holds 1 tile:"), (30, np.zeros(30, np.int64), "holds 1 block:")],
+    ("tiles", "blocks", "called"),
+    [
+        (1, None, "tile"),
+        (30, np.zeros(30, np.int64), "block"),
+        (30, np.zeros(30, np.int64), "group"),
+    ],
 )
-def test_one_tile_or_block_has_no_interval(tiles, blocks, told):
-    with pytest.raises(ProbeError, match=told):
-        Resampling(tiles=tiles, replicates=100, seed=0, blocks=blocks)
+def test_one_tile_block_or_group_has_no_interval(tiles, blocks, called):
+    with pytest.raises(ProbeError, match=f"holds 1 {called}:"):
+        Resampling(tiles=tiles, replicates=100, seed=0, blocks=blocks, called=called)
 
 
 def test_a_biased_score_lies_within_its_interval():
