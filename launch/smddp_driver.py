@@ -44,6 +44,7 @@ def run(passed_on: Callable[[list[str]], int]) -> int:
     """
     hosts: list[str] = json.loads(os.environ["SM_HOSTS"])
     first, here = hosts[0], os.environ["SM_CURRENT_HOST"]
+    _DONE.unlink(missing_ok=True)  # of a job before, on a host that was kept alive
     _start_sshd()
     others = [host for host in hosts if host != first]
     if here != first:
