@@ -12,7 +12,7 @@ CURVES = "curves.png"
 # What stands in each panel, and how it is labelled.
 _PANELS = (
     ("loss", "loss"),
-    ("knn_accuracy", "kNN accuracy (validation)"),
+    ("knn_accuracy", "kNN accuracy, validation"),
     ("lr", "learning rate"),
     ("weight_decay", "weight decay"),
     ("teacher_momentum", "teacher momentum"),
@@ -50,6 +50,7 @@ def _draw(axes: Any, entries: Sequence[dict[str, Any]], name: str, label: str) -
         return
     epochs, values = zip(*points, strict=True)
     axes.plot(epochs, values, linewidth=1.2, marker="o" if len(points) < 30 else None, markersize=3)
-    axes.annotate(
-        f"{values[-1]:.4g}", (epochs[-1], values[-1]), fontsize=8, ha="right", va="bottom"
-    )
+    axes.set_title(f"{values[-1]:.4g}", fontsize=9, loc="right", color="tab:blue")
+    if name == "knn_accuracy" and epochs[0] == 0:
+        axes.axhline(values[0], color="grey", linestyle="--", linewidth=1, label="random weights")
+        axes.legend(fontsize=8, loc="lower right")
