@@ -4,7 +4,7 @@ python benchmarks/overhead_backbone.py DATA OUT [--recipe dino-vitt16-overhead] 
     [--set key=value ...]
 
 DATA is as overhead_corpus.py takes it. Stopped at any moment, the same command goes on where it was;
-an hour or two on two cores. Written are OUT/corpus, OUT/pack, OUT/run, and one model directory per
+one to three hours on two cores. Written are OUT/corpus, OUT/pack, OUT/run, and one model directory per
 size it can be fed at. They are judged by the training side alone, mines and climate of the validation
 parts (OUT/judged/…/report.md): choices are made by those, and the test parts are looked at once, by
 overhead_compare.py.
