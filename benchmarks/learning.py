@@ -4,8 +4,9 @@ python benchmarks/learning.py [--seeds 0 1 2] [--out FOLDER] [--tile-px 128] [--
     [--set key=value ...]
 
 ViT-Ti/16 at 64 px on windows of NASA's Blue Marble, so that two crops of one show neighbouring
-ground; each seed has its own split by blocks of 30° of longitude, weights, shuffles and crops. The network at random weights is the same one before its
-first step. Also with features of colour alone: mean and deviation of each band.
+ground; each seed has its own split by blocks of 30° of longitude, weights, shuffles and crops. The
+network at random weights is the same one before its first step. Also with features of colour alone:
+mean and deviation of each band.
 """
 
 import argparse
