@@ -41,6 +41,13 @@ Network = Annotated[
 ]
 Name = Annotated[str | None, typer.Option(help="What the card calls it.  [folder's name]")]
 Half = Annotated[bool, typer.Option("--half", help="Store weights in 16 bits: half the size.")]
+Golden = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Folder or file of tiles of one size: four are kept as golden tiles, and published. "
+        "May be given again.  [made up]"
+    ),
+]
 Licence = Annotated[str | None, typer.Option("--licence", "--license", help="SPDX identifier.")]
 TrainedOn = Annotated[str | None, typer.Option(help="For the card.")]
 
@@ -64,6 +71,7 @@ def export_checkpoint(
     network: Network = None,
     name: Name = None,
     half: Half = False,
+    golden: Golden = None,
     licence: Licence = None,
     trained_on: TrainedOn = None,
 ) -> None:
@@ -103,6 +111,7 @@ def export_checkpoint(
         network=network,
         name=name,
         half=half,
+        golden=golden or (),
         facts=facts,
     )
     print(f"{out}: {model.architecture}, space {model.space().fingerprint}")

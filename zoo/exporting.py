@@ -1,7 +1,7 @@
 """Export: a checkpoint becomes a model directory that anyone can load, check and publish."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ def export(
     network: Which | None = None,
     name: str | None = None,
     half: bool = False,
+    golden: Sequence[str | Path] = (),
     facts: Mapping[str, Any] | None = None,
 ) -> ModelDir:
     """Turn a run of `tilezoo pretrain`, or a checkpoint, into a model directory.
@@ -38,6 +39,8 @@ def export(
         network: `teacher` (unless said otherwise) or `student`.
         name: What it is called; the directory's name unless given.
         half: Store weights in 16 bits (float16): half the size; they are used in float32.
+        golden: Sources of tiles of one size, four of which become its golden tiles; they are then
+            published with it. Without any, tiles are made up.
         facts: For its card and contract: `licence`, `paper`, `trained_on`, `method`.
 
     Raises:
@@ -56,7 +59,7 @@ def export(
         model = _written(state, making, taken, pooling, _network_name(network), stated, half=half)
         if run and run.training_ids.is_file():
             shutil.copyfile(run.training_ids, making / TRAINING_IDS)
-        finish_model_dir(model, name=name or target.name, facts=told)
+        finish_model_dir(model, name=name or target.name, facts=told, golden=golden)
     return read_model_dir(target)
 
 

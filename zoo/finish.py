@@ -1,6 +1,7 @@
 """What a model directory holds beside config and weights: golden vectors, STAC item, card, sums."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from tilezoo.io import write_json, write_text
@@ -14,16 +15,23 @@ from tilezoo.zoo.sums import write_sums
 MLM = "mlm.json"
 
 
-def finish_model_dir(model: ModelDir, *, name: str, facts: Mapping[str, Any]) -> ModelDir:
+def finish_model_dir(
+    model: ModelDir,
+    *,
+    name: str,
+    facts: Mapping[str, Any],
+    golden: Sequence[str | Path] = (),
+) -> ModelDir:
     """Complete a model directory, so that it can be verified and published.
 
     Args:
         model: With config and weights.
         name: What it is called.
         facts: For its card: `licence`, `paper`, `trained_on`, `method`.
+        golden: Where the tiles of its golden vectors are from; made up where nowhere.
     """
     backbone = build(model, device="cpu")
-    write_golden(model)
+    write_golden(model, golden)
     write_json(
         model.path / MLM,
         mlm_item(

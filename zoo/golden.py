@@ -1,5 +1,6 @@
 """Golden vectors: a few small tiles and what the network made of them when it was exported."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tilezoo.errors import ModelError
+from tilezoo.errors import ModelError, SourceError
 from tilezoo.io import readable_as_others, whole_file
+from tilezoo.raster import read_tile
+from tilezoo.sources import discover
 from tilezoo.space import Contract
-from tilezoo.tiles import Tile
+from tilezoo.tiles import Tile, TileRef
 from tilezoo.zoo.backbone import Backbone, Precision, build
 from tilezoo.zoo.modeldir import ModelDir
 
@@ -43,16 +46,21 @@ class Golden:
         return float(_cosines(self.vectors, backbone.encode(_tiles(self.pixels))).min())
 
 
-def write_golden(model: ModelDir) -> Path:
-    """Embed a few tiles on this machine and keep both in the model directory."""
+def write_golden(model: ModelDir, sources: Sequence[str | Path] = ()) -> Path:
+    """Embed a few tiles on this machine and keep both in the model directory.
+
+    Args:
+        model: With config and weights.
+        sources: Where the tiles are from, see `real_tiles`; made up where there are none.
+    """
     from safetensors.numpy import save_file
 
     backbone = build(model, device="cpu")
-    tiles = _tiles(smooth_tiles(model.contract))
+    pixels = real_tiles(sources, backbone) if sources else smooth_tiles(model.contract)
+    tiles = _tiles(pixels)
     vectors = backbone.encode(tiles)
     backbone.use("bf16")
     agreement = float(_cosines(vectors, backbone.encode(tiles)).min())
-    pixels = np.stack([tile.pixels for tile in tiles])
     path = model.path / GOLDEN
     with whole_file(path) as temporary:
         facts = {"pooling": model.pooling, "bf16_cosine": f"{agreement:.6f}"}
@@ -81,6 +89,26 @@ def read_golden(model: ModelDir) -> Golden | None:
             f"{path}: damaged ({error}); download or export the model again"
         ) from error
     return Golden(pixels, vectors, agreement)
+
+
+def real_tiles(sources: Sequence[str | Path], backbone: Backbone) -> NDArray[np.generic]:
+    """Read four tiles spread over all that are found, as the network's contract asks.
+
+    Returns:
+        Raw values, shape (N, C, H, W).
+
+    Raises:
+        TilezooError: One cannot be read or does not fit the contract.
+        SourceError: They differ in size.
+    """
+    found = discover(sources)
+    places = np.linspace(0, len(found) - 1, min(_TILES, len(found))).round().astype(int)
+    refs = [TileRef(source=found[place]) for place in places]
+    read = [read_tile(ref, backbone.space.contract, backbone.request) for ref in refs]
+    shapes = {tile.pixels.shape for tile in read}
+    if len(shapes) > 1:
+        raise SourceError(f"golden tiles of {sorted(shapes)}: give tiles of one size")
+    return np.stack([tile.pixels for tile in read])
 
 
 def smooth_tiles(contract: Contract) -> NDArray[np.generic]:
