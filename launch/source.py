@@ -22,7 +22,8 @@ def write_source(folder: Path, *, extras: tuple[str, ...] = ()) -> None:
     """Lay out the folder that is shipped into a job.
 
     Args:
-        folder: Made, with `tilezoo/`, the two scripts and `requirements.txt`.
+        folder: Made, with `tilezoo/`, models that come with it, the two scripts and
+            `requirements.txt`.
         extras: Extras of tilezoo whose packages the job needs too, say `("s3",)`.
     """
     for name in (PACKAGE, *(f"{PACKAGE}.{room}" for room in ROOMS)):
@@ -43,8 +44,11 @@ def job_requirements(extras: tuple[str, ...] = ()) -> list[str]:
 
 def _copy_package(name: str, target: Path) -> None:
     target.mkdir(parents=True)
-    for path in _code(_folder_of(name)):
+    own = _folder_of(name)
+    for path in _code(own):
         shutil.copyfile(path, target / path.name)
+    for config in own.glob("*/config.json"):
+        shutil.copytree(config.parent, target / config.parent.name)
 
 
 def _folder_of(name: str) -> Path:

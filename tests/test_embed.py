@@ -80,8 +80,9 @@ def test_bfloat16_vectors_agree_with_timms_own(scenes: Path, vit: Path, tmp_path
 
 def test_real_weights_give_timms_own_vectors_too(scenes: Path, cache: Path, tmp_path: Path) -> None:
     assert cache.is_dir()
-    how = {"value_range": "0,2000", "limit": 4, "device": "cpu"}
-    expected = by_timm(scenes, find_model("efficientnet-lite0-imagenet").path)[:4]
+    name = "efficientnet-lite0-imagenet"
+    how = {"model": name, "value_range": "0,2000", "limit": 4, "device": "cpu"}
+    expected = by_timm(scenes, find_model(name).path)[:4]
     # In bf16 this network is off by more (0.996); `auto` finds that and takes fp32.
     for precision, agreement in (("fp32", 0.9999), ("auto", 0.999)):
         out = tmp_path / precision

@@ -12,10 +12,11 @@ import pytest
 import torch
 from stac_model.schema import MLModelProperties
 
-from tilezoo.errors import ModelError
+from tilezoo.errors import ModelError, SourceError
 from tilezoo.zoo import load
 from tilezoo.zoo.card import read_front_matter
 from tilezoo.zoo.exporting import export
+from tilezoo.zoo.golden import read_golden
 from tilezoo.zoo.verifying import refuse_unverified, verify
 
 BANDS13 = (
@@ -157,6 +158,25 @@ def test_an_exported_model_verifies(exported):
     checks = {check.name: check for check in verify(exported[0].path)}
     assert {check.verdict for check in checks.values()} == {"ok"}, checks
     assert {"strict load", "golden fp32", "golden bf16", "card", "no pickle"} <= set(checks)
+
+
+def test_golden_tiles_may_be_ones_own(exported, tmp_path):
+    whole, _, _, path = exported
+    contract = whole.contract
+    how = {"bands": len(contract.bands), "dtype": "uint8" if contract.unit == "uint8" else "uint16"}
+    sides = {"tiles": [40] * 7, "other": [48]}
+    for folder, number, side in [(f, n, s) for f in sides for n, s in enumerate(sides[f])]:
+        pixels = making.texture(number, side=side, **how)
+        making.write_tiff(tmp_path / folder / f"{number}.tif", pixels, names=contract.bands)
+    golden = [tmp_path / "tiles"]
+    model = export(path, out=tmp_path / "m", contract=contract, golden=golden)
+    kept = read_golden(model).pixels
+    assert kept.shape == (4, how["bands"], 40, 40)
+    assert np.array_equal(kept[[0, 3]], [making.texture(n, side=40, **how) for n in (0, 6)])
+    assert {check.verdict for check in verify(model.path)} == {"ok"}
+    with pytest.raises(SourceError, match="give tiles of one size"):
+        export(path, out=tmp_path / "n", contract=contract, golden=[*golden, tmp_path / "other"])
+    assert not (tmp_path / "n").exists()
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "golden.safetensors", "config.json"])

@@ -14,7 +14,8 @@ from tilezoo.zoo import entries, find_model, load
 from tilezoo.zoo.catalog import OFFLINE_DEFAULT, entry
 from tilezoo.zoo.foreign import by_position, catalogued_model, reben_names, satdino_names
 
-LITE0 = entry(OFFLINE_DEFAULT)
+PACKAGED = "efficientnet-lite0-imagenet"
+LITE0 = entry(PACKAGED)
 
 
 def test_the_offline_default_is_in_the_catalog() -> None:
@@ -22,10 +23,10 @@ def test_the_offline_default_is_in_the_catalog() -> None:
 
 
 def test_a_packaged_model_is_converted_once_into_a_directory_that_timm_loads(cache: Path) -> None:
-    model = find_model(OFFLINE_DEFAULT)
+    model = find_model(PACKAGED)
     before = (model.path / "model.safetensors").stat().st_mtime_ns
     assert model.path.is_relative_to(cache)
-    assert find_model(OFFLINE_DEFAULT) == model
+    assert find_model(PACKAGED) == model
     assert (model.path / "model.safetensors").stat().st_mtime_ns == before
     network, _ = making.timm_transform(model.path)
     assert network.num_classes == 1000
@@ -33,7 +34,7 @@ def test_a_packaged_model_is_converted_once_into_a_directory_that_timm_loads(cac
 
 def test_its_facts_are_the_catalogs(cache: Path) -> None:
     assert cache.is_dir()
-    backbone = load(OFFLINE_DEFAULT, device="cpu")
+    backbone = load(PACKAGED, device="cpu")
     assert backbone.dimension == LITE0.dimension
     assert backbone.space.contract == LITE0.contract
     assert backbone.space.pooling == LITE0.pooling
@@ -44,7 +45,7 @@ def test_its_weights_are_the_packages_in_the_networks_order(cache: Path) -> None
     from importlib.resources import files
 
     theirs = torch.load(str(files(LITE0.package).joinpath(LITE0.file)), weights_only=True)
-    ours = load_file(find_model(OFFLINE_DEFAULT).path / "model.safetensors")
+    ours = load_file(find_model(PACKAGED).path / "model.safetensors")
 
     def by_shape(state: dict[str, torch.Tensor]) -> list[tuple[tuple[int, ...], float]]:
         return sorted((tuple(t.shape), float(t.double().sum())) for t in state.values())
@@ -55,7 +56,7 @@ def test_its_weights_are_the_packages_in_the_networks_order(cache: Path) -> None
 def test_it_tells_imagenet_classes_apart(cache: Path) -> None:
     """A network with permuted weights would give every image much the same class."""
     assert cache.is_dir()
-    network, transform = making.timm_transform(find_model(OFFLINE_DEFAULT).path)
+    network, transform = making.timm_transform(find_model(PACKAGED).path)
     grey = making.as_pillow(np.full((3, 224, 224), 128))
     striped = making.as_pillow(np.tile(np.repeat([0, 255], 14), (3, 224, 8)))
     with torch.inference_mode():
@@ -83,19 +84,19 @@ def test_a_cache_that_cannot_be_written_is_told(
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("TILEZOO_CACHE", str(tmp_path / "file"))
     with pytest.raises(ModelError, match="set TILEZOO_CACHE to a folder you may write"):
-        find_model(OFFLINE_DEFAULT)
+        find_model(PACKAGED)
 
 
 def test_a_damaged_copy_in_the_cache_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TILEZOO_CACHE", str(tmp_path))
-    weights = find_model(OFFLINE_DEFAULT).path / "model.safetensors"
+    weights = find_model(PACKAGED).path / "model.safetensors"
     content = bytearray(weights.read_bytes())
     content[-5] ^= 255
     weights.write_bytes(content)
     with pytest.raises(ModelError, match="the weights are damaged"):
-        find_model(OFFLINE_DEFAULT)
+        find_model(PACKAGED)
 
 
 def test_tensors_in_another_order_or_number_are_not_the_same_network() -> None:
@@ -120,7 +121,14 @@ def test_a_catalogued_network_is_what_its_entry_says(known) -> None:
     channels = known.model_args.get("in_chans", 3)
     assert channels == len(known.contract.bands)
     assert network.num_features == known.dimension
-    assert known.kind == "ours" or (known.file and (known.repo or known.package))
+    places = {
+        "hub": known.repo,
+        "package": known.package,
+        "shipped": known.name,
+        "ours": known.make,
+    }
+    assert places[known.kind]
+    assert known.file or known.kind == "ours"
     assert known.licence
     stated = {field.split(" ")[0].split(".")[0] for field in known.sources}
     told = stated | {text.split(" ")[0].split(".")[0] for text in known.unconfirmed}

@@ -103,7 +103,7 @@ def real_tiles(sources: Sequence[str | Path], backbone: Backbone) -> NDArray[np.
     """
     found = discover(sources)
     places = np.linspace(0, len(found) - 1, min(_TILES, len(found))).round().astype(int)
-    refs = [TileRef(source=found[place]) for place in places]
+    refs = [TileRef(source=found[place]) for place in places.tolist()]
     read = [read_tile(ref, backbone.space.contract, backbone.request) for ref in refs]
     shapes = {tile.pixels.shape for tile in read}
     if len(shapes) > 1:
