@@ -5,24 +5,32 @@ python benchmarks/overhead_backbone.py DATA OUT [--recipe dino-vitt16-overhead] 
 
 DATA is as overhead_corpus.py takes it. Stopped at any moment, the same command goes on where it was;
 one to three hours on two cores. Written are OUT/corpus, OUT/pack, OUT/run, and one model directory per
-size it can be fed at. They are judged by the training side alone, mines and climate of the validation
-parts (OUT/judged/…/report.md): choices are made by those, and the test parts are looked at once, by
-overhead_compare.py.
+size it can be fed at. They are judged within the training side alone, mines in four folds by sheets
+and climate in four by blocks of 30 degrees of longitude (OUT/judged/*.json): choices are made by those,
+and the test parts are looked at once, by overhead_compare.py.
 """
 
 import argparse
 import csv
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
+from hashlib import sha256
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 from tilezoo.cli import compare
+from tilezoo.cli.blue_marble import BLOCK_DEG, PX_PER_DEGREE
 
 _HERE = Path(__file__).parent
 _BIN = Path(sys.executable).parent
 _SIDE_PX = 128  # of packed tiles; chips of the Amazon are enlarged to it
-_FED_PX = (64, 128)
+_FED_PX = (64, 96, 128)
+_FOLDS = 4
+_BLOCK_PX = BLOCK_DEG * PX_PER_DEGREE
 
 
 def main() -> None:
@@ -38,8 +46,8 @@ def main() -> None:
     packed = pack_up(corpus, args.out / "pack")
     run = train(packed, args.out / "run", args.recipe, args.processes, args.settings)
     models = [export(run, args.out / f"fed-{side}", side) for side in _FED_PX]
-    for task, block_deg in (("mines", None), ("climate", 10.0)):
-        judge(corpus, task, models, block_deg, args.out / "judged")
+    for task, model in product(("mines", "climate"), models):
+        judge(corpus, task, model, args.out / "judged")
 
 
 def lay_out(data: Path, corpus: Path) -> Path:
@@ -76,32 +84,74 @@ def export(run: Path, model: Path, side_px: int) -> Path:
     return model
 
 
-def judge(corpus: Path, task: str, models: list[Path], block_deg: float | None, out: Path) -> None:
-    """Compare sizes, random weights and colours on the validation part; test is left out."""
+def judge(corpus: Path, task: str, model: Path, out: Path) -> dict[str, Any]:
+    """Compare with random weights and colours within the training side, a fold at a time.
+
+    Returns:
+        What `averaged` makes of it, also in OUT/TASK-MODEL.json; the folder of that name holds the
+        last fold's report.
+    """
     out.mkdir(parents=True, exist_ok=True)
-    compare(
-        corpus / task,
-        labels=training_side(corpus / f"{task}.csv", out / f"{task}.csv"),
-        models=[str(model) for model in models],
-        out=out / task,
-        block_deg=block_deg,
-        dataset=f"{task}, validation part",
-        note="For choosing: nothing of the test part is in here.",
-        show_progress=True,
-    )
+    print(f"\n{task}, {model.name}: average precision, mean over classes and folds; each fold")
+    found = []
+    for fold in range(_FOLDS):
+        compared = compare(
+            corpus / task,
+            labels=folded(corpus / f"{task}.csv", out / f"{task}-{fold}.csv", fold),
+            models=[model],
+            out=out / f"{task}-{model.name}",
+            dataset=f"{task}, training side, fold {fold + 1} of {_FOLDS}",
+            note="For choosing: nothing of the test part is in here.",
+            show_progress=True,
+        )
+        found.append(compared.results)
+    summary = averaged(found)
+    (out / f"{task}-{model.name}.json").write_text(json.dumps(summary, indent=1))
+    return summary
 
 
-def training_side(labels: Path, out: Path) -> Path:
-    """Write labels without the test part, validation in its place."""
+def folded(labels: Path, out: Path, fold: int) -> Path:
+    """Write labels without the test part: a fold in its place, the next one for validation.
+
+    Whole sheets, or blocks of 30 degrees, are dealt out in the order of their labels and hashes, so
+    that each fold has its share of either.
+    """
     with labels.open(encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row["split"] != "test"]
+        rows = [row for row in csv.DictReader(file) if row["split"] in ("train", "validation")]
     for row in rows:
-        row["split"] = {"validation": "test"}.get(row["split"], row["split"])
+        row["group"] = row["group"] or f"block-{upper_left(row['id'])[1] // _BLOCK_PX}"
+    kind = {row["group"]: row["label"] if row["id"].endswith(".png") else "" for row in rows}
+    groups = sorted(kind, key=lambda group: (kind[group], sha256(group.encode()).digest()))
+    place = {group: (number - fold) % _FOLDS for number, group in enumerate(groups)}
+    for row in rows:
+        row["split"] = {0: "test", 1: "validation"}.get(place[row["group"]], "train")
     with out.open("w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, list(rows[0]))
         table.writeheader()
         table.writerows(rows)
     return out
+
+
+def averaged(results: list[Mapping[str, Any]]) -> dict[str, Any]:
+    """Average precision (mean over classes) of each model and control by method, mean over folds."""
+    found: dict[str, Any] = {}
+    for name, methods in {**results[0]["results"], **results[0]["controls"]}.items():
+        for method in methods:
+            each = [{**r["results"], **r["controls"]}[name][method] for r in results]
+            values = [one["ap_macro"]["value"] for one in each]
+            found.setdefault(name, {})[method] = {
+                "mean": sum(values) / len(values),
+                "folds": values,
+            }
+            told = " ".join(f"{value:.3f}" for value in values)
+            print(f"{name:24} {method:9} {sum(values) / len(values):.3f}  {told}")
+    return found
+
+
+def upper_left(name: str) -> tuple[int, int]:
+    """Row and column of a window of Blue Marble, pixels."""
+    row, column = Path(name).stem.split("_")
+    return int(row), int(column)
 
 
 def tilezoo(*arguments: object) -> None:

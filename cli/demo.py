@@ -15,6 +15,8 @@ QUERIES = {
     "a rain forest (Amazon)": "-62.0,-4.0",
 }
 
+BESIDE = ("efficientnet-lite0-imagenet",)  # in the comparison, where its package is installed
+
 NOTE = (
     "A demonstration, no benchmark: seven kilometres a pixel, a few hundred tiles, and climates "
     "that colour alone tells well (deserts are yellow, forests green). It shows what a comparison "
@@ -58,13 +60,14 @@ def run_demo(*, out: Out = Path("tilezoo-demo")) -> None:
 
 
 def compare_climates(out: Path) -> Path | None:
-    """Compare the backbone with its controls on climates; None where the package is missing.
+    """Compare the backbone with ImageNet's and with controls; None where climates are missing.
 
     Returns:
         The report.
     """
     from tilezoo.cli.comparison import compare
-    from tilezoo.zoo.catalog import OFFLINE_DEFAULT
+    from tilezoo.zoo.catalog import OFFLINE_DEFAULT, entry
+    from tilezoo.zoo.places import is_here
 
     raster = climate_raster()
     if raster is None:
@@ -74,7 +77,7 @@ def compare_climates(out: Path) -> Path | None:
     result = compare(
         labels,
         labels=labels,
-        models=[OFFLINE_DEFAULT],
+        models=[OFFLINE_DEFAULT, *(name for name in BESIDE if is_here(entry(name)))],
         out=out / "comparison",
         block_deg=10,
         dataset="Blue Marble, Köppen climates",
