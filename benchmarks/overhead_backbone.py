@@ -4,10 +4,10 @@ python benchmarks/overhead_backbone.py DATA OUT [--recipe dino-vitt16-overhead] 
     [--set key=value ...]
 
 DATA is as overhead_corpus.py takes it. Stopped at any moment, the same command goes on where it was;
-one to three hours on two cores. Written are OUT/corpus, OUT/pack, OUT/run, and one model directory per
-size it can be fed at. They are judged within the training side alone, mines in four folds by sheets
-and climate in four by blocks of 30 degrees of longitude (OUT/judged/*.json): choices are made by those,
-and the test parts are looked at once, by overhead_compare.py.
+one to three hours on two cores. Written are OUT/corpus, OUT/pack, OUT/run, and a model directory for
+each size it may be fed at and each pooling. They are judged within the training side alone, mines in
+four folds by sheets and climate in four by blocks of 30 degrees of longitude (OUT/judged/*.json):
+choices are made by those, and the test parts are looked at once, by overhead_compare.py.
 """
 
 import argparse
@@ -28,7 +28,8 @@ from tilezoo.cli.blue_marble import BLOCK_DEG, PX_PER_DEGREE
 _HERE = Path(__file__).parent
 _BIN = Path(sys.executable).parent
 _SIDE_PX = 128  # of packed tiles; chips of the Amazon are enlarged to it
-_FED_PX = (64, 96, 128)
+_FED_PX = (96, 128)
+_POOLINGS = ("cls+mean", "last4")
 _FOLDS = 4
 _BLOCK_PX = BLOCK_DEG * PX_PER_DEGREE
 
@@ -45,7 +46,7 @@ def main() -> None:
     corpus = lay_out(args.data, args.out / "corpus")
     packed = pack_up(corpus, args.out / "pack")
     run = train(packed, args.out / "run", args.recipe, args.processes, args.settings)
-    models = [export(run, args.out / f"fed-{side}", side) for side in _FED_PX]
+    models = [export(run, args.out, *choice) for choice in product(_FED_PX, _POOLINGS)]
     for task, model in product(("mines", "climate"), models):
         judge(corpus, task, model, args.out / "judged")
 
@@ -77,10 +78,11 @@ def train(packed: Path, run: Path, recipe: str, processes: int, settings: list[s
     return run
 
 
-def export(run: Path, model: Path, side_px: int) -> Path:
-    """Write a model in 16 bits, fed at a size."""
+def export(run: Path, out: Path, side_px: int, pooling: str) -> Path:
+    """Write a model in 16 bits, fed at a size and pooled in a way."""
+    model = out / f"fed-{side_px}-{pooling}"
     if not model.exists():
-        tilezoo("export", run, "-o", model, "--half", "--size-px", side_px, "--pooling", "cls+mean")
+        tilezoo("export", run, "-o", model, "--half", "--size-px", side_px, "--pooling", pooling)
     return model
 
 

@@ -27,7 +27,9 @@ UnitOption = Annotated[Unit | None, typer.Option(help="Of the pixels.")]
 ValueRange = Annotated[str | None, typer.Option(help="LOW,HIGH: values that become 0 and 1.")]
 Mean = Annotated[str | None, typer.Option(help="Per band, on the 0..1 scale, with commas.")]
 Std = Annotated[str | None, typer.Option(help="Per band, on the 0..1 scale, with commas.")]
-SizePx = Annotated[int | None, typer.Option(min=1, help="Side that the network is fed.")]
+SizePx = Annotated[
+    int | None, typer.Option(min=1, help="Side that the network is fed; of a run's too.")
+]
 ResizePx = Annotated[
     int | None, typer.Option(min=1, help="Side before the centre crop.  [size-px]")
 ]
@@ -81,6 +83,8 @@ def export_checkpoint(
 
     Example: tilezoo export run -o model
 
+    Example: tilezoo export run -o model --size-px 128 --half --golden tiles/
+
     Example: tilezoo export checkpoint.pth -o model --bands B04,B03,B02 --unit dn
     --value-range 0,2000 --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 --size-px 224
     """
@@ -107,6 +111,8 @@ def export_checkpoint(
         checkpoint,
         out=out,
         contract=contract,
+        size_px=size_px,
+        resize_px=resize_px,
         pooling=pooling,
         network=network,
         name=name,
@@ -126,13 +132,13 @@ def _stated_contract(
     gsd_m: str | None,
     quantize_uint8: bool,
 ) -> Contract | None:
-    """Build a contract from options; None where none of those it needs is given."""
+    """Build a contract from options; None where at most the size is given, as for a run."""
     from tilezoo.bands import parse_bands
     from tilezoo.errors import OptionError
     from tilezoo.options import parse_numbers, parse_value_range
 
     missing = [option for option, value in stated.items() if value is None]
-    if len(missing) == len(stated):
+    if not set(stated) - set(missing) - {"--size-px"}:
         return None
     if missing:
         raise OptionError(f"a contract has no defaults: state {', '.join(missing)} too")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 from pretraining import SMALL, STEPS, TRAINED, equal, weights, write_pack
 from typer.testing import CliRunner
@@ -111,6 +112,23 @@ def test_a_run_knows_its_contract_so_none_may_be_stated(run, tmp_path):
     made = CliRunner().invoke(app, ["export", str(run), "-o", str(tmp_path / "m"), *stated])
     assert isinstance(made.exception, OptionError)
     assert "leave out --bands" in str(made.exception)
+
+
+def test_a_run_s_network_may_be_fed_another_size(run, tmp_path):
+    options = ["-o", str(tmp_path / "m"), "--size-px", "64"]
+    made = CliRunner().invoke(app, ["export", str(run), *options])
+    assert made.exit_code == 0, made.output
+    contract = load(tmp_path / "m").space.contract
+    assert (contract.size_px, contract.resize_px) == (64, 64)
+    # timm alone takes that size too, and its features are those of the run's own resampling
+    alone = timm.create_model(f"local-dir:{tmp_path / 'm'}", pretrained=True, num_classes=0).eval()
+    export(run, out=tmp_path / "own")
+    network = load(tmp_path / "own")._fp32
+    assert network.patch_embed.img_size != (64, 64)
+    network.set_input_size(img_size=(64, 64))
+    images = torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        assert torch.allclose(alone(images), network(images)[:, : alone.num_features], atol=1e-5)
 
 
 def test_a_foreign_checkpoint_needs_a_contract(run, tmp_path):

@@ -184,7 +184,7 @@ def build(
     """
     contract, request = model.contract.adapted(bands=bands, value_range=value_range)
     network = _strictly_loaded(model)
-    _resize_input(network, contract.size_px)
+    resize_input(network, contract.size_px)
     space = model.space(contract, pooling)
     return Backbone(model, network, space=space, request=request, device=chosen_device(device))
 
@@ -228,8 +228,12 @@ def _strictly_loaded(model: ModelDir) -> nn.Module:
     return network.eval().requires_grad_(requires_grad=False)
 
 
-def _resize_input(network: TimmNetwork, size_px: int) -> None:
-    """Resample a vision transformer's positional embedding where the contract's size asks for it."""
+def resize_input(network: TimmNetwork, size_px: int) -> None:
+    """Resample a vision transformer's positional embedding where the contract's size asks for it.
+
+    Raises:
+        ContractError: The network cannot take that size.
+    """
     embed = getattr(network, "patch_embed", None)
     if embed is None or getattr(embed, "img_size", None) in {None, (size_px, size_px)}:
         return

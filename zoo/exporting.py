@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from tilezoo.io import made_whole
 from tilezoo.progress import say
 from tilezoo.space import Contract, Pooling
 from tilezoo.training_ids import TRAINING_IDS
+from tilezoo.zoo.backbone import resize_input
 from tilezoo.zoo.convert import Which, backbone_state, read_checkpoint, shape_of
 from tilezoo.zoo.finish import finish_model_dir
 from tilezoo.zoo.modeldir import ModelDir, read_model_dir, write_model_dir
@@ -21,6 +23,8 @@ def export(
     *,
     out: str | Path,
     contract: Contract | None = None,
+    size_px: int | None = None,
+    resize_px: int | None = None,
     pooling: Pooling = "cls",
     network: Which | None = None,
     name: str | None = None,
@@ -35,6 +39,8 @@ def export(
             of facebookresearch/dino. Only tensors are read from it.
         out: The directory, made anew.
         contract: What pixels the network takes; a run knows, other checkpoints do not.
+        size_px: Side that a run's network is fed, where it is not that of the run's global crops.
+        resize_px: Side before the centre crop then; `size_px` unless given.
         pooling: How its features are pooled.
         network: `teacher` (unless said otherwise) or `student`.
         name: What it is called; the directory's name unless given.
@@ -50,7 +56,7 @@ def export(
     if target.exists() and any(target.iterdir()):
         raise ModelError(f"{target} is not empty; choose another -o")
     run = trained_run(Path(checkpoint))
-    taken = _contract(Path(checkpoint), run, contract)
+    taken = _fed(_contract(Path(checkpoint), run, contract), size_px, resize_px)
     read = read_checkpoint(run.checkpoint if run else Path(checkpoint))
     state = backbone_state(read, network)
     told = {"method": "dino", **(facts or {})}
@@ -90,6 +96,12 @@ def _contract(checkpoint: Path, run: TrainedRun | None, stated: Contract | None)
     return stated
 
 
+def _fed(contract: Contract, size_px: int | None, resize_px: int | None) -> Contract:
+    if size_px is None:
+        return contract
+    return replace(contract, size_px=size_px, resize_px=resize_px or size_px)
+
+
 def _network_name(network: Which | None) -> Which:
     return network or "teacher"
 
@@ -117,11 +129,12 @@ def _written(
     except RuntimeError as error:
         why = " ".join(str(error).split())[:300]
         raise ModelError(f"its tensors are not those of timm's {architecture}: {why}") from error
+    resize_input(built, contract.size_px)
     config = {
         "architecture": architecture,
         "num_classes": 0,
         "num_features": shape.width,
-        "model_args": args,
+        "model_args": {**args, "img_size": contract.size_px},
         "pretrained_cfg": {"first_conv": "patch_embed.proj", "classifier": "head"},
         "network": network,
         "pretraining": dict(pretraining),
