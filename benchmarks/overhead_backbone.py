@@ -80,7 +80,7 @@ def train(packed: Path, run: Path, recipe: str, processes: int, settings: list[s
 
 def export(run: Path, out: Path, side_px: int, pooling: str) -> Path:
     """Write a model in 16 bits, fed at a size and pooled in a way."""
-    model = out / f"fed-{side_px}-{pooling}"
+    model = out / f"fed-{side_px}-{pooling.replace('+', '-')}"
     if not model.exists():
         tilezoo("export", run, "-o", model, "--half", "--size-px", side_px, "--pooling", pooling)
     return model

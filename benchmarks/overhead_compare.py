@@ -1,10 +1,11 @@
 """Judge a backbone on mines and on climate, beside ImageNet's networks and three controls.
 
-python benchmarks/overhead_compare.py CORPUS MODEL OUT [--deit NPZ]
+python benchmarks/overhead_compare.py CORPUS MODEL OUT [--deit NPZ] [--update-card]
 
 CORPUS is what overhead_corpus.py wrote. Compared are MODEL, EfficientNet-lite0 (ImageNet), two more
 draws of random weights of MODEL's architecture beside `compare`'s own, and with --deit DeiT-Tiny
-(ImageNet) from tensors under timm's names. Reports are written to OUT/mines and OUT/climate.
+(ImageNet) from tensors under timm's names. Reports are written to OUT/mines and OUT/climate;
+--update-card writes the results into MODEL's card.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import timm
 import torch
 
 from tilezoo.cli import compare
+from tilezoo.cli.result_card import update_card
 from tilezoo.space import Contract
 from tilezoo.zoo import find_model
 from tilezoo.zoo.modeldir import ModelDir, write_model_dir
@@ -46,6 +48,7 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("out", type=Path)
     parser.add_argument("--deit", type=Path)
+    parser.add_argument("--update-card", action="store_true")
     args = parser.parse_args()
     own = find_model(args.model)
     models = [args.model, "efficientnet-lite0-imagenet"]
@@ -53,7 +56,7 @@ def main() -> None:
         models.append(f"deit-tiny-imagenet={deit(args.deit, args.out / 'deit-tiny')}")
     models += [f"random-{seed}={redrawn(own, seed, args.out)}" for seed in (1, 2)]
     for task, (options, dataset, note) in _TASKS.items():
-        compare(
+        compared = compare(
             args.corpus / task,
             labels=args.corpus / f"{task}.csv",
             models=models,
@@ -65,6 +68,8 @@ def main() -> None:
             show_progress=True,
             **options,
         )
+        if args.update_card:
+            update_card(own.path, compared.results, dataset)
 
 
 def redrawn(like: ModelDir, seed: int, folder: Path) -> Path:

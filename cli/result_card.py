@@ -1,6 +1,7 @@
 """A probe's results in a model's card: Hugging Face's `model-index`, and a section of the text."""
 
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -154,4 +155,5 @@ def _section(names: list[str], results: Mapping[str, Any], dataset: str) -> Iter
 
 
 def _slug(text: str) -> str:
-    return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-") or "data"
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    return re.sub(r"[^a-z0-9.]+", "-", plain.lower()).strip("-") or "data"

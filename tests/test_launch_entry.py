@@ -19,6 +19,7 @@ from tilezoo.launch.entry import Job, JobError, is_first, placed, read_job
 from tilezoo.launch.source import write_source
 from tilezoo.training_ids import TRAINING_IDS
 from tilezoo.zoo import download, verify
+from tilezoo.zoo.catalog import OFFLINE_DEFAULT
 
 WORDS = ["pretrain", "/opt/ml/input/data/tiles", "-o", "/opt/ml/checkpoints"]
 AWKWARD = ["embed", "x", "-o", "y", "--where", "name = 'l''été \\ \"2\"' & $HOME; `ls`"]
@@ -134,6 +135,11 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("job") / "code"
     write_source(folder)
     return folder
+
+
+def test_a_job_is_sent_the_models_that_come_with_tilezoo(source):
+    sent = source / "tilezoo" / "zoo" / OFFLINE_DEFAULT
+    assert {check.verdict for check in verify(sent)} == {"ok"}
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from tilezoo.errors import UnknownModelError
 from tilezoo.io import canonical_json, sha256_text
 from tilezoo.space import Contract, Pooling, contract_from
 
-OFFLINE_DEFAULT = "efficientnet-lite0-imagenet"
+OFFLINE_DEFAULT = "dino-vitt16-overhead"
 
 Kind = Literal["hub", "package", "shipped", "ours"]
 Conversion = Literal["timm", "plain", "satdino", "reben", "by_position", "none"]
