@@ -26,14 +26,14 @@ def rendered(entry: CatalogEntry) -> str:
     rows = "\n".join(f"| {name} | {value} |" for name, value in _facts(entry).items())
     sources = "\n".join(f"- **{field}**: {text}" for field, text in entry.sources.items())
     doubts = "\n".join(f"- {text}" for text in entry.unconfirmed) or "- nothing"
-    notes = f"\n{entry.notes.strip()}\n" if entry.notes else ""
+    notes = f"{entry.notes.strip()}\n\n" if entry.notes else ""
     return f"""{header(matter)}
 # {entry.name}
 
-| | |
+{notes}| | |
 |---|---|
 {rows}
-{notes}
+
 ## Not confirmed
 
 {doubts}
