@@ -139,6 +139,8 @@ def _stated_contract(
 
     missing = [option for option, value in stated.items() if value is None]
     if not set(stated) - set(missing) - {"--size-px"}:
+        if gsd_m is not None:
+            raise OptionError("--gsd-m is of a stated contract; a run knows its own, leave it out")
         return None
     if missing:
         raise OptionError(f"a contract has no defaults: state {', '.join(missing)} too")
