@@ -124,6 +124,8 @@ def test_a_run_s_network_may_be_fed_another_size(run, tmp_path):
     assert made.exit_code == 0, made.output
     contract = load(tmp_path / "m").space.contract
     assert (contract.size_px, contract.resize_px) == (64, 64)
+    cropped = export(run, out=tmp_path / "cropped", resize_px=40).contract
+    assert (cropped.size_px, cropped.resize_px) == (32, 40)
     # timm alone takes that size too, and its features are those of the run's own resampling
     alone = timm.create_model(f"local-dir:{tmp_path / 'm'}", pretrained=True, num_classes=0).eval()
     export(run, out=tmp_path / "own")

@@ -68,7 +68,7 @@ def _facts(entry: CatalogEntry) -> dict[str, str]:
     licence = f"[{entry.licence}]({entry.licence_link})" if entry.licence_link else entry.licence
     return {
         "weights": where,
-        "revision": entry.revision or "not confirmed",
+        "revision": entry.revision or ("not confirmed" if entry.kind == "hub" else "none"),
         "SHA-256": entry.sha256 or "not confirmed",
         "architecture": f"timm `{entry.architecture}` {dict(entry.model_args) or ''}",
         "vector": f"{entry.dimension} values, pooling {entry.pooling}",

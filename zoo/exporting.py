@@ -40,7 +40,7 @@ def export(
         out: The directory, made anew.
         contract: What pixels the network takes; a run knows, other checkpoints do not.
         size_px: Side that a run's network is fed, where it is not that of the run's global crops.
-        resize_px: Side before the centre crop then; `size_px` unless given.
+        resize_px: Side before the centre crop; `size_px` where only that is given.
         pooling: How its features are pooled.
         network: `teacher` (unless said otherwise) or `student`.
         name: What it is called; the directory's name unless given.
@@ -97,9 +97,10 @@ def _contract(checkpoint: Path, run: TrainedRun | None, stated: Contract | None)
 
 
 def _fed(contract: Contract, size_px: int | None, resize_px: int | None) -> Contract:
-    if size_px is None:
+    if size_px is None and resize_px is None:
         return contract
-    return replace(contract, size_px=size_px, resize_px=resize_px or size_px)
+    side = size_px or contract.size_px
+    return replace(contract, size_px=side, resize_px=resize_px or side)
 
 
 def _network_name(network: Which | None) -> Which:

@@ -99,15 +99,15 @@ def real_tiles(sources: Sequence[str | Path], backbone: Backbone) -> NDArray[np.
 
     Raises:
         TilezooError: One cannot be read or does not fit the contract.
-        SourceError: They differ in size.
+        SourceError: They differ in size or dtype.
     """
     found = discover(sources)
     places = np.linspace(0, len(found) - 1, min(_TILES, len(found))).round().astype(int)
     refs = [TileRef(source=found[place]) for place in places.tolist()]
     read = [read_tile(ref, backbone.space.contract, backbone.request) for ref in refs]
-    shapes = {tile.pixels.shape for tile in read}
-    if len(shapes) > 1:
-        raise SourceError(f"golden tiles of {sorted(shapes)}: give tiles of one size")
+    kinds = {f"{tile.pixels.dtype} {tile.pixels.shape}" for tile in read}
+    if len(kinds) > 1:
+        raise SourceError(f"golden tiles of {', '.join(sorted(kinds))}: give tiles of one size")
     return np.stack([tile.pixels for tile in read])
 
 
