@@ -38,7 +38,6 @@ from rasterio.transform import Affine, from_bounds, from_origin
 from tilezoo.cli.blue_marble import (
     BLOCK_DEG,
     LAST_LATITUDE,
-    PARTS,
     PX_PER_DEGREE,
     climate_raster,
     climate_shares,
@@ -51,6 +50,11 @@ _HALF = _PROBE_PX // 2
 _TILE_PX = 128  # of tiles to train on: crops of half their side are then of neighbouring ground
 _LEAST_LAND = 0.25  # of a window to train on; those of the probe have three quarters
 _STRIDE_PX = 16  # between windows of Blue Marble to train on; those of the probe overlap by half
+# Of the twelve blocks of 30° from 180° W on: a third is for test, and among them what tilezoo's own
+# demo tests on; validation (India and Central Asia) has all four climates.
+_BLOCKS = round(360 / BLOCK_DEG)
+_TEST_BLOCKS = (0, 3, 6, 9)
+_VALIDATION_BLOCK = 8
 _ZOOM_TILES = 256  # of Web Mercator's zoom 8, around the world
 _EDGE_M = 20037508.342789244  # half the width of Web Mercator
 
@@ -181,11 +185,18 @@ def climate_windows(side_px: int, stride_px: int, least_land: float) -> Iterator
 
 
 def longitude_part(west: float, east: float) -> str | None:
-    """Name the part between two longitudes, degrees from 180° W; None over an edge of test."""
-    parts = {PARTS[int(side // BLOCK_DEG) % len(PARTS)] for side in (west, east - 1e-6)}
+    """Name the part between two longitudes, degrees from 180° W; None over an edge of two parts."""
+    parts = {block_part(int(side // BLOCK_DEG) % _BLOCKS) for side in (west, east - 1e-6)}
     if len(parts) == 1:
         return parts.pop()
     return None
+
+
+def block_part(block: int) -> str:
+    """Name the part that a block of 30° is of."""
+    if block in _TEST_BLOCKS:
+        return "test"
+    return "validation" if block == _VALIDATION_BLOCK else "train"
 
 
 def climate_of(shares: NDArray[np.float32]) -> str | None:
