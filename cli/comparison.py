@@ -45,6 +45,7 @@ def compare(
     block_km: float | None = None,
     protocol: Literal["standard", "dino"] = "standard",
     task: Literal["multilabel", "multiclass"] | None = None,
+    metric: Literal["accuracy", "ap_micro", "ap_macro"] | None = None,
     rare: Literal["error", "drop"] = "error",
     fractions: str | None = None,
     seeds: int = 1,
@@ -86,6 +87,7 @@ def compare(
             four blocks unless `pooling` says otherwise, of crops and flips drawn anew in each of 50
             epochs (`tilezoo.cli.dino_protocol`), so it reads and embeds the train set 50 times.
         task: `multilabel` or `multiclass`.
+        metric: `accuracy`, `ap_micro` or `ap_macro`: what is chosen by, and headlines are about.
         rare: `error` or `drop`.
         fractions: `1,10,100`: percent of the train set, for a label-efficiency curve.
         seeds: How many subsets are drawn at each fraction.
@@ -110,6 +112,7 @@ def compare(
         "block_km": block_km,
         "protocol": protocol,
         "task": task,
+        "metric": metric,
         "rare": rare,
         "seeds": seeds,
         "bootstrap": bootstrap,

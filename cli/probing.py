@@ -46,6 +46,10 @@ ProtocolOption = Annotated[
 TaskOption = Annotated[
     Literal["multilabel", "multiclass"] | None, typer.Option(help="[by the labels]")
 ]
+MetricOption = Annotated[
+    Literal["accuracy", "ap_micro", "ap_macro"] | None,
+    typer.Option(help="What C and k are chosen by, and headlines are about.  [by the task]"),
+]
 RareOption = Annotated[
     Literal["error", "drop"], typer.Option(help="What to do with classes that train or test lack.")
 ]
@@ -77,6 +81,7 @@ def probe_tables(
     block_km: BlockKm = None,
     protocol: ProtocolOption = "standard",
     task: TaskOption = None,
+    metric: MetricOption = None,
     rare: RareOption = "error",
     fractions: Fractions = None,
     seeds: Seeds = 1,
@@ -113,6 +118,7 @@ def probe_tables(
         block_km=block_km,
         protocol=protocol,
         task=task,
+        metric=metric,
         rare=rare,
         fractions=fractions,
         seeds=seeds,

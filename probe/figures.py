@@ -19,7 +19,7 @@ from tilezoo.probe.drawing import (
     wrapped,
 )
 from tilezoo.probe.report_tables import tiles_by_percent
-from tilezoo.probe.report_words import MAIN, Entry, Results, headline_metric, pairs
+from tilezoo.probe.report_words import Entry, Results, headline_metric, main_metrics, pairs
 from tilezoo.probe.scores import PER_CLASS
 
 MOST_CLASSES = 40
@@ -110,7 +110,7 @@ _Rows = list[tuple[str, list[Entry]]]  # header, differences below it
 
 def _rows_of_models(results: Results) -> _Rows:
     """Each pair, with the main metrics of the linear probe and the first of kNN."""
-    main = MAIN[results["recipe"]["task"]]
+    main = main_metrics(results)
     wanted = (("linear", main[0]), ("linear", main[1]), ("knn", main[0]))
     found: dict[str, list[Entry]] = {}
     for method, metric in wanted:

@@ -16,7 +16,8 @@ from tilezoo.io import canonical_json, sha256_text
 from tilezoo.probe.centroid import by_centroid
 from tilezoo.probe.knn import KS, Bank, unit_rows, vote
 from tilezoo.probe.linear import Linear, Problem, fit
-from tilezoo.probe.scores import Labels, Ranking, Scores, Task
+from tilezoo.probe.recipe import Metric
+from tilezoo.probe.scores import Labels, Ranking, Scores, Task, mean_of_known
 from tilezoo.probe.sgd import EPOCHS, Anew, fit_sgd, saved
 from tilezoo.probe.stages import Stages
 
@@ -36,6 +37,7 @@ class Sets:
         train: How many rows are of train.
         validation: How many are of validation.
         task: Whether a tile may have several classes.
+        metric: What C and k are chosen by.
         anew: Rows of train and a seed → what shows them anew in each epoch of DINO's protocol; None
             where there are saved vectors only.
     """
@@ -44,6 +46,7 @@ class Sets:
     train: int
     validation: int
     task: Task
+    metric: Metric
     anew: Callable[[Tensor, int], Anew] | None = None
 
     @property
@@ -75,11 +78,13 @@ class Fit:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-def quality(y: Labels, scores: Scores, task: Task) -> float:
-    """Score what is chosen by: micro AP for several labels, accuracy for one."""
-    if task == "multiclass":
+def quality(y: Labels, scores: Scores, metric: Metric) -> float:
+    """Score by the metric that C and k are chosen by; -1 where no tile has a class."""
+    if metric == "accuracy":
         return float(np.take_along_axis(y, scores.argmax(axis=1)[:, None], axis=1).mean())
-    known = Ranking(y, scores).average_precision(np.ones(len(y), np.int32))
+    each = [Ranking(y, scores)] if metric == "ap_micro" else map(Ranking, y.T, scores.T)
+    once = np.ones(len(y), np.int32)
+    known = mean_of_known(np.array([ranking.average_precision(once) for ranking in each]))
     return -1.0 if np.isnan(known) else known
 
 
@@ -100,7 +105,7 @@ def fit_knn(x: Tensor, sets: Sets, seed: int, stages: Stages) -> Fit:
     with stages.step("kNN", len(asked) + len(test), "tiles") as advance:
         votes = vote(bank, queries, ks, advance)
         y_asked = sets.y_validation[asked]
-        scored = {k: quality(y_asked, _numpy(votes[k]), sets.task) for k in ks}
+        scored = {k: quality(y_asked, _numpy(votes[k]), sets.metric) for k in ks}
         k = max(ks, key=lambda k: scored[k])
         scores = _numpy(vote(bank, test, (k,), advance)[k])
     return Fit(scores=scores, facts={"k": k, "validation": scored[k], "chosen_on": len(asked)})
@@ -161,7 +166,7 @@ def sweep(
             start = found[-1][2].coefficients if found else None
             fitted = fit(problem, c, start, tolerance=_SWEEP_TOLERANCE, most_passes=_SWEEP_PASSES)
             scores = class_scores(problem, fitted, x_validation)
-            found.append((quality(sets.y_validation, scores, sets.task), c, fitted))
+            found.append((quality(sets.y_validation, scores, sets.metric), c, fitted))
             advance(1)
     scored, c, chosen = max(found, key=itemgetter(0))  # the smallest C of the best
     at_edge = c in (STRENGTHS[0], STRENGTHS[-1])

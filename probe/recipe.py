@@ -10,6 +10,7 @@ from tilezoo.probe.scores import Task
 SplitKind = Literal["given", "random", "blocks", "both"]
 Protocol = Literal["standard", "dino"]
 Rare = Literal["error", "drop"]
+Metric = Literal["accuracy", "ap_micro", "ap_macro"]
 
 _LEAST_REPLICATES = 100  # fewer have no 2.5 % tail to speak of
 
@@ -25,6 +26,8 @@ class Choices:
         block_km: Side of a block, kilometres; one of the two at most.
         protocol: How the linear probe is trained.
         task: None: multi-class if each tile has exactly one class.
+        metric: What C and k are chosen by, and what headlines are about; None: accuracy where each
+            tile has one class, else micro AP.
         rare: Whether classes that train or test lack are an error, or left out.
         fractions: Of the train set, percent, for the label-efficiency curve; none for no curve.
         seeds: How many subsets are drawn at each fraction.
@@ -37,6 +40,7 @@ class Choices:
     block_km: float | None
     protocol: Protocol
     task: Task | None
+    metric: Metric | None
     rare: Rare
     fractions: tuple[float, ...]
     seeds: int
@@ -69,6 +73,18 @@ class Choices:
     def has_blocks(self) -> bool:
         """Whether ground is divided into blocks."""
         return self.block_deg is not None or self.block_km is not None
+
+    def metric_of(self, task: Task) -> Metric:
+        """Name the metric that C and k are chosen by.
+
+        Raises:
+            OptionError: It is accuracy, and tiles have several classes.
+        """
+        if task == "multilabel" and self.metric == "accuracy":
+            raise OptionError(
+                "--metric accuracy: where tiles have several classes, choose by ap_micro or ap_macro"
+            )
+        return self.metric or ("accuracy" if task == "multiclass" else "ap_micro")
 
     def without_curve(self) -> Self:
         """The same without a label-efficiency curve."""

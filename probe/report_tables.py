@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from tilezoo.probe.page_parts import Cell, Grid, Heading, Part, Score
-from tilezoo.probe.report_words import MAIN, MEANING, METHODS, Results, model_name
+from tilezoo.probe.report_words import MEANING, METHODS, Results, main_metrics, model_name
 from tilezoo.probe.scores import PER_CLASS, SCALARS
 
 
@@ -52,7 +52,7 @@ def by_class(results: Results) -> Grid:
 
 def differences(results: Results) -> Grid:
     """Write what may be said of each pair, by the main metrics of each way of probing."""
-    metrics = MAIN[results["recipe"]["task"]]
+    metrics = main_metrics(results)
     entries = [entry for entry in results["differences"] if entry["metric"] in metrics]
     header = ("a − b", "probe", "metric", "difference", "relative", "95 % interval", "p (Holm)")
     return Grid(

@@ -12,7 +12,7 @@ from tilezoo.probe.sgd import NO_AUGMENTATION
 Results = Mapping[str, Any]
 Entry = Mapping[str, Any]  # of `differences`
 
-# The first is the metric that strengths are chosen by, and that headlines are about.
+# What tables show of each model, headlines' usual metric first.
 MAIN: Mapping[Task, tuple[str, str]] = {
     "multiclass": ("accuracy", "ap_macro"),
     "multilabel": ("ap_micro", "ap_macro"),
@@ -41,7 +41,13 @@ _MOST_NAMED = 6
 
 def headline_metric(results: Results) -> str:
     """Name the metric that headlines are about."""
-    return MAIN[results["recipe"]["task"]][0]
+    return str(results["recipe"]["chosen_by"])
+
+
+def main_metrics(results: Results) -> tuple[str, str]:
+    """Name the headlines' metric, and the one told beside it."""
+    first = headline_metric(results)
+    return first, next(name for name in MAIN[results["recipe"]["task"]] if name != first)
 
 
 def title(results: Results, dataset: str | None) -> str:

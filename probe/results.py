@@ -85,7 +85,7 @@ def recipe(
             "fitted_on": "train",
         },
         "predicted": "highest score" if joined.task == "multiclass" else "scores above 0.5",
-        "chosen_by": "accuracy" if joined.task == "multiclass" else "ap_micro",
+        "chosen_by": choices.metric_of(joined.task),
         "ece_bins": ECE_BINS,
         "bootstrap": {
             "replicates": resampling.replicates,

@@ -21,7 +21,7 @@ from tilezoo.probe.leakage import audit
 from tilezoo.probe.mistaken import mistakes
 from tilezoo.probe.named import PRIOR, open_named
 from tilezoo.probe.paired import all_claims
-from tilezoo.probe.recipe import Choices, Protocol, Rare, SplitKind, parse_fractions
+from tilezoo.probe.recipe import Choices, Metric, Protocol, Rare, SplitKind, parse_fractions
 from tilezoo.probe.report import forget_report, write_report
 from tilezoo.probe.scores import Scorer, Task
 from tilezoo.probe.sgd import NO_AUGMENTATION, Anew, Views
@@ -64,6 +64,7 @@ def probe(
     block_km: float | None = None,
     protocol: Protocol = "standard",
     task: Task | None = None,
+    metric: Metric | None = None,
     rare: Rare = "error",
     fractions: str | None = None,
     seeds: int = 1,
@@ -92,6 +93,10 @@ def probe(
         protocol: `standard`: L-BFGS, C chosen on validation; `dino`: the SGD that DINO publishes,
             without augmentation unless there are `views`.
         task: None: multi-class if every tile has one class, else multi-label.
+        metric: `accuracy`, `ap_micro` or `ap_macro`: what C and k are chosen by on validation, and
+            what headlines are about. None: accuracy for multi-class, else micro AP. Where few
+            tiles have the class that is looked for, take `ap_macro`: fits that predict the largest
+            class alone can have the best accuracy.
         rare: `drop` leaves out classes that train or test lack.
         fractions: `1,10,100`: percent of the train set, for a label-efficiency curve.
         seeds: How many subsets are drawn at each fraction.
@@ -115,6 +120,7 @@ def probe(
         block_km=block_km,
         protocol=protocol,
         task=task,
+        metric=metric,
         rare=rare,
         fractions=parse_fractions(fractions),
         seeds=seeds,
@@ -146,7 +152,7 @@ def probe(
         )
         for name, table in {**named, **controls}.items()
     }
-    probed[PRIOR] = probe_prior(used, resampling, shown=show_progress)
+    probed[PRIOR] = probe_prior(used, choices, resampling, shown=show_progress)
     augmentation = NO_AUGMENTATION if views is None else views.augmentation
     recipe = written.recipe(used, choices, resampling, augmentation)
     results = _assembled(used, choices, resampling, recipe, named, controls, probed, leakage)
@@ -287,7 +293,7 @@ def _assembled(
         "notes": written.notes(used, resampling),
     }
     if choices.fractions:
-        sets = sets_of(used)
+        sets = sets_of(used, choices)
         curves = {name: probed[name].points for name in (*named, *controls)}
         results["label_efficiency"] = written.efficiency(
             curves, lambda scores: Scorer(sets.y_test, scores, sets.task)

@@ -37,7 +37,7 @@ class Probed:
     seconds: Mapping[str, float]
 
 
-def sets_of(used: Usable) -> Sets:
+def sets_of(used: Usable, choices: Choices) -> Sets:
     """Put labels in the order of the split."""
     split = used.split
     return Sets(
@@ -45,6 +45,7 @@ def sets_of(used: Usable) -> Sets:
         train=len(split.train),
         validation=len(split.validation),
         task=used.joined.task,
+        metric=choices.metric_of(used.joined.task),
     )
 
 
@@ -99,7 +100,7 @@ def probe_table(
 
     `anew` shows tiles, by id and seed, anew in each epoch of DINO's protocol.
     """
-    stages, sets = Stages(name, shown=shown), sets_of(used)
+    stages, sets = Stages(name, shown=shown), sets_of(used, choices)
     if anew is not None:
         ids = used.joined.ids.take(pa.array(used.split.train))
         sets = replace(sets, anew=lambda rows, seed: anew(ids.take(pa.array(rows.numpy())), seed))
@@ -111,9 +112,9 @@ def probe_table(
     return Probed(fits=fits, measured=measured, points=points, seconds=stages.seconds)
 
 
-def probe_prior(used: Usable, resampling: Resampling, *, shown: bool) -> Probed:
+def probe_prior(used: Usable, choices: Choices, resampling: Resampling, *, shown: bool) -> Probed:
     """Score what is known from labels alone: a linear probe without features."""
-    stages, sets = Stages("prior", shown=shown), sets_of(used)
+    stages, sets = Stages("prior", shown=shown), sets_of(used, choices)
     fits = {"linear": prior(sets)}
     measured = _measured(fits, sets, resampling, stages)
     return Probed(fits=fits, measured=measured, points=[], seconds=stages.seconds)

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from textwrap import wrap
 from typing import Any
 
-from tilezoo.probe.report_words import augmentation, without_width
+from tilezoo.probe.report_words import augmentation, headline_metric, without_width
 from tilezoo.probe.results import FEW_BLOCKS, NEIGHBOURS
 from tilezoo.probe.scores import SCALARS
 
@@ -85,13 +85,9 @@ def _cell(score: Mapping[str, float]) -> str:
     return f"{score['value']:.3f} {score['low']:.3f}–{score['high']:.3f}"
 
 
-def _headline(results: Mapping[str, Any]) -> str:
-    return "accuracy" if results["recipe"]["task"] == "multiclass" else "ap_micro"
-
-
 def _headlines(results: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Choose the claims that are printed: of the linear probe by the metric it is chosen by."""
-    metric = _headline(results)
+    metric = headline_metric(results)
     return [
         entry
         for entry in results["differences"]
@@ -103,7 +99,7 @@ def _curve(results: Mapping[str, Any]) -> str:
     """Write the label-efficiency curve of the headline metric, mean over seeds."""
     if "label_efficiency" not in results:
         return ""
-    metric, summary = _headline(results), results["label_efficiency"]["summary"]
+    metric, summary = headline_metric(results), results["label_efficiency"]["summary"]
     names = list(dict.fromkeys(entry["name"] for entry in summary))
     found = {(entry["name"], entry["percent"]): entry[metric] for entry in summary}
     tables = []
@@ -123,7 +119,7 @@ def _mean(entry: Mapping[str, float | None]) -> str:
 
 
 def _gap(results: Mapping[str, Any]) -> str:
-    metric = _headline(results)
+    metric = headline_metric(results)
     gaps = results.get("split_gap", {}).get("results", {})
     return _wrapped(
         _gap_sentence(name, metric, gap["linear"][metric]) for name, gap in gaps.items()

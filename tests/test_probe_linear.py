@@ -6,13 +6,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import average_precision_score
+from sklearn.metrics import accuracy_score, average_precision_score
 from sklearn.neighbors import NearestCentroid
 
 from tilezoo.probe import knn, linear
 from tilezoo.probe.centroid import by_centroid
 from tilezoo.probe.chunks import chunks
-from tilezoo.probe.fitting import Sets, fit_linear
+from tilezoo.probe.fitting import Sets, fit_linear, quality
 from tilezoo.probe.linear import Problem, fit
 from tilezoo.probe.products import fast_products, one_thread_for_few
 from tilezoo.probe.sgd import BATCH, LR, MOMENTUM, fit_sgd, saved
@@ -102,10 +102,35 @@ def test_a_sweep_goes_on_while_weak_fits_all_predict_the_largest_class():
     x = torch.from_numpy((np.eye(3)[classes] + rng.normal(size=(100, 3)) * 0.3).astype(np.float32))
     standardise(x, 100)
     y = np.eye(3, dtype=np.uint8)[classes]
-    both = Sets(y=np.concatenate([y, y, y]), train=100, validation=100, task="multiclass")
+    both = Sets(
+        y=np.concatenate([y, y, y]), train=100, validation=100, task="multiclass", metric="accuracy"
+    )
     final, _ = fit_linear(torch.cat([x, x, x]), both, Stages("x", shown=False))
     assert final.facts["validation"] > 0.9
     assert final.facts["c"] > 1e-4
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "ap_micro", "ap_macro"])
+def test_what_is_chosen_by_is_scikit_learns(metric):
+    rng = np.random.default_rng(0)
+    classes = np.repeat([0, 1, 2], [80, 15, 5])
+    y = np.eye(3, dtype=np.uint8)[classes]
+    scores = (rng.random((100, 3)) + 0.4 * y).astype(np.float32)
+    if metric == "accuracy":
+        expected = accuracy_score(classes, scores.argmax(axis=1))
+    else:
+        expected = average_precision_score(y, scores, average=metric.removeprefix("ap_"))
+    assert quality(y, scores, metric) == pytest.approx(expected, abs=1e-12)
+
+
+def test_classes_that_validation_lacks_have_no_part_in_what_is_chosen_by():
+    y = np.zeros((4, 2), np.uint8)
+    y[:2, 0] = 1
+    scores = np.array([[0.9, 0.1], [0.2, 0.1], [0.5, 0.1], [0.1, 0.1]], np.float32)
+    assert quality(y, scores, "ap_macro") == pytest.approx(
+        average_precision_score(y[:, 0], scores[:, 0])
+    )
+    assert quality(np.zeros_like(y), scores, "ap_macro") == -1
 
 
 def test_rows_in_many_pieces_sum_to_the_same(monkeypatch):

@@ -226,6 +226,22 @@ def test_the_terminal_says_leakage_first_and_fits_80_columns(compared):
     assert "10 % of train" in text
 
 
+def test_the_metric_is_what_is_chosen_by_and_what_headlines_are_about(world, tmp_path):
+    usual = run(world, tmp_path, labels="one", names=("clear", "noise"))
+    found = run(world, tmp_path, labels="one", names=("clear", "noise"), metric="ap_macro")
+    assert found.results["recipe"]["chosen_by"] == "ap_macro"
+    assert found.results["recipe"]["sha256"] != usual.results["recipe"]["sha256"]
+    joint = found.results["fits"]["clear"]["linear"]["validation"]
+    assert joint != usual.results["fits"]["clear"]["linear"]["validation"]
+    assert " by ap_macro" in found.to_terminal()
+    assert " by accuracy" not in found.to_terminal()
+
+
+def test_several_classes_a_tile_are_not_chosen_by_accuracy(world, tmp_path):
+    with pytest.raises(OptionError, match=r"--metric accuracy.*ap_micro or ap_macro"):
+        run(world, tmp_path, metric="accuracy")
+
+
 def test_one_class_a_tile_is_a_softmax(world, tmp_path):
     results = run(world, tmp_path, labels="one", names=("clear", "noise")).results
     assert results["recipe"]["task"] == "multiclass"

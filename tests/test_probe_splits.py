@@ -20,7 +20,7 @@ RADIUS_KM = 6371.0088
 def choices(**changed):
     usual = {
         "split": None, "block_deg": None, "block_km": None, "protocol": "standard", "task": None,
-        "rare": "error", "fractions": (), "seeds": 1, "bootstrap": 100, "seed": 0,
+        "metric": None, "rare": "error", "fractions": (), "seeds": 1, "bootstrap": 100, "seed": 0,
     }  # fmt: skip
     return Choices(**{**usual, **changed})
 
