@@ -102,6 +102,7 @@ def judge(corpus: Path, task: str, model: Path, out: Path) -> dict[str, Any]:
             labels=folded(corpus / f"{task}.csv", out / f"{task}-{fold}.csv", fold),
             models=[model],
             out=out / f"{task}-{model.name}",
+            metric="ap_macro",
             dataset=f"{task}, training side, fold {fold + 1} of {_FOLDS}",
             note="For choosing: nothing of the test part is in here.",
             show_progress=True,

@@ -34,7 +34,7 @@ _TASKS = {
         {"block_deg": 10.0},
         "Köppen's classes A to D, Blue Marble at 7.4 km",
         (
-            "Two blocks of 30° of longitude are for test; windows overlap by half, so intervals "
+            "Every third block of 30° of longitude is for test; windows overlap by half, so intervals "
             "are over blocks of 10°. Climate shows in colours more than in shapes."
         ),
     ),
@@ -61,6 +61,7 @@ def main() -> None:
             labels=args.corpus / f"{task}.csv",
             models=models,
             out=args.out / task,
+            metric="ap_macro",
             dataset=dataset,
             note=note,
             fractions="1,10,100",

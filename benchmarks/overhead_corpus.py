@@ -23,8 +23,8 @@ import argparse
 import csv
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -51,10 +51,17 @@ _TILE_PX = 128  # of tiles to train on: crops of half their side are then of nei
 _LEAST_LAND = 0.25  # of a window to train on; those of the probe have three quarters
 _STRIDE_PX = 16  # between windows of Blue Marble to train on; those of the probe overlap by half
 # Of the twelve blocks of 30° from 180° W on: a third is for test, and among them what tilezoo's own
-# demo tests on; validation (India and Central Asia) has all four climates.
-_BLOCKS = round(360 / BLOCK_DEG)
-_TEST_BLOCKS = (0, 3, 6, 9)
-_VALIDATION_BLOCK = 8
+# demo tests on. Training leaves one more out (India and Central Asia, of all four climates).
+_PROBED = ("test", "validation", "train") * 4
+_TRAINED = (
+    *("test", "train", "train") * 2,
+    "test",
+    "train",
+    "validation",
+    "test",
+    "train",
+    "train",
+)
 _ZOOM_TILES = 256  # of Web Mercator's zoom 8, around the world
 _EDGE_M = 20037508.342789244  # half the width of Web Mercator
 
@@ -74,13 +81,16 @@ class Tile:
     Attributes:
         id: Its path below a folder of tiles.
         label: Its class; None where it has none.
-        split: train, validation or test; None for what only fills the space between parts.
+        split: Its part in training, where validation is the kNN's in the loop: train, validation or
+            test; None for what only fills the space between parts.
+        probed: Its part in the probe, where validation chooses strengths; None where it has none.
         transform: And `crs`; None where it is not georeferenced.
     """
 
     id: str
     pixels: NDArray[np.uint8]
     split: str | None = "train"
+    probed: str | None = None
     label: str | None = None
     transform: Affine | None = None
     crs: str | None = None
@@ -97,8 +107,8 @@ def main() -> None:
     mines = list(mine_chips(args.data / "amazon-mines", args.seed))
     climate = list(climate_windows(_PROBE_PX, _HALF, LEAST_LAND))
     ground = climate_windows(_TILE_PX, _STRIDE_PX, _LEAST_LAND)
-    write_task(args.out / "mines", [tile for tile in mines if tile.split and tile.label])
-    write_task(args.out / "climate", [tile for tile in climate if tile.split and tile.label])
+    write_task(args.out / "mines", mines)
+    write_task(args.out / "climate", climate)
     found = {
         "amazon-mines": without_copies(mines),
         "bluemarble-7km": [tile for tile in ground if tile.split in ("train", "validation")],
@@ -122,17 +132,21 @@ def mine_chips(folder: Path, seed: int) -> Iterator[Tile]:
                 np.asarray(Pillow.open(folder / row["file"]).convert("RGB")),
             )
         top, left = int(row["row"]) * _CHIP_PX, int(row["col"]) * _CHIP_PX
-        part = parts.get(sheet)
+        part, probed = parts.get(sheet, ("train", None))
         yield Tile(
             id=f"amazon-mines/{Path(sheet).stem}/{row['row']}-{row['col']}.png",
             pixels=pixels[top : top + _CHIP_PX, left : left + _CHIP_PX].transpose(2, 0, 1),
-            split=part or "train",
-            label=row["label"] if part else None,
+            split=part,
+            probed=probed,
+            label=row["label"] if probed else None,
         )
 
 
-def sheet_parts(rows: list[dict[str, str]], seed: int) -> dict[str, str]:
-    """Of each label, a third of the clear sheets is for test, a sixth for validation.
+def sheet_parts(rows: list[dict[str, str]], seed: int) -> dict[str, tuple[str, str]]:
+    """Deal out the clear sheets of each label, for training and for the probe.
+
+    A third is for test. A sixth is not trained on, for the loop's kNN; a third chooses the probe's
+    strengths, which are then fitted on all that is not for test.
 
     Sheets with clear0.05 hold no mines, so how clear they are would give the label away.
     """
@@ -143,10 +157,15 @@ def sheet_parts(rows: list[dict[str, str]], seed: int) -> dict[str, str]:
             (name for name in labels if labels[name] == label),
             key=lambda name: sha256(f"{seed} {name}".encode()).digest(),
         )
-        third, half = round(len(sheets) / 3), round(len(sheets) / 2)
+        third, half, most = (round(len(sheets) * share) for share in (1 / 3, 1 / 2, 2 / 3))
         for number, name in enumerate(sheets):
-            parts[name] = "test" if number < third else "validation" if number < half else "train"
+            parts[name] = part_of(number, third, half), part_of(number, third, most)
     return parts
+
+
+def part_of(number: int, tests: int, validated: int) -> str:
+    """Name the part of a sheet by its place."""
+    return "test" if number < tests else "validation" if number < validated else "train"
 
 
 def without_copies(tiles: list[Tile]) -> Iterator[Tile]:
@@ -174,29 +193,24 @@ def climate_windows(side_px: int, stride_px: int, least_land: float) -> Iterator
             if window.sum() < least_land:
                 continue
             row = top + first
+            edges = left / PX_PER_DEGREE, (left + side_px) / PX_PER_DEGREE
             yield Tile(
                 id=f"bluemarble-7km/{row}_{left}.tif",
                 pixels=globe[:, row : row + side_px, left : left + side_px],
-                split=longitude_part(left / PX_PER_DEGREE, (left + side_px) / PX_PER_DEGREE),
+                split=longitude_part(*edges, _TRAINED),
+                probed=longitude_part(*edges, _PROBED),
                 label=climate_of(window),
                 transform=from_origin(left * step - 180, 90 - row * step, step, step),
                 crs="EPSG:4326",
             )
 
 
-def longitude_part(west: float, east: float) -> str | None:
+def longitude_part(west: float, east: float, blocks: Sequence[str]) -> str | None:
     """Name the part between two longitudes, degrees from 180° W; None over an edge of two parts."""
-    parts = {block_part(int(side // BLOCK_DEG) % _BLOCKS) for side in (west, east - 1e-6)}
+    parts = {blocks[int(side // BLOCK_DEG) % len(blocks)] for side in (west, east - 1e-6)}
     if len(parts) == 1:
         return parts.pop()
     return None
-
-
-def block_part(block: int) -> str:
-    """Name the part that a block of 30° is of."""
-    if block in _TEST_BLOCKS:
-        return "test"
-    return "validation" if block == _VALIDATION_BLOCK else "train"
 
 
 def climate_of(shares: NDArray[np.float32]) -> str | None:
@@ -217,7 +231,7 @@ def fine_blue_marble(folder: Path) -> Iterator[Tile]:
     for row in rows:
         column, line = (int(part) for part in Path(row["file"]).stem.split("_")[1:])
         width = 360 / _ZOOM_TILES
-        part = longitude_part(column * width, (column + 1) * width)
+        part = longitude_part(column * width, (column + 1) * width, _TRAINED)
         if part != "train" or abs(float(row["lat"])) > LAST_LATITUDE:
             continue
         yield from windows(
@@ -282,8 +296,8 @@ def read_rgb(path: Path) -> NDArray[np.uint8]:
 
 
 def write_task(folder: Path, tiles: Iterable[Tile]) -> None:
-    """Write the tiles of a probe, and their labels beside."""
-    kept = list(tiles)
+    """Write those tiles that are probed, and their labels and parts beside."""
+    kept = [replace(tile, split=tile.probed) for tile in tiles if tile.probed and tile.label]
     for tile in kept:
         write_tile(folder, tile)
     write_labels(folder.with_suffix(".csv"), kept)
