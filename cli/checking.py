@@ -33,10 +33,20 @@ SizePx = Annotated[
 ResizePx = Annotated[
     int | None, typer.Option(min=1, help="Side before the centre crop.  [size-px]")
 ]
-ResizeOption = Annotated[Resize, typer.Option(help="How a tile gets that size.")]
-InterpolationOption = Annotated[Interpolation, typer.Option(help="Of the resizing.")]
+ResizeOption = Annotated[
+    Resize | None,
+    typer.Option(help="How a tile gets that size.  [shorter_side_then_center_crop]"),
+]
+InterpolationOption = Annotated[
+    Interpolation | None, typer.Option(help="Of the resizing.  [bicubic]")
+]
 Gsd = Annotated[str | None, typer.Option(help="LOW,HIGH: metres per pixel it was made for.")]
-Quantize = Annotated[bool, typer.Option(help="Round to 8 bits, as in training.")]
+Quantize = Annotated[
+    bool | None,
+    typer.Option(
+        "--quantize-uint8/--no-quantize-uint8", help="Round to 8 bits, as in training.  [yes]"
+    ),
+]
 PoolingOption = Annotated[Pooling, typer.Option(help="How features are pooled.")]
 Network = Annotated[
     Literal["teacher", "student"] | None, typer.Option(help="Of the two.  [teacher]")
@@ -65,10 +75,10 @@ def export_checkpoint(
     std: Std = None,
     size_px: SizePx = None,
     resize_px: ResizePx = None,
-    resize: ResizeOption = "shorter_side_then_center_crop",
-    interpolation: InterpolationOption = "bicubic",
+    resize: ResizeOption = None,
+    interpolation: InterpolationOption = None,
     gsd_m: Gsd = None,
-    quantize_uint8: Quantize = True,
+    quantize_uint8: Quantize = None,
     pooling: PoolingOption = "cls",
     network: Network = None,
     name: Name = None,
@@ -98,14 +108,13 @@ def export_checkpoint(
         "--std": std,
         "--size-px": size_px,
     }
-    contract = _stated_contract(
-        stated,
-        resize=resize,
-        resize_px=resize_px,
-        interpolation=interpolation,
-        gsd_m=gsd_m,
-        quantize_uint8=quantize_uint8,
-    )
+    more = {
+        "--resize": resize,
+        "--interpolation": interpolation,
+        "--gsd-m": gsd_m,
+        "--quantize-uint8": quantize_uint8,
+    }
+    contract = _stated_contract(stated, more, resize_px)
     facts = {"licence": licence, "trained_on": trained_on}
     model = export(
         checkpoint,
@@ -124,28 +133,24 @@ def export_checkpoint(
 
 
 def _stated_contract(
-    stated: dict[str, Any],
-    *,
-    resize: Resize,
-    resize_px: int | None,
-    interpolation: Interpolation,
-    gsd_m: str | None,
-    quantize_uint8: bool,
+    stated: dict[str, Any], more: dict[str, Any], resize_px: int | None
 ) -> Contract | None:
-    """Build a contract from options; None where at most the size is given, as for a run."""
+    """Build a contract from options, `more` of which have defaults; None for a run's own."""
     from tilezoo.bands import parse_bands
     from tilezoo.errors import OptionError
     from tilezoo.options import parse_numbers, parse_value_range
 
     missing = [option for option, value in stated.items() if value is None]
     if not set(stated) - set(missing) - {"--size-px"}:
-        if gsd_m is not None:
-            raise OptionError("--gsd-m is of a stated contract; a run knows its own, leave it out")
+        for option in (option for option, value in more.items() if value is not None):
+            raise OptionError(
+                f"{option} is of a stated contract; a run knows its own, leave it out"
+            )
         return None
     if missing:
         raise OptionError(f"a contract has no defaults: state {', '.join(missing)} too")
     names = parse_bands(stated["--bands"]) or ()
-    gsd = gsd_m and parse_numbers(gsd_m, "--gsd-m", count=2, example="10,10")
+    gsd = more["--gsd-m"] and parse_numbers(more["--gsd-m"], "--gsd-m", count=2, example="10,10")
     per_band = {
         key: parse_numbers(
             stated[f"--{key}"], f"--{key}", count=len(names), example="0.485,0.456,0.406"
@@ -156,11 +161,11 @@ def _stated_contract(
         bands=names,
         unit=stated["--unit"],
         value_range=parse_value_range(stated["--value-range"]) or (0.0, 0.0),
-        quantize_uint8=quantize_uint8,
+        quantize_uint8=more["--quantize-uint8"] is not False,
         size_px=stated["--size-px"],
-        resize=resize,
+        resize=more["--resize"] or "shorter_side_then_center_crop",
         resize_px=resize_px or stated["--size-px"],
-        interpolation=interpolation,
+        interpolation=more["--interpolation"] or "bicubic",
         gsd_m=(gsd[0], gsd[1]) if gsd else None,
         **per_band,
     )

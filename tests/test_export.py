@@ -179,6 +179,21 @@ def test_golden_tiles_may_be_ones_own(exported, tmp_path):
     assert not (tmp_path / "n").exists()
 
 
+def test_golden_tiles_are_tiles_and_can_be_read(exported, tmp_path):
+    whole, _, _, path = exported
+    pixels = making.texture(0, side=520, bands=len(whole.contract.bands), dtype="uint8")
+    making.write_tiff(tmp_path / "scene" / "0.tif", pixels, names=whole.contract.bands)
+    (tmp_path / "torn").mkdir()
+    (tmp_path / "torn" / "1.tif").write_bytes(b"II*\0no more")
+    for folder, said in (
+        ("scene", "520x520 px; golden tiles have at most 512"),
+        ("torn", "1.tif: no"),
+    ):
+        with pytest.raises(SourceError, match=said):
+            export(path, out=tmp_path / "n", contract=whole.contract, golden=[tmp_path / folder])
+    assert not (tmp_path / "n").exists()
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "golden.safetensors", "config.json"])
 def test_one_changed_byte_is_found(exported, tmp_path, name):
     import shutil

@@ -112,10 +112,15 @@ def test_a_run_knows_its_contract_so_none_may_be_stated(run, tmp_path):
     made = CliRunner().invoke(app, ["export", str(run), "-o", str(tmp_path / "m"), *stated])
     assert isinstance(made.exception, OptionError)
     assert "leave out --bands" in str(made.exception)
-    made = CliRunner().invoke(
-        app, ["export", str(run), "-o", str(tmp_path / "m"), "--gsd-m", "1,2"]
-    )
-    assert "a run knows its own" in str(made.exception)
+    for alone in (
+        ["--gsd-m", "1,2"],
+        ["--resize", "none"],
+        ["--interpolation", "nearest"],
+        ["--no-quantize-uint8"],
+    ):
+        made = CliRunner().invoke(app, ["export", str(run), "-o", str(tmp_path / "m"), *alone])
+        assert isinstance(made.exception, OptionError), alone
+        assert "a run knows its own" in str(made.exception)
 
 
 def test_a_run_s_network_may_be_fed_another_size(run, tmp_path):

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tilezoo.errors import ModelError, SourceError
+from tilezoo.errors import ModelError, SourceError, TileError
 from tilezoo.io import readable_as_others, whole_file
-from tilezoo.raster import read_tile
+from tilezoo.raster import Image, gdal
 from tilezoo.sources import discover
 from tilezoo.space import Contract
 from tilezoo.tiles import Tile, TileRef
@@ -23,6 +23,7 @@ AGREEMENT: dict[Precision, float] = {"fp32": 0.9999, "bf16": 0.999}
 
 _TILES = 4
 _SIDE_PX = 64
+_MOST_PX = 512  # of the side of one's own tiles: they are published with the model
 _DTYPES = {"uint8": np.uint8, "dn": np.uint16, "reflectance": np.float32, "stated": np.float32}
 
 
@@ -98,17 +99,29 @@ def real_tiles(sources: Sequence[str | Path], backbone: Backbone) -> NDArray[np.
         Raw values, shape (N, C, H, W).
 
     Raises:
-        TilezooError: One cannot be read or does not fit the contract.
-        SourceError: They differ in size or dtype.
+        SourceError: One cannot be read, does not fit the contract or is larger than a tile; or they
+            differ in size or dtype.
     """
     found = discover(sources)
     places = np.linspace(0, len(found) - 1, min(_TILES, len(found))).round().astype(int)
-    refs = [TileRef(source=found[place]) for place in places.tolist()]
-    read = [read_tile(ref, backbone.space.contract, backbone.request) for ref in refs]
+    read = [_real_tile(TileRef(source=found[place]), backbone) for place in places.tolist()]
     kinds = {f"{tile.pixels.dtype} {tile.pixels.shape}" for tile in read}
     if len(kinds) > 1:
         raise SourceError(f"golden tiles of {', '.join(sorted(kinds))}: give tiles of one size")
     return np.stack([tile.pixels for tile in read])
+
+
+def _real_tile(ref: TileRef, backbone: Backbone) -> Tile:
+    try:
+        with gdal(), Image(ref.source, backbone.request) as image:
+            if max(image.size) > _MOST_PX:
+                size = "x".join(map(str, image.size))
+                raise TileError(
+                    "contract", f"{size} px; golden tiles have at most {_MOST_PX} a side"
+                )
+            return image.read(ref, backbone.space.contract, backbone.request)
+    except TileError as error:
+        raise SourceError(f"{ref.source.uri}: no golden tile: {error}") from error
 
 
 def smooth_tiles(contract: Contract) -> NDArray[np.generic]:
