@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilezoo.errors import ProbeError
-from tilezoo.probe.scores import Scorer, Weights
+from tilezoo.probe.scores import MACRO, SCALARS, Scorer, Weights
 
 _LEVEL = 0.95
 _MOST_THREADS = 8
@@ -65,7 +65,7 @@ class Measured:
 
     Attributes:
         values: On the test tiles as they are, shape (M,), see `Scorer`.
-        replicates: On each resample, shape (R, M).
+        replicates: On each resample, shape (R, M); NaN where a resample has no such score.
     """
 
     values: NDArray[np.float64]
@@ -91,7 +91,25 @@ def measure(
     workers = min(_MOST_THREADS, os.cpu_count() or 1)
     with ThreadPoolExecutor(workers) as pool:
         replicates = list(pool.map(one, range(resampling.replicates)))
-    return Measured(values=scorer.plain(), replicates=np.stack(replicates))
+    values = scorer.plain()
+    return Measured(values=values, replicates=with_all_classes(values, np.stack(replicates)))
+
+
+def with_all_classes(
+    values: NDArray[np.float64], replicates: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Take macro scores off resamples that lack a class: means over other classes are other scores.
+
+    Three sheets of ten with mines are all missed by 3 % of resamples, whose macro AP is then that of
+    the other class, and one end of a 95 % interval. Where most resamples lack a class, as with
+    classes of a single tile, the means over those that are there stay.
+    """
+    each = slice(len(SCALARS), None)
+    lacking = (np.isnan(replicates[:, each]) & ~np.isnan(values[each])).any(axis=1)
+    if lacking.mean() > 0.5:
+        return replicates
+    macro = [SCALARS.index(name) for name in MACRO]
+    return np.where(lacking[:, None] & np.isin(np.arange(len(values)), macro), np.nan, replicates)
 
 
 def centred(values: NDArray[np.float64], replicates: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -91,6 +91,7 @@ def recipe(
             "replicates": resampling.replicates,
             "unit": resampling.called,
             "level": 0.95,
+            "macro_scores": "of resamples with every class, unless most lack one",
         },
         "label_efficiency": {
             "percent": list(choices.fractions),

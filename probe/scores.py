@@ -17,6 +17,7 @@ Labels = NDArray[np.uint8]
 SCALARS = (
     "accuracy", "balanced_accuracy", "f1_micro", "f1_macro", "ap_micro", "ap_macro", "ece",
 )  # fmt: skip
+MACRO = ("balanced_accuracy", "f1_macro", "ap_macro")  # means over classes
 PER_CLASS = "ap_per_class"
 # 15 bins of equal width: Guo et al. 2017, "On Calibration of Modern Neural Networks",
 # arXiv:1706.04599, section 4.

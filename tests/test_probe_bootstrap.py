@@ -6,7 +6,7 @@ import pytest
 from tilezoo.errors import ProbeError
 from tilezoo.probe.bootstrap import Measured, Resampling, centred, interval, measure
 from tilezoo.probe.paired import all_claims, difference_of, holm, two_sided
-from tilezoo.probe.scores import SCALARS, Ranking, Scorer
+from tilezoo.probe.scores import MACRO, SCALARS, Ranking, Scorer
 
 ACCURACY, ECE = SCALARS.index("accuracy"), SCALARS.index("ece")
 
@@ -215,3 +215,28 @@ def test_classes_are_compared_too():
         ("ap_per_class", "Pastures"),
     ]
     assert "a is better than b by AP of Pastures" in entries[1]["claim"]
+
+
+def test_resamples_that_lack_a_class_have_no_macro_scores():
+    """A model that ranks at random scores about 0.5 on two classes, and never 1."""
+    rng = np.random.default_rng(0)
+    sheets = np.repeat(np.arange(10), 40)
+    positive = np.isin(sheets, [1, 4, 8])
+    truth = np.stack([~positive, positive], axis=1).astype(np.uint8)
+    scores = rng.random((400, 1)).astype(np.float32)
+    scorer = Scorer(truth, np.hstack([scores, 1 - scores]), "multiclass")
+    found = measure(scorer, Resampling(tiles=400, replicates=400, seed=0, blocks=sheets))
+    lacking = np.isnan(found.replicates[:, len(SCALARS) :]).any(axis=1)
+    assert 0.005 < lacking.mean() < 0.08
+    for name in SCALARS:
+        unknown = np.isnan(found.replicates[:, SCALARS.index(name)])
+        assert np.array_equal(unknown, lacking if name in MACRO else np.zeros_like(lacking)), name
+    assert found.replicates[~lacking, SCALARS.index("ap_macro")].max() < 0.75
+
+
+def test_macro_scores_stay_where_most_resamples_lack_a_class():
+    truth = np.eye(6, dtype=np.uint8)[[0, 0, 0, 0, 0, 1, 2, 3, 4, 5]]
+    scores = np.random.default_rng(0).random(truth.shape).astype(np.float32)
+    scorer = Scorer(truth, scores, "multiclass")
+    found = measure(scorer, Resampling(tiles=10, replicates=100, seed=0))
+    assert not np.isnan(found.replicates[:, : len(SCALARS)]).any()
