@@ -103,6 +103,8 @@ def judge(corpus: Path, task: str, model: Path, out: Path) -> dict[str, Any]:
             models=[model],
             out=out / f"{task}-{model.name}",
             metric="ap_macro",
+            rare="drop",  # a fold of two blocks may hold no temperate tile
+            block_deg=10.0 if task == "climate" else None,
             dataset=f"{task}, training side, fold {fold + 1} of {_FOLDS}",
             note="For choosing: nothing of the test part is in here.",
             show_progress=True,
