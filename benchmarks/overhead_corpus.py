@@ -38,6 +38,7 @@ from rasterio.transform import Affine, from_bounds, from_origin
 from tilezoo.cli.blue_marble import (
     BLOCK_DEG,
     LAST_LATITUDE,
+    PARTS,
     PX_PER_DEGREE,
     climate_raster,
     climate_shares,
@@ -50,18 +51,9 @@ _HALF = _PROBE_PX // 2
 _TILE_PX = 128  # of tiles to train on: crops of half their side are then of neighbouring ground
 _LEAST_LAND = 0.25  # of a window to train on; those of the probe have three quarters
 _STRIDE_PX = 16  # between windows of Blue Marble to train on; those of the probe overlap by half
-# Of the twelve blocks of 30° from 180° W on: a third is for test, and among them what tilezoo's own
-# demo tests on. Training leaves one more out (India and Central Asia, of all four climates).
+# Of the twelve blocks of 30° from 180° W on, the probe tests every third. Training leaves the same
+# ones out that have land, two as test and one for the loop's kNN (`PARTS`).
 _PROBED = ("test", "validation", "train") * 4
-_TRAINED = (
-    *("test", "train", "train") * 2,
-    "test",
-    "train",
-    "validation",
-    "test",
-    "train",
-    "train",
-)
 _ZOOM_TILES = 256  # of Web Mercator's zoom 8, around the world
 _EDGE_M = 20037508.342789244  # half the width of Web Mercator
 
@@ -197,7 +189,7 @@ def climate_windows(side_px: int, stride_px: int, least_land: float) -> Iterator
             yield Tile(
                 id=f"bluemarble-7km/{row}_{left}.tif",
                 pixels=globe[:, row : row + side_px, left : left + side_px],
-                split=longitude_part(*edges, _TRAINED),
+                split=longitude_part(*edges, PARTS),
                 probed=longitude_part(*edges, _PROBED),
                 label=climate_of(window),
                 transform=from_origin(left * step - 180, 90 - row * step, step, step),
@@ -231,7 +223,7 @@ def fine_blue_marble(folder: Path) -> Iterator[Tile]:
     for row in rows:
         column, line = (int(part) for part in Path(row["file"]).stem.split("_")[1:])
         width = 360 / _ZOOM_TILES
-        part = longitude_part(column * width, (column + 1) * width, _TRAINED)
+        part = longitude_part(column * width, (column + 1) * width, PARTS)
         if part != "train" or abs(float(row["lat"])) > LAST_LATITUDE:
             continue
         yield from windows(
