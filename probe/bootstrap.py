@@ -108,8 +108,9 @@ def with_all_classes(
     lacking = (np.isnan(replicates[:, each]) & ~np.isnan(values[each])).any(axis=1)
     if lacking.mean() > 0.5:
         return replicates
-    macro = [SCALARS.index(name) for name in MACRO]
-    return np.where(lacking[:, None] & np.isin(np.arange(len(values)), macro), np.nan, replicates)
+    mended = replicates.copy()
+    mended[np.ix_(np.flatnonzero(lacking), np.flatnonzero(np.isin(SCALARS, MACRO)))] = np.nan
+    return mended
 
 
 def centred(values: NDArray[np.float64], replicates: NDArray[np.float64]) -> NDArray[np.float64]:
