@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 _RECORD = Path(__file__).parent.parent / "MODEL_CARDS" / "dino-vitt16-overhead"
 _TASKS = {
     "mines": "mines in the Amazon\n(Sentinel-2, 10 m; 10 sheets)",
-    "climate": "Köppen climates A to D\n(Blue Marble, 7.4 km; two blocks of 30°)",
+    "climate": "Köppen climates A to D\n(Blue Marble, 7.4 km; every third block of 30°)",
 }
 _ROWS = {
     "dino-vitt16-overhead": "dino-vitt16-overhead (ours)",
