@@ -142,10 +142,8 @@ def _stated_contract(
 
     missing = [option for option, value in stated.items() if value is None]
     if not set(stated) - set(missing) - {"--size-px"}:
-        for option in (option for option, value in more.items() if value is not None):
-            raise OptionError(
-                f"{option} is of a stated contract; a run knows its own, leave it out"
-            )
+        if given := [option for option, value in more.items() if value is not None]:
+            raise OptionError(f"a run knows its own contract; leave out {', '.join(given)}")
         return None
     if missing:
         raise OptionError(f"a contract has no defaults: state {', '.join(missing)} too")

@@ -96,8 +96,8 @@ def probe(
         metric: `accuracy`, `ap_micro` or `ap_macro`: what C and k are chosen by on validation, and
             what headlines are about. None: accuracy for multi-class, else micro AP. Where few
             tiles have the class that is looked for, take `ap_macro`: fits that predict the largest
-            class alone can have the best accuracy. It sees ranks only:
-            what it chooses may do so all the same, so look at accuracy and ECE beside.
+            class alone can have the best accuracy. It sees ranks only: what it chooses may do so
+            all the same, so look at accuracy and ECE beside.
         rare: `drop` leaves out classes that train or test lack.
         fractions: `1,10,100`: percent of the train set, for a label-efficiency curve.
         seeds: How many subsets are drawn at each fraction.

@@ -8,6 +8,7 @@ import making
 import pytest
 
 from tilezoo.embed import embed
+from tilezoo.pretrain.recipe import find_recipe
 from tilezoo.table import open_table
 from tilezoo.training_ids import TRAINING_IDS, ids_sha256, read_training_ids
 from tilezoo.zoo import find_model, load, verify
@@ -65,6 +66,7 @@ def test_its_run_is_on_record_to_the_last_step(request_of_run):
     for field in ("commit", "tiles", "ids_sha256"):
         assert stated[field] == request_of_run[field]
     assert stated["recipe"] == request_of_run["recipe_name"]
+    assert find_recipe(stated["recipe"]).to_json() == request_of_run["recipe"]
     assert (RECORD / "curves.png").stat().st_size > 10_000
 
 
