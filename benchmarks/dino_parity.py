@@ -27,9 +27,8 @@ from torch import Tensor, nn
 
 from tilezoo.pretrain.loss import dino_loss, next_center
 from tilezoo.pretrain.network import build_network, follow, fused_attention, same_weights
-from tilezoo.pretrain.optimiser import clip_gradients, freeze_last_layer, make_optimiser, set_step
-from tilezoo.pretrain.recipe import Recipe, find_recipe
-from tilezoo.pretrain.schedules import make_schedules
+from tilezoo.pretrain.recipe import Recipe, find_recipe, make_schedules
+from tilezoo.pretrain.trainer import clip_gradients, freeze_last_layer, make_optimiser, set_step
 
 LARGEST = 1e-5
 _STEPS = 3  # epochs of one step each: in the first the last layer is frozen

@@ -14,11 +14,11 @@ from contextlib import contextmanager
 import torch
 from making import busy_s, machine
 
+from tilezoo.device import keep_memory
 from tilezoo.pretrain.loss import dino_loss, next_center
-from tilezoo.pretrain.memory import keep_memory
 from tilezoo.pretrain.network import build_network, follow, fused_attention, same_weights
-from tilezoo.pretrain.optimiser import clip_gradients, make_optimiser, set_step
 from tilezoo.pretrain.recipe import find_recipe
+from tilezoo.pretrain.trainer import clip_gradients, make_optimiser, set_step
 
 _PARTS = ("teacher", "student", "loss", "backward", "clip", "AdamW", "EMA")
 _KINDS = ("plain", "fused")  # of attention

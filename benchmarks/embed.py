@@ -20,12 +20,12 @@ import torch
 from making import busy_s, machine, make_model, make_tiles, peak_gflops, wait_for_quiet
 from torch.utils.flop_counter import FlopCounterMode
 
-from tilezoo.raster import read_tile
+from tilezoo.image import read_tile
 from tilezoo.sources import discover
 from tilezoo.tiles import Tile, TileRef
 from tilezoo.zoo import load
 from tilezoo.zoo.backbone import DTYPES, Backbone, Precision
-from tilezoo.zoo.preprocess import fit
+from tilezoo.zoo.network import fit
 
 _BATCH = 64
 _MEMORY_S = 4.0  # how long the network alone is measured, about

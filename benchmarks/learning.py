@@ -19,11 +19,11 @@ from making import machine
 from numpy.typing import NDArray
 
 from tilezoo.pretrain import pack, pretrain
-from tilezoo.pretrain.knn import KnnTask, knn_task, told_classes
+from tilezoo.pretrain.batches import stored_contract
+from tilezoo.pretrain.knn_task import KnnTask, knn_task, told_classes
 from tilezoo.pretrain.log import read_log
-from tilezoo.pretrain.pixels import stored_contract
+from tilezoo.pretrain.packs.shards import open_pack
 from tilezoo.pretrain.recipe import find_recipe
-from tilezoo.pretrain.shards import open_pack
 
 _RECIPE = "dino-vits16-bigearthnet-smoke"
 

@@ -16,7 +16,7 @@ import timm
 import torch
 
 from tilezoo.cli import compare
-from tilezoo.cli.result_card import update_card
+from tilezoo.compare.card import update_card
 from tilezoo.space import Contract
 from tilezoo.zoo import find_model
 from tilezoo.zoo.modeldir import ModelDir, write_model_dir

@@ -14,7 +14,7 @@ import numpy as np
 from making import link_tiles, machine, make_tiles, wait_for_quiet
 
 from tilezoo.pretrain import pack
-from tilezoo.pretrain.shards import Pack, open_pack
+from tilezoo.pretrain.packs.shards import Pack, open_pack
 
 _SIDE_PX = 120
 _ORIGINALS = 2000  # the others are hard links to these

@@ -28,8 +28,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from tilezoo.pretrain import pack, pretrain
 from tilezoo.pretrain.log import read_log
 from tilezoo.pretrain.network import build_network, fused_attention
+from tilezoo.pretrain.packs.shards import open_pack
 from tilezoo.pretrain.recipe import Recipe, find_recipe
-from tilezoo.pretrain.shards import open_pack
 
 _RECIPE = "dino-vits16-bigearthnet"
 _LIGHTLY = ("bf16-mixed", "32-true")  # the second is what it takes on a CPU unless told otherwise

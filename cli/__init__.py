@@ -1,10 +1,1 @@
-"""The command line, and what spans rooms."""
-
-from typing import TYPE_CHECKING
-
-from tilezoo.lazy import exports
-
-if TYPE_CHECKING:
-    from tilezoo.cli.comparison import compare as compare
-
-__getattr__ = exports(__name__, compare="comparison")
+"""The command line: one file a verb."""

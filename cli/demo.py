@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from tilezoo.cli.blue_marble import climate_raster, cut_blue_marble, write_climate
+from tilezoo.compare.blue_marble import climate_raster, cut_blue_marble, write_climate
 
 # Places one can recognise by eye: longitude, latitude of a tile's inside.
 QUERIES = {
@@ -65,9 +65,9 @@ def compare_climates(out: Path) -> Path | None:
     Returns:
         The report.
     """
-    from tilezoo.cli.comparison import compare
+    from tilezoo.compare.run import compare
+    from tilezoo.zoo.cache import is_here
     from tilezoo.zoo.catalog import OFFLINE_DEFAULT, entry
-    from tilezoo.zoo.places import is_here
 
     raster = climate_raster()
     if raster is None:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tilezoo.cli.embedding import Json
-from tilezoo.cli.launching import Region
+from tilezoo.cli.embed import Json
+from tilezoo.cli.launch import Region
 
 if TYPE_CHECKING:
     from tilezoo.launch.jobs import JobStatus

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from tilezoo.zoo.cache import is_here
 from tilezoo.zoo.catalog import CatalogEntry, entries, entry
-from tilezoo.zoo.places import is_here
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 

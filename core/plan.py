@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from tilezoo.bands import BandRequest
 from tilezoo.errors import ContractError, TileError
+from tilezoo.image import Image
 from tilezoo.opening import gdal
-from tilezoo.raster import Image
 from tilezoo.sources import Source
 from tilezoo.tiles import Cut, TileRef
 

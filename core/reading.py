@@ -8,8 +8,8 @@ from itertools import groupby, islice
 
 from tilezoo.bands import BandRequest
 from tilezoo.errors import TileError
+from tilezoo.image import Image
 from tilezoo.opening import gdal
-from tilezoo.raster import Image
 from tilezoo.space import Contract
 from tilezoo.table import Failure
 from tilezoo.tiles import Tile, TileRef

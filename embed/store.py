@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tilezoo.errors import TableError
-from tilezoo.folders import differing, one_writer, refuse_foreign
+from tilezoo.folder_writer import differing, one_writer, refuse_foreign
 from tilezoo.geoparquet import file_keys, geo_key
 from tilezoo.io import sha256_file, whole_file, write_json
 from tilezoo.table import ERROR_SCHEMA, ERRORS, MANIFEST, Failure, error_rows, read_manifest, schema

@@ -4,8 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tilezoo.errors import OptionError
-from tilezoo.launch.images import image_fault_for_smddp
-from tilezoo.launch.instances import Instance, smddp_instances
+from tilezoo.launch.instances import Instance, image_fault_for_smddp, smddp_instances
 from tilezoo.launch.settings import BackendWish
 
 Backend = Literal["smddp", "nccl", "gloo", "plain"]

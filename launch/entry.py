@@ -198,7 +198,7 @@ def _version() -> str:
 
 def _tilezoo(words: Sequence[str]) -> tuple[int, str]:
     """Run a command in this process, which is the one MPI knows; the exit code and its reason."""
-    command = importlib.import_module("tilezoo.cli.main")
+    command = importlib.import_module("tilezoo.cli.app")
     before, sys.argv = sys.argv, ["tilezoo", *words]
     try:
         command.main()

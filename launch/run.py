@@ -8,20 +8,23 @@ from pathlib import Path
 from typing import Any
 
 from tilezoo.errors import LaunchError, OptionError
-from tilezoo.launch.account import find_owner, fresh_name, imagined_owner
-from tilezoo.launch.aws import find_region, open_session, split_s3, told
+from tilezoo.launch.aws import (
+    find_owner,
+    find_region,
+    fresh_name,
+    imagined_owner,
+    open_session,
+    split_s3,
+    told,
+)
 from tilezoo.launch.command import JobCommand, job_command
-from tilezoo.launch.defaults import read_defaults
 from tilezoo.launch.distribution import Distribution, choose_distribution
-from tilezoo.launch.estimate import Estimate, estimate
-from tilezoo.launch.images import find_image
-from tilezoo.launch.instances import Instance, find_instance
+from tilezoo.launch.instances import Estimate, Instance, estimate, find_image, find_instance
 from tilezoo.launch.jobs import attach
-from tilezoo.launch.preflight import check_image, preflight
+from tilezoo.launch.preflight import check_image, check_request, preflight
 from tilezoo.launch.request import Places, Request, build_request
-from tilezoo.launch.rules import check_request
 from tilezoo.launch.sdk import check_installed, user_config
-from tilezoo.launch.settings import BackendWish, LaunchSettings, parse_pairs
+from tilezoo.launch.settings import BackendWish, LaunchSettings, parse_pairs, read_defaults
 from tilezoo.progress import progress, say
 
 DEFAULT_INSTANCE = "ml.g5.2xlarge"  # one GPU of 24 GB

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING
 from tilezoo.lazy import exports
 
 if TYPE_CHECKING:
-    from tilezoo.pretrain.packing import PackResult as PackResult
-    from tilezoo.pretrain.packing import pack as pack
+    from tilezoo.pretrain.packs.packing import PackResult as PackResult
+    from tilezoo.pretrain.packs.packing import pack as pack
     from tilezoo.pretrain.run import PretrainResult as PretrainResult
     from tilezoo.pretrain.run import pretrain as pretrain
 
 __getattr__ = exports(
-    __name__, PackResult="packing", PretrainResult="run", pack="packing", pretrain="run"
+    __name__, PackResult="packs.packing", PretrainResult="run", pack="packs.packing", pretrain="run"
 )

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tilezoo.bands import same
-from tilezoo.pretrain.drawing import BRIGHTNESS, CONTRAST, HUE, NEUTRAL, SATURATION
+from tilezoo.pretrain.draws import BRIGHTNESS, CONTRAST, HUE, NEUTRAL, SATURATION
 
 RGB = tuple[int, int, int]
 Change = Callable[..., None]  # of crops, and an amount for each

@@ -11,8 +11,8 @@ import torch
 from filelock import FileLock, Timeout
 
 from tilezoo.errors import InterruptedRunError, OptionError, PretrainError
-from tilezoo.pretrain.batches import Feed, Order
-from tilezoo.pretrain.checkpoint import newest_state
+from tilezoo.pretrain.batches import Feed, Order, model_contract, stored_contract
+from tilezoo.pretrain.checkpoint import newest_state, request_json, settle
 from tilezoo.pretrain.crops import CropMaker
 from tilezoo.pretrain.distributed import (
     BackendWish,
@@ -23,14 +23,11 @@ from tilezoo.pretrain.distributed import (
     training_device,
     wait_for_all,
 )
-from tilezoo.pretrain.knn import KnnTask, knn_task
+from tilezoo.pretrain.knn_task import KnnTask, knn_task
 from tilezoo.pretrain.log import Log, read_log
 from tilezoo.pretrain.loop import Loop, Stop, stop_on_signals
-from tilezoo.pretrain.pixels import model_contract, stored_contract
-from tilezoo.pretrain.recipe import Recipe, find_recipe
-from tilezoo.pretrain.run_folder import request_json, settle
-from tilezoo.pretrain.schedules import make_schedules
-from tilezoo.pretrain.shards import Pack, is_pack, open_pack
+from tilezoo.pretrain.packs.shards import Pack, is_pack, open_pack
+from tilezoo.pretrain.recipe import Recipe, find_recipe, make_schedules
 from tilezoo.pretrain.trainer import Precision, PrecisionWish, Trainer, chosen_precision
 from tilezoo.progress import progress, say
 from tilezoo.training_ids import TRAINING_IDS, ids_sha256, write_training_ids
@@ -192,7 +189,7 @@ def _opened(
     if len(named) == 1 and is_pack(Path(named[0])):
         return open_pack(named[0])
     if world.first:
-        from tilezoo.pretrain.packing import pack
+        from tilezoo.pretrain.packs.packing import pack
 
         pack(
             named,

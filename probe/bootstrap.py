@@ -1,16 +1,16 @@
 """Bootstrap: scores over resampled tiles, or over resampled blocks of ground."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tilezoo.errors import ProbeError
-from tilezoo.probe.scores import MACRO, SCALARS, Scorer, Weights
+from tilezoo.probe.scores import MACRO, PER_CLASS, SCALARS, Scorer, Weights
 
 _LEVEL = 0.95
 _MOST_THREADS = 8
@@ -129,3 +129,175 @@ def interval(shifted: NDArray[np.float64]) -> NDArray[np.float64]:
     """Take the middle 95 % of each column of shape (R, M); low and high, shape (2, M)."""
     tails = [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2]
     return np.asarray(np.nanquantile(shifted, tails, axis=0))
+
+
+_ALPHA = 0.05
+_LOWER_IS_BETTER = ("ece",)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Difference:
+    """How much more one model scores than another by one metric.
+
+    Attributes:
+        first: The model that is subtracted from.
+        second: The model that is subtracted.
+        metric: Name of the metric.
+        class_name: Of a score by class; else None.
+        absolute: First minus second.
+        relative: The same as a share of the second; None where that is 0.
+        low: Of the 95 % interval of `absolute`.
+        high: Of the 95 % interval of `absolute`.
+        p: Two-sided bootstrap p-value.
+    """
+
+    first: str
+    second: str
+    metric: str
+    class_name: str | None
+    absolute: float
+    relative: float | None
+    low: float
+    high: float
+    p: float
+
+
+def difference_of(
+    pair: tuple[str, str], measured: tuple[Measured, Measured], classes: Sequence[str]
+) -> list[Difference]:
+    """Compare two models by every metric; their replicates must be of the same resamples."""
+    first, second = measured
+    values = first.values - second.values
+    shifted = centred(values, first.replicates - second.replicates)
+    low, high = interval(shifted)
+    p_values = two_sided(shifted)
+    names = [*((name, None) for name in SCALARS), *((PER_CLASS, name) for name in classes)]
+    return [
+        Difference(
+            first=pair[0],
+            second=pair[1],
+            metric=metric,
+            class_name=class_name,
+            absolute=float(values[m]),
+            relative=float(values[m] / second.values[m]) if second.values[m] else None,
+            low=float(low[m]),
+            high=float(high[m]),
+            p=float(p_values[m]),
+        )
+        for m, (metric, class_name) in enumerate(names)
+    ]
+
+
+def two_sided(shifted: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Take twice the smaller share of replicates, shape (R, M), on either side of 0; shape (M,).
+
+    One replicate is added to each count, so that no p-value is 0: Davison & Hinkley 1997,
+    "Bootstrap Methods and their Application", section 4.2.
+    """
+    known = (~np.isnan(shifted)).sum(axis=0)
+    sides = np.minimum((shifted <= 0).sum(axis=0), (shifted >= 0).sum(axis=0))
+    return np.asarray(np.minimum(1.0, 2 * (sides + 1) / (known + 1)))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjust p-values of one family, so that each may be held against the level itself."""
+    order = np.argsort(p_values, kind="stable")
+    steps = np.asarray(p_values)[order] * np.arange(len(order), 0, -1)
+    adjusted = np.empty(len(order))
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(steps))
+    return [float(value) for value in adjusted]
+
+
+def claims(differences: Sequence[Difference], method: str) -> list[dict[str, Any]]:
+    """Write differences as results.json holds them, with what each allows to be said.
+
+    Args:
+        differences: Of several pairs; those of one metric (and class) are one family.
+        method: How the models were probed.
+    """
+    families: dict[tuple[str, str | None], list[Difference]] = {}
+    for difference in differences:
+        families.setdefault((difference.metric, difference.class_name), []).append(difference)
+    adjusted = {
+        id(difference): (p_value, len(family))
+        for family in families.values()
+        for difference, p_value in zip(family, holm([member.p for member in family]), strict=True)
+    }
+    return [_entry(difference, method, *adjusted[id(difference)]) for difference in differences]
+
+
+def _entry(difference: Difference, method: str, p_holm: float, pairs: int) -> dict[str, Any]:
+    entry: dict[str, Any] = {
+        "a": difference.first,
+        "b": difference.second,
+        "method": method,
+        "metric": difference.metric,
+        "absolute": difference.absolute,
+        "relative": difference.relative,
+        "low": difference.low,
+        "high": difference.high,
+        "p": difference.p,
+        "p_holm": p_holm,
+        "may_be_claimed": may_be_claimed(difference, p_holm, pairs),
+        "claim": claim(difference, p_holm, pairs),
+    }
+    if difference.class_name is not None:
+        entry["class"] = difference.class_name
+    return entry
+
+
+def may_be_claimed(difference: Difference, p_holm: float, pairs: int) -> bool:
+    """Whether a difference stands out from chance, over all pairs that are compared."""
+    leaves_out_0 = not difference.low <= 0 <= difference.high
+    return leaves_out_0 and (pairs == 1 or p_holm <= _ALPHA)
+
+
+def claim(difference: Difference, p_holm: float, pairs: int) -> str:
+    """Say in one sentence what may be said of a difference, and what not."""
+    d = difference
+    what = d.metric if d.class_name is None else f"AP of {d.class_name}"
+    bounds = f"{d.low:+.4f} to {d.high:+.4f}"
+    if d.low <= 0 <= d.high:
+        return (
+            f"{d.first} and {d.second}: no difference in {what} may be claimed at 95 % "
+            f"(interval {bounds} includes 0)."
+        )
+    if not may_be_claimed(d, p_holm, pairs):
+        return (
+            f"{d.first} and {d.second}: no difference in {what} may be claimed at 95 % over "
+            f"{pairs} pairs (Holm's p = {p_holm:.3f}), though its own interval, {bounds}, leaves "
+            "out 0."
+        )
+    better = (d.absolute < 0) == (d.metric in _LOWER_IS_BETTER)
+    relative = "" if d.relative is None else f" ({d.relative:+.1%})"
+    return (
+        f"{d.first} is {'better' if better else 'worse'} than {d.second} by {what}: "
+        f"{d.absolute:+.4f}{relative}, 95 % interval {bounds}, on tiles drawn as these were."
+    )
+
+
+def all_claims(
+    pairs: Sequence[tuple[str, str]],
+    measured: Mapping[str, Mapping[str, Measured]],
+    classes: Sequence[str],
+) -> list[dict[str, Any]]:
+    """Compare each pair by every way both were probed.
+
+    Args:
+        pairs: Names (a, b) of one family of comparisons.
+        measured: Name → way of probing → scores.
+        classes: Names of classes.
+    """
+    methods = dict.fromkeys(m for pair in pairs for m in measured[pair[0]])
+    entries = []
+    for method in methods:
+        found = [
+            difference
+            for a, b in pairs
+            if method in measured[a] and method in measured[b]
+            for difference in difference_of(
+                (a, b), (measured[a][method], measured[b][method]), classes
+            )
+        ]
+        entries += claims(found, method)
+    return entries

@@ -8,11 +8,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tilezoo.probe.fitting import Fit, Sets, class_scores, fit_dino, sweep
+from tilezoo.probe.fitting import Fit, Sets, Stages, class_scores, fit_dino, sweep
 from tilezoo.probe.linear import Problem
-from tilezoo.probe.recipe import Choices
+from tilezoo.probe.options import Choices
 from tilezoo.probe.scores import Labels
-from tilezoo.probe.stages import Stages
 
 
 @dataclass(frozen=True, kw_only=True)

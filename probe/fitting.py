@@ -1,7 +1,9 @@
 """One table's probes: neighbours, centroids and a linear layer, and what was chosen for each."""
 
 import hashlib
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
@@ -13,13 +15,72 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tilezoo.io import canonical_json, sha256_text
-from tilezoo.probe.centroid import by_centroid
-from tilezoo.probe.knn import KS, Bank, unit_rows, vote
+from tilezoo.probe.knn import KS, TEMPERATURE, Bank, unit_rows, vote
 from tilezoo.probe.linear import Linear, Problem, fit
-from tilezoo.probe.recipe import Metric
+from tilezoo.probe.matmul import chunks
+from tilezoo.probe.options import Metric
 from tilezoo.probe.scores import Labels, Ranking, Scores, Task, mean_of_known
 from tilezoo.probe.sgd import EPOCHS, Anew, fit_sgd, saved
-from tilezoo.probe.stages import Stages
+from tilezoo.progress import Advance, progress
+
+
+class Stages:
+    """Tells progress of one table's steps on stderr, and keeps their seconds.
+
+    Attributes:
+        seconds: Step → how long it took, all calls together.
+    """
+
+    def __init__(self, name: str, *, shown: bool) -> None:
+        self._name, self._shown = name, shown
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def step(self, label: str, total: int, unit: str) -> Iterator[Advance]:
+        """Show one step while the block runs; it yields what is told of units done."""
+        start = time.monotonic()
+        with progress(total, f"{self._name}: {label}", unit, shown=self._shown) as advance:
+            yield advance
+        took = time.monotonic() - start
+        self.seconds[label] = round(self.seconds.get(label, 0.0) + took, 3)
+
+
+def by_centroid(train: Tensor, y: Tensor, x: Tensor, task: Task) -> Tensor:
+    """Score rows by their cosines with the means of the train set's classes.
+
+    Multi-class: softmax of the cosines / 0.07 (the kNN votes' temperature). Multi-label: sigmoid
+    of how much nearer the mean of tiles with the class is than that of tiles without, / 0.07.
+
+    Args:
+        train: Standardised features, shape (N, D).
+        y: 1 where a class applies, uint8, shape (N, C); each class has tiles with and without.
+        x: Standardised features to score, shape (Q, D).
+        task: Whether a tile may have several classes.
+
+    Returns:
+        float32, shape (Q, C).
+    """
+    counts, sums = y.sum(dim=0, dtype=torch.float32)[:, None], _class_sums(train, y)
+    towards = unit_rows(sums / counts)
+    if task == "multilabel":
+        others = (train.sum(dim=0) - sums) / (len(train) - counts)
+        away = unit_rows(others)
+        return torch.sigmoid(_cosines(x, towards - away) / TEMPERATURE)
+    return torch.softmax(_cosines(x, towards) / TEMPERATURE, dim=1)
+
+
+def _class_sums(train: Tensor, y: Tensor) -> Tensor:
+    """Add up the tiles of each class, shape (C, D)."""
+    sums = train.new_zeros(y.shape[1], train.shape[1])
+    for rows in chunks(len(train)):
+        sums += y[rows].float().T @ train[rows]
+    return sums
+
+
+def _cosines(x: Tensor, directions: Tensor) -> Tensor:
+    lengths: Tensor = torch.linalg.vector_norm(x, dim=1, keepdim=True).clamp_min(1e-12)
+    return (x @ directions.T) / lengths
+
 
 STRENGTHS = tuple(10 ** (half / 2) for half in range(-12, 9))  # C: 1e-6, 3.2e-6, … 10,000
 MOST_SWEEP_QUERIES = 20_000  # validation tiles that choose k

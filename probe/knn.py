@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tilezoo.probe.chunks import chunks
+from tilezoo.probe.matmul import chunks
 
 TEMPERATURE = 0.07
 KS = (1, 5, 10, 20, 50, 100, 200)  # 10, 20, 100 and 200 are DINO's

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tilezoo.probe.chunks import chunks
+from tilezoo.probe.matmul import chunks
 from tilezoo.probe.scores import Task
 
 _MEMORY = 10  # pairs of steps and changes of gradient

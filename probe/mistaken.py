@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from tilezoo.probe.classes import Usable
 from tilezoo.probe.scores import Labels, Scores, Task, predicted
+from tilezoo.probe.splits import Usable
 
 MOST_CLASSES = 40  # of which a matrix can still be read
 MOST_TILES = 8

@@ -15,11 +15,10 @@ import pyarrow.parquet as pq
 from tilezoo.io import canonical_json, sha256_text, whole_file
 from tilezoo.probe import fitting, knn, sgd
 from tilezoo.probe.bootstrap import Measured, Resampling, centred, interval
-from tilezoo.probe.classes import Usable
 from tilezoo.probe.efficiency import Point
-from tilezoo.probe.recipe import Choices
+from tilezoo.probe.options import Choices
 from tilezoo.probe.scores import ECE_BINS, PER_CLASS, SCALARS, Scorer, Scores
-from tilezoo.probe.splits import PARTS
+from tilezoo.probe.splits import PARTS, Usable
 from tilezoo.training_ids import ids_sha256
 
 RESULTS = "results.json"

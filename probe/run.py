@@ -14,19 +14,16 @@ from tilezoo.errors import OptionError, ProbeError
 from tilezoo.io import write_json
 from tilezoo.options import command_line, defaults
 from tilezoo.probe import results as written
-from tilezoo.probe.bootstrap import Resampling, Unit
-from tilezoo.probe.classes import Usable, usable
-from tilezoo.probe.join import Joined, join
+from tilezoo.probe.bootstrap import Resampling, Unit, all_claims
+from tilezoo.probe.data import PRIOR, Joined, join, open_named
 from tilezoo.probe.leakage import audit
 from tilezoo.probe.mistaken import mistakes
-from tilezoo.probe.named import PRIOR, open_named
-from tilezoo.probe.paired import all_claims
-from tilezoo.probe.recipe import Choices, Metric, Protocol, Rare, SplitKind, parse_fractions
-from tilezoo.probe.report import forget_report, write_report
+from tilezoo.probe.options import Choices, Metric, Protocol, Rare, SplitKind, parse_fractions
+from tilezoo.probe.probe_table import Probed, probe_prior, probe_table, sets_of
+from tilezoo.probe.report.pages import forget_report, write_report
 from tilezoo.probe.scores import Scorer, Task
 from tilezoo.probe.sgd import NO_AUGMENTATION, Anew, Views
-from tilezoo.probe.splits import Split, chosen_kind, make_split
-from tilezoo.probe.tabled import Probed, probe_prior, probe_table, sets_of
+from tilezoo.probe.splits import Split, Usable, chosen_kind, make_split, usable
 from tilezoo.progress import say
 from tilezoo.table import Table
 from tilezoo.training_ids import ids_sha256
@@ -48,7 +45,7 @@ class ProbeResult:
 
     def to_terminal(self) -> str:
         """Write leakage first, then scores, then what may be claimed; 80 columns wide."""
-        from tilezoo.probe.terminal import to_terminal
+        from tilezoo.probe.report.terminal import to_terminal
 
         return to_terminal(self.results)
 

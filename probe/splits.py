@@ -1,5 +1,6 @@
 """Train, validation and test: as given, at random by class, or by whole blocks of ground."""
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -8,10 +9,131 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from tilezoo.errors import ProbeError
-from tilezoo.probe.blocks import Grid, centres, grid, refuse_small_blocks
-from tilezoo.probe.join import Joined
-from tilezoo.probe.recipe import Choices, SplitKind
+from tilezoo.probe.data import Joined
+from tilezoo.probe.options import Choices, Rare, SplitKind
 from tilezoo.probe.scores import Labels
+
+_RADIUS_KM = 6371.0088  # mean radius of the Earth, IUGG
+_ROUNDING = 1e-9  # degrees, a tenth of a millimetre
+_WIDE_DEG = 180.0  # a box that is wider crosses the antimeridian
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Grid:
+    """Rows of latitude, each cut into equal blocks around the globe.
+
+    Attributes:
+        height_deg: Of a row, degrees.
+        width_km: Blocks are at least so wide all over; None where degrees count.
+        width_deg: Blocks are at least so wide, degrees; None where kilometres count.
+    """
+
+    height_deg: float
+    width_km: float | None = None
+    width_deg: float | None = None
+
+    def columns(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """How many blocks a row of latitude has.
+
+        In kilometres: so many that two points of one row (or of it and the next towards the
+        equator) whose longitudes differ by a block are at least `width_km` apart: the distance of
+        a point at latitude φ from a meridian Δλ away is asin(cos φ sin Δλ) R, and the side nearer
+        to the pole is the worst.
+        """
+        if self.width_km is None:
+            return np.full(len(rows), max(1, math.floor(360 / (self.width_deg or 360) + 1e-9)))
+        edges = np.stack([rows, rows + 1]) * self.height_deg - 90
+        poleward = np.cos(np.radians(np.minimum(np.abs(edges).max(axis=0), 90)))
+        angle = math.sin(self.width_km / _RADIUS_KM)
+        sine = np.divide(angle, poleward, out=np.ones_like(poleward), where=poleward > angle)
+        columns = np.floor(2 * np.pi / np.arcsin(sine)).astype(np.int64)
+        return np.where(sine < 1, columns, 1)
+
+    def place(self, lonlat: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Find the row and column of points, shape (N, 2), both counted from south-west."""
+        rows = np.floor((lonlat[:, 1] + 90) / self.height_deg).astype(np.int64)
+        columns = self.columns(rows)
+        turned = np.mod((lonlat[:, 0] + 180) / 360, 1.0)
+        return np.stack([rows, np.minimum(np.floor(turned * columns), columns - 1)], 1).astype(
+            np.int64
+        )
+
+    def near(self, cells: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Mark cells, shape (N, 2), that are among some others or within one block of them."""
+        unique, inverse = np.unique(cells, axis=0, return_inverse=True)
+        marked = np.zeros(len(unique), bool)
+        west, width = self._span(unique)
+        for row in np.unique(others[:, 0]):
+            here = np.abs(unique[:, 0] - row) <= 1
+            there = others[others[:, 0] == row]
+            their_west, their_width = self._span(there)
+            marked[here] |= _touch(west[here], width[here], their_west, their_width[0])
+        return marked[inverse.ravel()]
+
+    def _span(self, cells: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        width = 360 / self.columns(cells[:, 0])
+        return cells[:, 1] * width, width
+
+
+def _touch(
+    west: NDArray[np.float64],
+    width: NDArray[np.float64],
+    theirs: NDArray[np.float64],
+    their_width: float,
+) -> NDArray[np.bool_]:
+    """Mark spans of longitude less than one block (the wider of the two) from any of theirs."""
+    gap = np.maximum(width, their_width)[:, None]
+    ahead = np.mod(theirs[None] - (west + width)[:, None], 360)
+    behind = np.mod(west[:, None] - (theirs + their_width)[None], 360)
+    # Of spans that overlap, one gap is negative and so comes out a turn too long.
+    disjoint = ahead + behind <= 360 - width[:, None] - their_width + _ROUNDING
+    apart = disjoint & (np.minimum(ahead, behind) >= gap - _ROUNDING)
+    return np.asarray(~apart.all(axis=1))
+
+
+def grid(*, block_deg: float | None, block_km: float | None, times: int = 1) -> Grid:
+    """Make the grid of `--block-deg` or `--block-km`, or of blocks so many times as large."""
+    if block_km is not None:
+        side = min(block_km * times, 5000.0)
+        return Grid(height_deg=math.degrees(side / _RADIUS_KM), width_km=side)
+    if block_deg is None:
+        raise ProbeError("no side of a block is given; add --block-km or --block-deg")
+    side = min(block_deg * times, 90.0)
+    return Grid(height_deg=side, width_deg=side)
+
+
+def centres(boxes: NDArray[np.float64] | None) -> NDArray[np.float64]:
+    """Find the centres of footprints, longitude and latitude, shape (N, 2).
+
+    Raises:
+        ProbeError: A tile has no footprint.
+    """
+    missing = 0 if boxes is None else int(np.isnan(boxes).any(axis=1).sum())
+    if boxes is None or missing:
+        told = "the tiles have" if boxes is None else f"{missing} tiles have"
+        raise ProbeError(
+            f"{told} no footprint, so there are no blocks of ground; leave the blocks' side out, "
+            "or embed georeferenced tiles"
+        )
+    lon = (boxes[:, 0] + boxes[:, 2]) / 2
+    across = boxes[:, 2] - boxes[:, 0] > _WIDE_DEG
+    return np.stack([np.where(across, 180.0, lon), (boxes[:, 1] + boxes[:, 3]) / 2], axis=1)
+
+
+def refuse_small_blocks(grid: Grid, boxes: NDArray[np.float64]) -> None:
+    """Refuse blocks that are smaller than a tile: neighbours would share pixels across blocks."""
+    tallest_deg = float((boxes[:, 3] - boxes[:, 1]).max())
+    if tallest_deg > grid.height_deg:
+        in_km = grid.width_km is not None
+        side, tile = (
+            f"{math.radians(deg) * _RADIUS_KM:.4g} km" if in_km else f"{deg:.4g}°"
+            for deg in (grid.height_deg, tallest_deg)
+        )
+        raise ProbeError(
+            f"blocks of {side} are smaller than the largest tile ({tile} high); give them a "
+            f"longer side, --block-{'km' if in_km else 'deg'}"
+        )
+
 
 PARTS = ("train", "validation", "test")
 _TEST_SHARE = _VALIDATION_SHARE = 0.2
@@ -221,3 +343,66 @@ def _test_blocks(joined: Joined, choices: Choices, test: Rows) -> Rows | None:
 def _from_zero(numbers: Rows) -> Rows:
     """Renumber, so that numbers are 0, 1, … without gaps."""
     return np.asarray(np.unique(numbers, return_inverse=True)[1].ravel(), np.int64)
+
+
+_MOST_NAMED = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Usable:
+    """What is left to probe.
+
+    Attributes:
+        joined: With the classes that are left.
+        split: With the tiles that are left.
+        dropped: Classes that were left out.
+    """
+
+    joined: Joined
+    split: Split
+    dropped: tuple[str, ...]
+
+
+def usable(joined: Joined, split: Split, rare: Rare) -> Usable:
+    """See that every class has tiles with and without it in train, and with it in test.
+
+    Tiles of a class that is left out go with it where a tile has one class only.
+
+    Raises:
+        ProbeError: A class has none, and `rare` is `error`; or fewer than two classes are left.
+    """
+    lacking = _lacking(joined.y, split)
+    if not lacking.any():
+        return Usable(joined=joined, split=split, dropped=())
+    if rare == "error":
+        raise ProbeError(_message(joined, split, np.flatnonzero(lacking)))
+    left = joined.with_classes(~lacking)
+    if left.y.shape[1] < 2:
+        raise ProbeError(
+            f"{_message(joined, split, np.flatnonzero(lacking))}; without them fewer than two are "
+            "left"
+        )
+    if joined.task == "multiclass":
+        split = split.where(left.y.sum(axis=1) > 0)
+    names = zip(joined.classes, lacking, strict=True)
+    return Usable(joined=left, split=split, dropped=tuple(name for name, is_ in names if is_))
+
+
+def _lacking(y: Labels, split: Split) -> NDArray[np.bool_]:
+    train, test = y[split.train], y[split.test]
+    return np.asarray(~train.any(axis=0) | train.all(axis=0) | ~test.any(axis=0))
+
+
+def _message(joined: Joined, split: Split, lacking: NDArray[np.int64]) -> str:
+    told = []
+    for number in lacking[:_MOST_NAMED]:
+        column = joined.y[:, number]
+        counts = [f"{int(column[rows].sum())} of {len(rows)}" for rows in (split.train, split.test)]
+        told.append(
+            f"{joined.classes[number]!r} is on {counts[0]} tiles of train, {counts[1]} of test"
+        )
+    more = f" and {len(lacking) - _MOST_NAMED} more classes" * (len(lacking) > _MOST_NAMED)
+    return (
+        f"{'; '.join(told)}{more}: a class is learnt from tiles with and without it, and tested on "
+        "some with it; give more tiles, another split, or --rare drop to leave such classes out"
+    )

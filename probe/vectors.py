@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tilezoo.errors import ProbeError
-from tilezoo.probe.chunks import chunks
-from tilezoo.probe.join import targets
+from tilezoo.probe.data import targets
+from tilezoo.probe.matmul import chunks
 from tilezoo.table import Table
 
 _CONSTANT = 1e-6  # share of a feature's size under which its spread is rounding

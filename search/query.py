@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from tilezoo.bands import parse_bands
 from tilezoo.errors import OptionError, SourceError, SpaceError, TilezooError
+from tilezoo.image import read_tile
 from tilezoo.options import parse_numbers, parse_value_range
-from tilezoo.raster import read_tile
-from tilezoo.search.vectors import rows_at, unit
+from tilezoo.search.index import rows_at, unit
 from tilezoo.sources import discover
 from tilezoo.table import Table, same_space
 from tilezoo.tiles import TileRef

@@ -5,7 +5,7 @@ from pathlib import Path
 from tilezoo.errors import OptionError, VectorIndexError
 from tilezoo.progress import say
 from tilezoo.search.answers import Answers, hit_from
-from tilezoo.search.indexing import FLAT_ROWS, VectorIndex, open_index, scan
+from tilezoo.search.index import FLAT_ROWS, VectorIndex, open_index, scan
 from tilezoo.search.query import Query, resolve
 from tilezoo.table import Table, open_table
 

@@ -6,10 +6,22 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from tilezoo.io import whole_file
+from tilezoo.pictures import Thumbnailer
 from tilezoo.search.answers import Answers, Hit
-from tilezoo.search.pictures import of_hit, of_query
 from tilezoo.table import open_table
-from tilezoo.thumbnails import Thumbnailer
+
+
+def of_hit(pictures: Thumbnailer, hit: Hit) -> Image.Image | None:
+    """A hit's picture; None when its pixels cannot be read any more."""
+    return pictures.of_row(hit.source_uri, hit.pixel_bbox)
+
+
+def of_query(pictures: Thumbnailer, answers: Answers) -> Image.Image | None:
+    """The query's picture, be it a row or an image file."""
+    if answers.query is not None:
+        return of_hit(pictures, answers.query)
+    return pictures.of_file(answers.image) if answers.image else None
+
 
 _SIDE, _GAP, _TEXT, _COLUMNS = 160, 12, 34, 6
 _INK, _SOFT, _PAPER, _EMPTY, _ASKED = "#1c2430", "#5c6773", "#ffffff", "#e9edf1", "#d1495b"

@@ -115,7 +115,7 @@ def large(path: str, oid: str) -> dict[str, object]:
 @contextmanager
 def running_hub(root: object, log: Path, *options: object) -> Iterator[Hub]:
     """Run `tilezoo hub` at a free port until the block ends."""
-    code = "from tilezoo.cli.main import main; main()"
+    code = "from tilezoo.cli.app import main; main()"
     command = [sys.executable, "-c", code, "hub", root, "--port", 0, *options]
     with log.open("wb") as stderr:
         process = subprocess.Popen([str(word) for word in command], stderr=stderr)

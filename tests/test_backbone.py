@@ -12,7 +12,7 @@ from timm.layers import resample_abs_pos_embed
 from tilezoo.errors import ContractError, ModelError, OptionError
 from tilezoo.tiles import Tile
 from tilezoo.zoo import load
-from tilezoo.zoo.preprocess import prepare
+from tilezoo.zoo.network import prepare
 
 SENTINEL2_BANDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09")
 SENTINEL2_BANDS += ("B10", "B11", "B12")

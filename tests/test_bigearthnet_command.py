@@ -10,9 +10,9 @@ import bigearthnet as ben
 import pytest
 from typer.testing import CliRunner
 
-from tilezoo.bigearthnet_metadata import prepare_bigearthnet
-from tilezoo.cli.main import app
-from tilezoo.cli.preparing import prepare_patches
+from tilezoo.bigearthnet.metadata import prepare_bigearthnet
+from tilezoo.cli.app import app
+from tilezoo.cli.prepare import prepare_patches
 
 COMMAND = str(Path(sys.executable).with_name("tilezoo"))
 
@@ -84,9 +84,9 @@ def test_its_options_are_those_of_its_function() -> None:
 
 def test_its_help_loads_nothing_heavy() -> None:
     code = (
-        "import sys; from typer.testing import CliRunner; from tilezoo.cli.main import app\n"
+        "import sys; from typer.testing import CliRunner; from tilezoo.cli.app import app\n"
         "assert CliRunner().invoke(app, ['prepare', 'bigearthnet', '--help']).exit_code == 0\n"
-        "import tilezoo.bigearthnet_labels\n"
+        "import tilezoo.bigearthnet.labels\n"
         "print([m for m in ('torch', 'rasterio', 'pyarrow', 'numpy') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tilezoo.bigearthnet_labels import LABELS_19, LABELS_43, to_19
+from tilezoo.bigearthnet.labels import LABELS_19, LABELS_43, to_19
 from tilezoo.errors import LabelsError
 
 

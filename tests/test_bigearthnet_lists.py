@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from tilezoo import bigearthnet_lists
-from tilezoo.bigearthnet import patch_version
-from tilezoo.bigearthnet_lists import LISTS_SCHEMA, join_lists, read_lists
-from tilezoo.bigearthnet_metadata import prepare_bigearthnet
+from tilezoo.bigearthnet import lists as bigearthnet_lists
+from tilezoo.bigearthnet.labels import patch_version
+from tilezoo.bigearthnet.lists import LISTS_SCHEMA, join_lists, read_lists
+from tilezoo.bigearthnet.metadata import prepare_bigearthnet
 from tilezoo.errors import LabelsError
 
 A, B, C = (f"S2A_MSIL2A_20170613T101031_{n}_1" for n in range(3))
@@ -78,7 +78,7 @@ def test_all_590_326_names_are_joined_within_two_minutes(lists: pa.Table, tmp_pa
 def test_the_package_is_not_imported() -> None:
     ben.need_package()
     code = (
-        "import sys; from tilezoo.bigearthnet_lists import read_lists\n"
+        "import sys; from tilezoo.bigearthnet.lists import read_lists\n"
         "print(read_lists().num_rows, 'bigearthnet_common' in sys.modules)"
     )
     out, _ = making.python(code).communicate()

@@ -15,10 +15,9 @@ import rasterio
 import shapely
 from rasterio.warp import transform_bounds
 
-from tilezoo.bigearthnet import season
-from tilezoo.bigearthnet_labels import to_19
-from tilezoo.bigearthnet_metadata import prepare_bigearthnet
-from tilezoo.bigearthnet_rows import SCHEMA
+from tilezoo.bigearthnet.labels import season, to_19
+from tilezoo.bigearthnet.metadata import prepare_bigearthnet
+from tilezoo.bigearthnet.tables import SCHEMA
 from tilezoo.errors import LabelsError, OptionError, SourceError, TooManyFailedError
 from tilezoo.geo import footprint, footprints_of_boxes
 from tilezoo.labels import read_labels
@@ -147,8 +146,8 @@ def test_row_groups_and_order_do_not_depend_on_how_the_patches_lie(
         box = {"ulx": x, "uly": 5342400, "lrx": x + 1200, "lry": 5341200}
         ben.write_json(tmp_path / f"BigEarthNet-v1.0/part{number % 3}", name, coordinates=box)
     whole = prepare_bigearthnet(tmp_path, out=tmp_path / "whole.parquet", lists=lists, workers=1)
-    monkeypatch.setattr("tilezoo.bigearthnet_metadata._ROWS", 7)
-    monkeypatch.setattr("tilezoo.bigearthnet_metadata._PER_JOB", 2)
+    monkeypatch.setattr("tilezoo.bigearthnet.metadata._ROWS", 7)
+    monkeypatch.setattr("tilezoo.bigearthnet.metadata._PER_JOB", 2)
     prepare_bigearthnet(tmp_path, out=tmp_path / "cut.parquet", lists=lists, workers=3)
     assert pq.read_metadata(tmp_path / "cut.parquet").num_row_groups == 3
     cut, plain = pq.read_table(tmp_path / "cut.parquet"), pq.read_table(whole.path)

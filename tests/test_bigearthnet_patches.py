@@ -19,7 +19,7 @@ from rasterio.windows import Window
 from tilezoo.embed import embed
 from tilezoo.errors import ContractError
 from tilezoo.pretrain import pack
-from tilezoo.pretrain.shards import open_pack
+from tilezoo.pretrain.packs.shards import open_pack
 from tilezoo.table import open_table
 
 # The six patches' names; two have lost the hour's leading zero, one of these has 61 seconds.

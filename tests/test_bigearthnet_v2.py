@@ -8,7 +8,7 @@ import pytest
 import shapely
 from rasterio.warp import transform_bounds
 
-from tilezoo.bigearthnet_metadata import prepare_bigearthnet
+from tilezoo.bigearthnet.metadata import prepare_bigearthnet
 from tilezoo.errors import LabelsError, OptionError, TooManyFailedError
 from tilezoo.times import time_in_name
 

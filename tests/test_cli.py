@@ -9,7 +9,7 @@ import making
 import pytest
 from typer.testing import CliRunner
 
-from tilezoo.cli.main import app
+from tilezoo.cli.app import app
 from tilezoo.table import open_table
 
 COMMAND = str(Path(sys.executable).with_name("tilezoo"))

@@ -21,7 +21,7 @@ from tilezoo.pretrain.colour import (
     solarize,
     turn_hue,
 )
-from tilezoo.pretrain.drawing import NEUTRAL
+from tilezoo.pretrain.draws import NEUTRAL
 
 ORDERS = [(0, 1, 2), (2, 1, 0), (3, 0, 2)]  # where red, green and blue are among four bands or more
 

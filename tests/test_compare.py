@@ -15,20 +15,20 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from tilezoo.bigearthnet_labels import LABELS_19
-from tilezoo.bigearthnet_lists import read_lists
-from tilezoo.cli.comparing import compare_models
-from tilezoo.cli.comparison import compare
-from tilezoo.cli.main import app
-from tilezoo.cli.result_card import update_card
+from tilezoo.bigearthnet.labels import LABELS_19
+from tilezoo.bigearthnet.lists import read_lists
+from tilezoo.cli.app import app
+from tilezoo.cli.compare import compare_models
+from tilezoo.compare.card import update_card
+from tilezoo.compare.run import compare
 from tilezoo.embed import embed
 from tilezoo.errors import LabelsError, ModelError, OptionError, ProbeError, TooManyFailedError
 from tilezoo.table import open_table
 from tilezoo.zoo import find_model, verify
-from tilezoo.zoo.card import read_front_matter
+from tilezoo.zoo.cards import read_front_matter
+from tilezoo.zoo.checksums import SUMS, write_sums
+from tilezoo.zoo.complete import finish_model_dir
 from tilezoo.zoo.controls import ColourStatistics, colour_statistics, random_weights
-from tilezoo.zoo.finish import finish_model_dir
-from tilezoo.zoo.sums import SUMS, write_sums
 
 QUICK = {"bootstrap": 100, "precision": "fp32"}
 

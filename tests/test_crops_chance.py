@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tilezoo.pretrain.chance import uniforms
+from tilezoo.pretrain.draws import uniforms
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 ALL_BITS = 2**64 - 1

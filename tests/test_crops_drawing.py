@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torchvision import transforms
 
-from tilezoo.pretrain.drawing import NEUTRAL, Draw, draw_crops
+from tilezoo.pretrain.draws import NEUTRAL, Draw, draw_crops
 from tilezoo.pretrain.recipe import Recipe, find_recipe
 
 DINO = find_recipe("dino-vits16-bigearthnet")

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 from torchvision.transforms.v2 import functional as F  # noqa: N812  (torchvision's own habit)
 
-from tilezoo.pretrain.resampling import blur_weights, filtered, resize_weights
+from tilezoo.pretrain.crops import blur_weights, filtered, resize_weights
 
 STEP = 1 / 255  # one step of 8 bits, on the 0..1 scale
 

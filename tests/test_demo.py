@@ -8,11 +8,18 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from tilezoo.cli import blue_marble, demo
-from tilezoo.cli.blue_marble import LABELLED, TILE_PX, climate_raster, climate_shares, write_climate
-from tilezoo.cli.main import app
+from tilezoo.cli import demo
+from tilezoo.cli.app import app
+from tilezoo.compare import blue_marble
+from tilezoo.compare.blue_marble import (
+    LABELLED,
+    TILE_PX,
+    climate_raster,
+    climate_shares,
+    write_climate,
+)
+from tilezoo.image import read_bounds
 from tilezoo.opening import gdal
-from tilezoo.raster import read_bounds
 from tilezoo.table import open_table
 
 needs_climate = pytest.mark.skipif(

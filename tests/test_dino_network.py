@@ -20,8 +20,8 @@ from tilezoo.pretrain.network import (
     resized_positions,
     same_weights,
 )
-from tilezoo.pretrain.optimiser import clip_gradients, freeze_last_layer, make_optimiser, set_step
 from tilezoo.pretrain.recipe import Recipe, find_recipe
+from tilezoo.pretrain.trainer import clip_gradients, freeze_last_layer, make_optimiser, set_step
 
 # timm's smallest: 6 blocks of 64 wide; the tests that name ViT-Ti take it.
 SIZES = {

@@ -13,9 +13,9 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from tilezoo.cli.comparison import compare
-from tilezoo.cli.dino_protocol import Crops, cropped, pooling_of
-from tilezoo.cli.main import app
+from tilezoo.cli.app import app
+from tilezoo.compare.dino_protocol import Crops, cropped, pooling_of
+from tilezoo.compare.run import compare
 from tilezoo.errors import InterruptedRunError, ModelError, ProbeError
 from tilezoo.probe.fitting import kept_in
 from tilezoo.probe.sgd import BATCH, EPOCHS, Anew, fit_sgd, saved
@@ -214,7 +214,7 @@ def test_a_crop_is_a_part_of_the_tile_resized_as_the_contract_says():
 def test_crops_are_torchvisions_of_the_same_box(monkeypatch):
     from torchvision.transforms.v2 import functional as F  # noqa: N812
 
-    from tilezoo.cli import dino_protocol
+    from tilezoo.compare import dino_protocol
 
     pixels = making.texture(0, side=50)
     drawn = []

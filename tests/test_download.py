@@ -16,7 +16,7 @@ from hubbing import running_hub
 
 from tilezoo.errors import ModelError, RegistryError, UnknownModelError
 from tilezoo.zoo import download, find_model, publish
-from tilezoo.zoo.finish import finish_model_dir
+from tilezoo.zoo.complete import finish_model_dir
 from tilezoo.zoo.modeldir import read_model_dir
 from tilezoo.zoo.registry import Registry
 
@@ -146,7 +146,7 @@ def test_two_processes_at_once_both_get_it(registry, own_cache):
 
 def test_a_killed_download_goes_on_where_it_was(registry, own_cache):
     code = (
-        "import os, sys, tilezoo.zoo.downloading as d\n"
+        "import os, sys, tilezoo.zoo.downloader as d\n"
         "real = d._copy_file\n"
         "def copy(*words):\n"
         "    real(*words)\n"
@@ -199,7 +199,7 @@ def test_publishing_needs_a_registry(model, monkeypatch):
 
 
 def test_a_hub_that_cannot_be_reached_is_one_line(tmp_path):
-    code = "from tilezoo.cli.main import main; main()"
+    code = "from tilezoo.cli.app import main; main()"
     env = {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1", "PATH": os.environ["PATH"]}
     done = subprocess.run(
         [sys.executable, "-c", code, "download", "timm/nothing"],
@@ -218,7 +218,7 @@ def test_one_model_has_one_revision_in_folder_s3_and_hub_and_comes_back_as_it_wa
     assert publish(model, name=NAME, registry=f"{bucket}/models") == first
     assert contents(download(NAME, registry=f"{bucket}/models").path) == contents(model)
     with running_hub(tmp_path / "hub", tmp_path / "log") as hub:
-        command = [sys.executable, "-c", "from tilezoo.cli.main import main; main()"]
+        command = [sys.executable, "-c", "from tilezoo.cli.app import main; main()"]
         env = {**os.environ, "HF_HOME": str(tmp_path / "hf"), "TILEZOO_CACHE": str(own_cache)}
 
         def run(*words: object) -> str:
@@ -246,7 +246,7 @@ def test_a_hub_that_fails_or_hangs_ends_in_one_line(tmp_path, answers):
         "HF_HUB_ETAG_TIMEOUT": "1",
         "HF_HUB_DOWNLOAD_TIMEOUT": "1",
     }
-    code = "from tilezoo.cli.main import main; main()"
+    code = "from tilezoo.cli.app import main; main()"
     done = subprocess.run(
         [sys.executable, "-c", code, "download", "org/tiny"],
         capture_output=True, text=True, check=False, env=env, timeout=60,

@@ -14,10 +14,10 @@ from stac_model.schema import MLModelProperties
 
 from tilezoo.errors import ModelError, SourceError
 from tilezoo.zoo import load
-from tilezoo.zoo.card import read_front_matter
-from tilezoo.zoo.exporting import export
+from tilezoo.zoo.cards import read_front_matter
+from tilezoo.zoo.exporter import export
 from tilezoo.zoo.golden import read_golden
-from tilezoo.zoo.verifying import refuse_unverified, verify
+from tilezoo.zoo.verifier import refuse_unverified, verify
 
 BANDS13 = (
     "B01",
@@ -277,7 +277,7 @@ def test_the_card_and_the_stac_item_are_valid(exported):
 def test_the_commands_go_from_checkpoint_to_verified_model(exported, tmp_path):
     from typer.testing import CliRunner
 
-    from tilezoo.cli.main import app
+    from tilezoo.cli.app import app
 
     own = exported[0].contract
     stated = ["--bands", ",".join(own.bands), "--unit", own.unit, "--size-px", "64"]

@@ -243,7 +243,7 @@ def test_a_missing_tensor_is_refused_and_leaves_no_model(tmp_path, monkeypatch, 
 def test_dinov3_is_pooled_by_its_class_token() -> None:
     import timm
 
-    from tilezoo.zoo.pooling import check_pooling, features
+    from tilezoo.zoo.network import check_pooling, features
 
     torch.manual_seed(0)
     small_args = {"img_size": 64, "depth": 4, "embed_dim": 96, "num_heads": 3}

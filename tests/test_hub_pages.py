@@ -8,7 +8,7 @@ from hubbing import running_hub
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tilezoo.zoo.hub_cards import checked_front_matter, front_matter
+from tilezoo.zoo.hub.page import checked_front_matter, front_matter
 from tilezoo.zoo.registry import Registry
 
 HOSTILE = "---\nlicense: mit\n---\n# Hi <script>alert(1)</script> </pre> <img src=x onerror=y> ü\n"

@@ -16,7 +16,7 @@ from hubbing import large, running_hub, small
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tilezoo.zoo.hub_files import wanted_range
+from tilezoo.zoo.hub.files import wanted_range
 
 NAME = "org/model"
 WEIGHTS = random.Random(1).randbytes(3_000_000)

@@ -10,8 +10,7 @@ import tables
 
 from tilezoo.errors import OptionError, TableError, VectorIndexError
 from tilezoo.search import build_index
-from tilezoo.search.indexing import open_index
-from tilezoo.search.vectors import exact, rows_at, unit
+from tilezoo.search.index import exact, open_index, rows_at, unit
 from tilezoo.table import open_table
 
 VECTORS = tables.clustered(3000)

@@ -16,7 +16,7 @@ from pretraining import SMALL, STEPS, write_pack
 
 from tilezoo.launch.command import JobCommand
 from tilezoo.launch.entry import Job, JobError, is_first, placed, read_job
-from tilezoo.launch.source import write_source
+from tilezoo.launch.request import write_source
 from tilezoo.training_ids import TRAINING_IDS
 from tilezoo.zoo import download, verify
 from tilezoo.zoo.catalog import OFFLINE_DEFAULT

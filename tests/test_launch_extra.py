@@ -25,7 +25,7 @@ known = importlib.util.find_spec
 importlib.util.find_spec = lambda name, package=None: (
     None if name.partition(".")[0] in ("boto3", "botocore", "sagemaker") else known(name, package)
 )
-from tilezoo.cli.main import main
+from tilezoo.cli.app import main
 main()
 """
 

@@ -11,7 +11,7 @@ import pytest
 
 from tilezoo.errors import LaunchError, TilezooError
 from tilezoo.launch.instances import find_instance
-from tilezoo.launch.rules import check_request
+from tilezoo.launch.preflight import check_request
 
 _README = Path(__file__).parent.parent / "README.md"
 _P4D = "pretrain-2-p4d-smddp"
@@ -89,7 +89,7 @@ def test_what_the_service_would_refuse_is_refused_here(what):
 def test_every_pattern_of_a_request_is_one_that_python_reads():
     from botocore.session import get_session
 
-    from tilezoo.launch.rules import _fits
+    from tilezoo.launch.preflight import _fits
 
     model = get_session().get_service_model("sagemaker")
     shapes = [model.operation_model("CreateTrainingJob").input_shape]

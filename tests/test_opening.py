@@ -13,10 +13,9 @@ from hypothesis import strategies as st
 from rasterio.transform import from_origin
 
 from tilezoo.errors import TileError
-from tilezoo.opening import crs_wkt, gdal, opened
-from tilezoo.raster import read_tile
+from tilezoo.image import read_tile
+from tilezoo.opening import crs_wkt, gdal, geo_keys, opened
 from tilezoo.sources import source_at
-from tilezoo.tiff import geo_keys
 from tilezoo.tiles import Tile, TileRef
 
 # One each of UTM, geographic, polar, a custom projection, and metres up as well as along.

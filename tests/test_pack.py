@@ -29,9 +29,9 @@ from tilezoo.errors import (
 )
 from tilezoo.io import sha256_file
 from tilezoo.pretrain import pack
-from tilezoo.pretrain.shards import Pack, open_pack
+from tilezoo.pretrain.packs.shards import Pack, open_pack
 from tilezoo.training_ids import ids_sha256
-from tilezoo.zoo.preprocess import fit
+from tilezoo.zoo.network import fit
 
 COMMAND = str(Path(sys.executable).with_name("tilezoo"))
 COUNT = 60

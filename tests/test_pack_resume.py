@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from tilezoo.errors import PackError
-from tilezoo.folders import one_writer
+from tilezoo.folder_writer import one_writer
 from tilezoo.pretrain import pack
-from tilezoo.pretrain.shards import is_pack, open_pack
+from tilezoo.pretrain.packs.shards import is_pack, open_pack
 
 ORIGINALS, COUNT, BROKEN = 20, 900, (0, 70, 899)
 OPTIONS: dict[str, Any] = {"shard_mb": 1, "max_errors": len(BROKEN)}

@@ -7,7 +7,7 @@ import timm
 import torch
 from torch import nn
 
-from tilezoo.zoo.packed import PackedLinear, can_pack, pack
+from tilezoo.zoo.network import PackedLinear, can_pack, pack
 
 pytestmark = pytest.mark.skipif(not can_pack(), reason="this CPU has no packed products in bf16")
 

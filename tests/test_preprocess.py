@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from timm.data import create_transform
 
 from tilezoo.space import Contract
-from tilezoo.zoo.preprocess import fit, normalise, prepare
+from tilezoo.zoo.network import fit, normalise, prepare
 
 STEP = 1 / 255  # one step of 8 bits, on the 0..1 scale
 

@@ -15,14 +15,14 @@ import torch
 from pretraining import SMALL, STEPS, TRAINED, equal, weights, write_pack
 from typer.testing import CliRunner
 
-from tilezoo.cli.main import app
+from tilezoo.cli.app import app
 from tilezoo.errors import ModelError, OptionError, PackError, PretrainError
 from tilezoo.pretrain import pretrain
 from tilezoo.pretrain.batches import Order
 from tilezoo.pretrain.log import read_log
+from tilezoo.pretrain.loop import Watch
+from tilezoo.pretrain.packs.shards import open_pack
 from tilezoo.pretrain.recipe import find_recipe, recipe_names
-from tilezoo.pretrain.shards import open_pack
-from tilezoo.pretrain.watch import Watch
 from tilezoo.training_ids import TRAINING_IDS, ids_sha256, read_training_ids
 from tilezoo.zoo import export, load, verify
 
@@ -318,7 +318,7 @@ for absent in ("rasterio", "geopandas", "faiss", "pyproj", "shapely", "matplotli
 sys.argv = ["tilezoo", "pretrain", {str(shards)!r}, "-o", {str(tmp_path / "run")!r}, "--set", "epochs=1"]
 for setting in {[s for s in SMALL if not s.startswith("epochs")]!r}:
     sys.argv += ["--set", setting]
-from tilezoo.cli.main import main
+from tilezoo.cli.app import main
 main()
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -330,7 +330,7 @@ main()
 def test_the_commands_options_are_those_of_its_function():
     import inspect
 
-    from tilezoo.cli.pretraining import pretrain_backbone
+    from tilezoo.cli.pretrain import pretrain_backbone
 
     command = set(inspect.signature(pretrain_backbone).parameters) - {"as_json"}
     assert command == set(inspect.signature(pretrain).parameters) - {"show_progress"}

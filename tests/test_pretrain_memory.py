@@ -8,7 +8,7 @@ import pytest
 CODE = """
 import resource, sys
 import torch
-from tilezoo.pretrain.memory import keep_memory
+from tilezoo.device import keep_memory
 
 if sys.argv[1] == "kept":
     keep_memory()

@@ -19,7 +19,7 @@ from tilezoo.pretrain.log import read_log
 EXACT = [*SMALL, "drop_path=0"]
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 RUN = """
-from tilezoo.cli.main import main
+from tilezoo.cli.app import main
 main()
 """
 
@@ -56,7 +56,7 @@ FORKS = """
 import os, sys
 import tilezoo.pretrain.run, torch, timm, timm.models.vision_transformer
 import matplotlib.figure, torch.utils.tensorboard
-from tilezoo.cli.main import main
+from tilezoo.cli.app import main
 for line in sys.stdin:
     child = os.fork()
     if child == 0:

@@ -4,8 +4,17 @@ import numpy as np
 import pytest
 
 from tilezoo.errors import ProbeError
-from tilezoo.probe.bootstrap import Measured, Resampling, centred, interval, measure
-from tilezoo.probe.paired import all_claims, difference_of, holm, two_sided
+from tilezoo.probe.bootstrap import (
+    Measured,
+    Resampling,
+    all_claims,
+    centred,
+    difference_of,
+    holm,
+    interval,
+    measure,
+    two_sided,
+)
 from tilezoo.probe.scores import MACRO, SCALARS, Ranking, Scorer
 
 ACCURACY, ECE = SCALARS.index("accuracy"), SCALARS.index("ece")

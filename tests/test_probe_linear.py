@@ -10,13 +10,10 @@ from sklearn.metrics import accuracy_score, average_precision_score
 from sklearn.neighbors import NearestCentroid
 
 from tilezoo.probe import knn, linear
-from tilezoo.probe.centroid import by_centroid
-from tilezoo.probe.chunks import chunks
-from tilezoo.probe.fitting import Sets, fit_linear, quality
+from tilezoo.probe.fitting import Sets, Stages, by_centroid, fit_linear, quality
 from tilezoo.probe.linear import Problem, fit
-from tilezoo.probe.products import fast_products, one_thread_for_few
+from tilezoo.probe.matmul import chunks, fast_products, one_thread_for_few
 from tilezoo.probe.sgd import BATCH, LR, MOMENTUM, fit_sgd, saved
-from tilezoo.probe.stages import Stages
 from tilezoo.probe.vectors import standardise
 
 

@@ -14,8 +14,8 @@ import tables
 from sklearn.metrics import average_precision_score
 from typer.testing import CliRunner
 
-from tilezoo.cli.main import app
-from tilezoo.cli.probing import probe_tables
+from tilezoo.cli.app import app
+from tilezoo.cli.probe import probe_tables
 from tilezoo.errors import LabelsError, OptionError, ProbeError, TableError, TilezooError
 from tilezoo.probe import probe
 from tilezoo.training_ids import TRAINING_IDS, write_training_ids
@@ -496,7 +496,7 @@ def test_a_known_error_is_one_line(world, tmp_path):
 def test_importing_the_room_or_its_help_loads_nothing_heavy():
     code = (
         "import sys, tilezoo.probe; from typer.testing import CliRunner\n"
-        "from tilezoo.cli.main import app\n"
+        "from tilezoo.cli.app import app\n"
         "assert CliRunner().invoke(app, ['probe', '--help']).exit_code == 0\n"
         "print([m for m in ('torch', 'numpy', 'pyarrow', 'shapely') if m in sys.modules])"
     )

@@ -7,12 +7,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tilezoo.errors import OptionError, ProbeError
-from tilezoo.probe.blocks import centres, grid
-from tilezoo.probe.classes import usable
+from tilezoo.probe.data import Joined
 from tilezoo.probe.efficiency import subset
-from tilezoo.probe.join import Joined
-from tilezoo.probe.recipe import Choices, parse_fractions
-from tilezoo.probe.splits import chosen_kind, make_split
+from tilezoo.probe.options import Choices, parse_fractions
+from tilezoo.probe.splits import centres, chosen_kind, grid, make_split, usable
 
 RADIUS_KM = 6371.0088
 

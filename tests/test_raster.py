@@ -18,8 +18,8 @@ from rasterio.transform import from_origin
 
 from tilezoo.bands import BandRequest
 from tilezoo.errors import TileError
+from tilezoo.image import Image, read_tile
 from tilezoo.opening import gdal
-from tilezoo.raster import Image, read_tile
 from tilezoo.sources import discover, source_at
 from tilezoo.space import Contract
 from tilezoo.tiles import Cut, Tile, TileRef

@@ -20,12 +20,11 @@ from matplotlib.text import Text
 from tilezoo.embed import embed
 from tilezoo.errors import ProbeError
 from tilezoo.options import command_line
-from tilezoo.probe import figures, probe, write_report
-from tilezoo.probe import report_words as words
-from tilezoo.probe.drawing import plain, wrapped
-from tilezoo.probe.figure_confusion import confusion
+from tilezoo.probe import probe, write_report
 from tilezoo.probe.mistaken import most_mistaken
-from tilezoo.probe.page_markdown import escaped
+from tilezoo.probe.report import figures, words
+from tilezoo.probe.report.figures import confusion, plain, wrapped
+from tilezoo.probe.report.pages import escaped
 from tilezoo.table import open_table
 from tilezoo.training_ids import write_training_ids
 

@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tilezoo.errors import OptionError
-from tilezoo.pretrain.recipe import find_recipe
-from tilezoo.pretrain.schedules import cosine, make_schedules
+from tilezoo.pretrain.recipe import cosine, find_recipe, make_schedules
 
 VALUES = st.floats(-2, 2)
 PUBLISHED = "dino-vits16-bigearthnet"

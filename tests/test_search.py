@@ -15,7 +15,7 @@ from PIL import Image
 from tilezoo.embed import embed
 from tilezoo.errors import OptionError, SourceError, SpaceError, TileError, VectorIndexError
 from tilezoo.search import build_index, search
-from tilezoo.search import indexing as indexing_module
+from tilezoo.search import index as indexing_module
 from tilezoo.search.page import write_page
 from tilezoo.search.sheet import write_sheet
 

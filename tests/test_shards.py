@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from tilezoo.errors import PackError
 from tilezoo.io import sha256_file
-from tilezoo.pretrain.shards import PACK_VERSION, Pack, is_pack, open_pack
+from tilezoo.pretrain.packs.shards import PACK_VERSION, Pack, is_pack, open_pack
 from tilezoo.training_ids import ids_sha256
 
 COUNTS = (7, 5, 1)
@@ -334,7 +334,7 @@ def test_no_pack_and_an_unfinished_one_are_told_apart(tmp_path: Path, folder: Pa
 def test_the_reader_loads_nothing_that_a_training_container_lacks(folder: Path) -> None:
     heavy = ("rasterio", "geopandas", "faiss", "pyproj", "shapely", "torch", "PIL", "filelock")
     code = (
-        "import sys, numpy as np; from tilezoo.pretrain.shards import open_pack\n"
+        "import sys, numpy as np; from tilezoo.pretrain.packs.shards import open_pack\n"
         "pack = open_pack(sys.argv[1]); pack.read(np.arange(3)); pack.check()\n"
         "pack.where_split('train')\n"
         f"print([name for name in {heavy!r} if name in sys.modules])"

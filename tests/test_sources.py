@@ -12,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tilezoo.errors import SourceError
-from tilezoo.source_list import gathered
-from tilezoo.sources import Source, discover, source_at
+from tilezoo.sources import Source, discover, gathered, source_at
 
 
 def touch(path: Path) -> Path:

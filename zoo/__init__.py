@@ -8,28 +8,28 @@ if TYPE_CHECKING:
     from tilezoo.zoo.backbone import Backbone as Backbone
     from tilezoo.zoo.catalog import CatalogEntry as CatalogEntry
     from tilezoo.zoo.catalog import entries as entries
-    from tilezoo.zoo.downloading import download as download
-    from tilezoo.zoo.exporting import export as export
-    from tilezoo.zoo.hub import serve as serve
+    from tilezoo.zoo.downloader import download as download
+    from tilezoo.zoo.exporter import export as export
+    from tilezoo.zoo.hub.app import serve as serve
     from tilezoo.zoo.loading import find_model as find_model
     from tilezoo.zoo.loading import load as load
     from tilezoo.zoo.modeldir import write_model_dir as write_model_dir
-    from tilezoo.zoo.publishing import publish as publish
+    from tilezoo.zoo.publisher import publish as publish
     from tilezoo.zoo.registry import Registry as Registry
-    from tilezoo.zoo.verifying import verify as verify
+    from tilezoo.zoo.verifier import verify as verify
 
 __getattr__ = exports(
     __name__,
     Backbone="backbone",
     Registry="registry",
     CatalogEntry="catalog",
-    download="downloading",
+    download="downloader",
     entries="catalog",
-    export="exporting",
+    export="exporter",
     find_model="loading",
     load="loading",
-    publish="publishing",
-    serve="hub",
-    verify="verifying",
+    publish="publisher",
+    serve="hub.app",
+    verify="verifier",
     write_model_dir="modeldir",
 )

@@ -15,14 +15,21 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tilezoo.bands import BandRequest
+from tilezoo.device import keep_freed_memory, start_streams
 from tilezoo.errors import ContractError, ModelError, OptionError
 from tilezoo.space import Pooling, Space
 from tilezoo.tiles import Tile
 from tilezoo.zoo.modeldir import WEIGHTS, ModelDir
-from tilezoo.zoo.packed import can_pack, pack
-from tilezoo.zoo.pooling import Features, TimmNetwork, check_pooling, features
-from tilezoo.zoo.preprocess import fit, normalise
-from tilezoo.zoo.streams import keep_freed_memory, start_streams
+from tilezoo.zoo.network import (
+    Features,
+    TimmNetwork,
+    can_pack,
+    check_pooling,
+    features,
+    fit,
+    normalise,
+    pack,
+)
 
 Precision = Literal["fp32", "bf16", "fp16"]
 DTYPES: dict[Precision, torch.dtype] = {

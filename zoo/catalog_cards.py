@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from tilezoo.io import write_text
-from tilezoo.zoo.card import front_matter, header
+from tilezoo.zoo.cards import front_matter, header
 from tilezoo.zoo.catalog import CatalogEntry, entries
 from tilezoo.zoo.foreign import card_facts
 

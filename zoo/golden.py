@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 
 from tilezoo.errors import ModelError, SourceError, TileError
+from tilezoo.image import Image
 from tilezoo.io import readable_as_others, whole_file
 from tilezoo.opening import gdal
-from tilezoo.raster import Image
 from tilezoo.sources import discover
 from tilezoo.space import Contract
 from tilezoo.tiles import Tile, TileRef

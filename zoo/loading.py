@@ -20,7 +20,7 @@ def find_model(name: str | Path) -> ModelDir:
     folder = Path(name).expanduser()
     if folder.is_dir():
         return read_model_dir(folder.resolve())
-    from tilezoo.zoo.downloading import download
+    from tilezoo.zoo.downloader import download
 
     return download(str(name))
 

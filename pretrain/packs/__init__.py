@@ -1,0 +1,1 @@
+"""Packs: tiles of one size as memory-mapped arrays, for training."""

@@ -1,0 +1,278 @@
+"""What becomes of a tile's pixels in a pack: chosen bands, one size, one dtype, one scale."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Self, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image as Pillow
+
+from tilezoo.bands import BandRequest, canonical, same
+from tilezoo.errors import OptionError, TileError
+from tilezoo.image import MAX_TILE_BYTES, Image
+from tilezoo.space import Contract
+from tilezoo.tiles import Tile
+
+RGB = ("red", "green", "blue")
+PackDtype = Literal["uint8", "uint16"]
+_RANGE_8BIT = (0.0, 255.0)
+_UNITS = {"u": "dn", "i": "dn", "f": "reflectance"}  # by NumPy's kind; uint8 is a unit of its own
+_ANY_SIDE = 224  # before a size is settled: what "cut it with --tile-px" proposes
+_RANGE_FIX = "say what maps to 0 and 1 with --value-range LOW,HIGH (0,2000 for Sentinel-2)"
+
+
+class RgbRequest(BandRequest):
+    """Red, green and blue of RGB images; other bands are not dropped without being asked."""
+
+    def choose(self, names: Sequence[str], count: int) -> tuple[int, ...]:
+        """Pick positions as `BandRequest.choose` does, from files of these three bands alone."""
+        if len(names) != len(RGB) and any(same(name, RGB[0]) for name in names):
+            written = ",".join(names)
+            raise TileError("contract", f"has bands {written}, no RGB image; choose with --bands")
+        return BandRequest.choose(self, names, count)
+
+
+def band_request(bands: Sequence[str] | None) -> BandRequest:
+    """Ask for the bands that `--bands` names, or `B04=3,B03=2` numbers; RGB without it.
+
+    Raises:
+        OptionError: A band comes twice, or is a number without a name.
+    """
+    if bands is None:
+        return RgbRequest(wanted=RGB, values_stated=True, taker="the pack")
+    names = tuple(canonical(band.partition("=")[0]) for band in bands)
+    numbers = tuple(band.partition("=")[2] for band in bands)
+    written = ",".join(bands)
+    if any(numbers) and not all(number.isdigit() for number in numbers):
+        raise OptionError(f"--bands {written}: number all bands or none, as in B04=3,B03=2,B02=1")
+    if any(name.isdigit() or not name for name in names):
+        fix = "name them: B04=3 calls the third B04"
+        raise OptionError(f"--bands {written}: a pack's bands have names; {fix}")
+    if any(same(a, b) for i, a in enumerate(names) for b in names[:i]):
+        raise OptionError(f"--bands {written}: a band comes twice")
+    given = numbers if any(numbers) else names
+    return BandRequest(wanted=names, given=given, values_stated=True, taker="the pack")
+
+
+def unit_of(dtype: str) -> str:
+    """Name the unit that pixels of a dtype have in a contract."""
+    return "uint8" if dtype == "uint8" else _UNITS.get(np.dtype(dtype).kind, dtype)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shaping:
+    """How every tile of a pack is made.
+
+    Attributes:
+        request: Which bands are read.
+        dtype: Of the stored pixels.
+        value_range: Values that become 0 and 1, as `--value-range` gave them; None for 8-bit
+            sources that are stored as they are.
+        resized: Tiles of other sizes are resized to `size_px` instead of refused.
+        max_nodata: Largest share of pixels without data.
+        size_px: Side of every stored tile, pixels; None before the first tile settled it.
+        unit: `uint8`, `dn` or `reflectance`; None before the first tile settled it.
+    """
+
+    request: BandRequest
+    dtype: PackDtype
+    value_range: tuple[float, float] | None
+    resized: bool
+    max_nodata: float
+    size_px: int | None
+    unit: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse options that make no sense alone or together."""
+        if self.dtype not in get_args(PackDtype):
+            raise OptionError(f"--dtype {self.dtype}: one of {', '.join(get_args(PackDtype))}")
+        if not 0 <= self.max_nodata <= 1:
+            raise OptionError(f"--max-nodata {self.max_nodata:g}: a share, from 0 to 1")
+        if self.dtype == "uint16" and self.value_range is None:
+            raise OptionError(f"--dtype uint16 keeps raw values: {_RANGE_FIX}")
+
+    @property
+    def stored_range(self) -> tuple[float, float]:
+        """`value_range`, or that of 8-bit images."""
+        return self.value_range or _RANGE_8BIT
+
+    @property
+    def quantized(self) -> bool:
+        """Whether values are scaled to 8 bits."""
+        return self.dtype == "uint8" and self.value_range is not None
+
+    @property
+    def contract(self) -> Contract:
+        """What reading needs to know: the value that stands for no data, and the range."""
+        bands = self.request.wanted
+        side = self.size_px or _ANY_SIDE
+        return Contract(
+            bands=bands,
+            unit="stated",
+            value_range=self.stored_range,
+            quantize_uint8=self.quantized,
+            size_px=side,
+            resize="squash",  # what is too large for the pack is told by `finish`
+            resize_px=side,
+            interpolation="bicubic",
+            gsd_m=None,
+            mean=(0.0,) * len(bands),
+            std=(1.0,) * len(bands),
+        )
+
+    def check(self, image: Image) -> None:
+        """Refuse an image that cannot become tiles of the pack, by its header.
+
+        Raises:
+            TileError: With the option that helps.
+        """
+        image.check(self.contract, self.request)
+        self._check_dtype(image.dtype)
+        if self.size_px is None:
+            self._check_square(*image.size)
+
+    def settled(self, image: Image) -> Self:
+        """Take size and unit from the first image that fits."""
+        return replace(self, size_px=self.size_px or image.size[0], unit=unit_of(image.dtype))
+
+    def finish(self, tile: Tile) -> Tile:
+        """Bring a tile's pixels to how they are stored, shape (C, size_px, size_px).
+
+        Raises:
+            TileError: It is of another size or unit than the pack's, or has too little data.
+        """
+        if tile.nodata_fraction > self.max_nodata:
+            share = f"{tile.nodata_fraction:.3g} of it holds no data"
+            raise TileError("nodata", f"{share}, --max-nodata is {self.max_nodata:g}")
+        self._check_dtype(tile.pixels.dtype.name)
+        side = self.size_px or 0
+        if not self.resized and tile.pixels.shape[1:] != (side, side):
+            height, width = tile.pixels.shape[1:]
+            fix = f"--size-px {side} resizes all"
+            raise TileError("contract", f"{width}x{height} px, the pack's are {side}x{side}; {fix}")
+        if self.quantized:
+            return replace(tile, pixels=resize(to_8bit(tile.pixels, *self.stored_range), side))
+        return replace(tile, pixels=resize(self._raw(tile.pixels), side))
+
+    def _check_dtype(self, dtype: str) -> None:
+        if self.value_range is None and dtype != "uint8":
+            raise TileError("contract", f"pixels are {dtype}, not 8-bit: {_RANGE_FIX}")
+        unit = unit_of(dtype)
+        if self.dtype == "uint16" and unit == "reflectance":
+            fix = "leave it out, and floats are scaled to 8 bits"
+            raise TileError("contract", f"pixels are {dtype}, --dtype uint16 keeps integers; {fix}")
+        if self.unit is not None and unit != self.unit:
+            fix = "one range cannot serve both; pack them apart"
+            raise TileError(
+                "contract", f"pixels are {dtype} ({unit}), the first {self.unit}; {fix}"
+            )
+
+    def _check_square(self, width: int, height: int) -> None:
+        fix = "--size-px N resizes and crops, --tile-px N cuts"
+        if width != height:
+            raise TileError("contract", f"{width}x{height} px, a pack's tiles are square; {fix}")
+        if width * height * len(self.request.wanted) > MAX_TILE_BYTES:
+            raise TileError("too_large", f"{width}x{height} px are too large for a tile; {fix}")
+
+    def _raw(self, pixels: NDArray[np.generic]) -> NDArray[np.generic]:
+        """Change the dtype, where no value is lost."""
+        limits = np.iinfo(self.dtype)
+        if not np.can_cast(pixels.dtype, self.dtype) and pixels.size:
+            low, high = int(pixels.min()), int(pixels.max())
+            if low < limits.min or high > limits.max:
+                fix = "leave out --dtype uint16 to scale to 8 bits"
+                raise TileError("contract", f"values {low}..{high} do not fit {self.dtype}; {fix}")
+        return pixels.astype(self.dtype, copy=False)
+
+
+def to_8bit(pixels: NDArray[np.generic], low: float, high: float) -> NDArray[np.uint8]:
+    """Clip to the range, scale to 0..255, round: in float32, as backbones quantize what they see.
+
+    Source: `_scaled` in tilezoo.zoo.network; a test holds that both agree.
+    """
+    unit = np.clip(pixels.astype(np.float32), np.float32(low), np.float32(high))
+    unit -= np.float32(low)
+    unit /= np.float32(high - low)
+    unit *= np.float32(255)
+    return np.rint(unit, out=unit).astype(np.uint8)
+
+
+def resize(pixels: NDArray[np.generic], side: int) -> NDArray[np.generic]:
+    """Resize the shorter side to `side` pixels, bicubic with antialias, and crop the centre.
+
+    Args:
+        pixels: uint8 or uint16, shape (C, h, w).
+        side: Of the result, pixels.
+
+    Returns:
+        The same dtype, shape (C, side, side).
+    """
+    height, width = pixels.shape[1:]
+    if (height, width) == (side, side):
+        return pixels
+    shorter = min(height, width)
+    # The centre's square, in the source's pixels: what a crop after resizing would leave.
+    left, top = (width - shorter) / 2, (height - shorter) / 2
+    box = (left, top, left + shorter, top + shorter)
+    bands = [_resized_band(band, side, box) for band in pixels]
+    return np.stack(bands)
+
+
+def _resized_band(
+    band: NDArray[Any], side: int, box: tuple[float, float, float, float]
+) -> NDArray[np.generic]:
+    """Resize one band; 16 bits go by way of floats, and bicubic's overshoot is clipped."""
+    exact = band if band.dtype == np.uint8 else band.astype(np.float32)
+    image = Pillow.fromarray(exact).resize((side, side), Pillow.Resampling.BICUBIC, box)
+    limits = np.iinfo(band.dtype)
+    made: NDArray[Any] = np.asarray(image)
+    if made.dtype != band.dtype:
+        made = np.rint(made).clip(limits.min, limits.max).astype(band.dtype)
+    return made
+
+
+class Sums:
+    """Sums over pixels, band by band, from which mean and std come.
+
+    Kept in the stored values less the range's low end: whole numbers, whose sums are exact in
+    float64 for any pack, so the order of tiles does not matter.
+    """
+
+    def __init__(self, bands: int, low: float, high: float) -> None:
+        self._low, self._high = low, high
+        self.pixels = 0
+        self.values = np.zeros(bands)
+        self.squares = np.zeros(bands)
+
+    def add(self, pixels: NDArray[np.generic]) -> None:
+        """Add one tile, shape (C, H, W)."""
+        flat = pixels.reshape(len(pixels), -1).astype(np.float64)  # (C, H*W)
+        if pixels.dtype != np.uint8:  # 8 bits hold the range and nothing else
+            np.clip(flat, self._low, self._high, out=flat)
+            flat -= self._low
+        self.pixels += flat.shape[1]
+        self.values += flat.sum(axis=1)
+        self.squares += np.einsum("cp,cp->c", flat, flat)
+
+    def to_json(self) -> dict[str, Any]:
+        """Write the sums as JSON holds them exactly."""
+        return {
+            "pixels": self.pixels,
+            "values": self.values.tolist(),
+            "squares": self.squares.tolist(),
+        }
+
+    def add_json(self, stored: dict[str, Any]) -> None:
+        """Add what `to_json` wrote."""
+        self.pixels += stored["pixels"]
+        self.values += stored["values"]
+        self.squares += stored["squares"]
+
+    def mean_std(self) -> tuple[list[float], list[float]]:
+        """Mean and standard deviation of each band on the 0..1 scale; zeros without pixels."""
+        count = max(1, self.pixels)
+        mean = self.values / count
+        std = np.sqrt(np.maximum(self.squares / count - mean**2, 0.0))
+        width = self._high - self._low
+        return (mean / width).tolist(), (std / width).tolist()

@@ -1,0 +1,225 @@
+"""Tables and labels brought together: the same tiles in the same order, with their classes."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from tilezoo.errors import LabelsError, ProbeError
+from tilezoo.labels import folder_labels, read_labels
+from tilezoo.probe.scores import Labels, Task
+from tilezoo.table import Table, open_table
+
+PRIOR = "prior"  # the control that is always there
+_NAME = re.compile(r"[\w-][\w.-]*")  # it becomes part of a file's name
+
+
+def open_named(texts: Sequence[str | Path], taken: Sequence[str] = ()) -> dict[str, Table]:
+    """Open tables by `NAME=TABLE` or `TABLE`.
+
+    Args:
+        texts: As the user wrote them.
+        taken: Names that are in use.
+
+    Raises:
+        ProbeError: Two tables have one name, or a name cannot be part of a file's.
+        TableError: A table cannot be opened.
+    """
+    found: dict[str, Table] = {}
+    used = {name.casefold() for name in (*taken, PRIOR)}
+    for text in texts:
+        name, path = parse_named(str(text))
+        if name.casefold() in used:
+            raise ProbeError(
+                f"two tables are called {name!r} ({path} is the second); name them: "
+                f"NAME={path}{' (prior is the control of labels alone)' * (name == PRIOR)}"
+            )
+        used.add(name.casefold())
+        found[name] = open_table(path)
+    return found
+
+
+def parse_named(text: str) -> tuple[str, str]:
+    """Read `NAME=PATH`, or a path whose last part is the name.
+
+    Raises:
+        ProbeError: The name cannot be part of a file's.
+    """
+    given, equals, rest = text.partition("=")
+    if equals and not Path(text).exists():
+        name, path = given.strip(), rest
+    else:
+        name, path = Path(text).resolve().name, text
+    if not _NAME.fullmatch(name):
+        raise ProbeError(
+            f"{name!r} cannot name a table or model: letters, digits, '.', '_' and '-' can; "
+            f"write NAME={path}"
+        )
+    return name, path
+
+
+FOLDER = "folder"  # `--labels folder`
+_SIDES = ("xmin", "ymin", "xmax", "ymax")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Joined:
+    """Labelled tiles that every table holds, sorted by id.
+
+    Attributes:
+        ids: Strings, shape (N,).
+        y: 1 where a class applies, shape (N, C).
+        classes: Names of the columns of `y`, sorted.
+        task: Whether a tile may have several classes.
+        splits: Names of splits as labels give them, null where they do not, shape (N,).
+        groups: Number of the scene, flight or sheet each tile comes from, as labels name it, from
+            0, shape (N,); a tile without one is its own group. None where no tile has one.
+        boxes: Footprints' bounds (xmin, ymin, xmax, ymax), degrees, shape (N, 4); NaN for tiles
+            without one; None when no tile has one.
+        unlabelled: Tiles of the tables that have no labels, and are left out.
+        unmatched: Labels of tiles that the tables do not hold.
+    """
+
+    ids: pa.Array
+    y: Labels
+    classes: tuple[str, ...]
+    task: Task
+    splits: pa.Array
+    groups: NDArray[np.int64] | None
+    boxes: NDArray[np.float64] | None
+    unlabelled: int
+    unmatched: int
+
+    def with_classes(self, kept: NDArray[np.bool_]) -> Self:
+        """Keep some classes only."""
+        names = tuple(name for name, keep in zip(self.classes, kept, strict=True) if keep)
+        return replace(self, y=self.y[:, kept], classes=names)
+
+
+def join(tables: Mapping[str, Table], labels: str | Path, task: Task | None) -> Joined:
+    """Find the tiles that have labels, in all tables alike.
+
+    Args:
+        tables: By name; the first one's footprints count.
+        labels: A file for `read_labels`, or `folder`.
+        task: What the labels are; None to tell by them.
+
+    Raises:
+        LabelsError: No label is of any tile, or labels do not fit the task.
+        ProbeError: Tables hold different tiles, or one holds an id twice.
+    """
+    ids_of = {name: _ids(name, table) for name, table in tables.items()}
+    first, own_ids = next(iter(ids_of.items()))
+    is_folder = str(labels) == FOLDER
+    read = folder_labels(own_ids.to_pylist()) if is_folder else read_labels(labels)
+    known = read.filter(pc.is_valid(read["labels"]))
+    here = known.filter(pc.is_in(known["id"], value_set=own_ids))
+    if not here.num_rows:
+        raise _no_match(labels, known, first, own_ids)
+    _refuse_other_tiles(known["id"].combine_chunks(), ids_of)
+    here = here.sort_by("id").combine_chunks()
+    y, classes = _multi_hot(here["labels"].combine_chunks())
+    return Joined(
+        ids=here["id"].combine_chunks(),
+        y=y,
+        classes=classes,
+        task=_task(y, task),
+        splits=here["split"].combine_chunks(),
+        groups=_groups(here["group"].combine_chunks(), here["id"].combine_chunks()),
+        boxes=_boxes(tables[first], own_ids, here["id"].combine_chunks()),
+        unlabelled=len(own_ids) - here.num_rows,
+        unmatched=known.num_rows - here.num_rows,
+    )
+
+
+def targets(table: Table, ids: pa.Array) -> NDArray[np.int64]:
+    """Say for each row of a table where its id stands in `ids`; -1 where it does not."""
+    places = pc.fill_null(pc.index_in(table.column("id"), value_set=ids), -1)
+    return np.asarray(places.to_numpy(), np.int64)
+
+
+def _ids(name: str, table: Table) -> pa.Array:
+    ids = table.column("id").combine_chunks()
+    counts = ids.value_counts()
+    repeated = counts.filter(pc.greater(counts.field("counts"), 1))
+    if len(repeated):
+        raise ProbeError(
+            f"{name}: {table.path} holds {len(repeated)} ids more than once "
+            f"({repeated[0]['values'].as_py()!r}, say); embed the tiles again, each once"
+        )
+    return ids
+
+
+def _no_match(labels: str | Path, known: pa.Table, name: str, ids: pa.Array) -> LabelsError:
+    theirs = known["id"][0].as_py()
+    ours = repr(ids[0].as_py()) if len(ids) else "none at all"
+    return LabelsError(
+        f"{labels}: none of its {known.num_rows} ids is a tile of {name}; ids there look like "
+        f"{theirs!r}, the table's like {ours}; write the table's ids into the labels"
+    )
+
+
+def _refuse_other_tiles(known: pa.Array, ids_of: Mapping[str, pa.Array]) -> None:
+    """Refuse tables whose labelled tiles are not those of the first."""
+    (first, own), *others = ids_of.items()
+    ours = known.filter(pc.is_in(known, value_set=own))
+    for name, ids in others:
+        theirs = known.filter(pc.is_in(known, value_set=ids))
+        lacking = ours.filter(pc.invert(pc.is_in(ours, value_set=theirs)))
+        extra = theirs.filter(pc.invert(pc.is_in(theirs, value_set=ours)))
+        if len(lacking) or len(extra):
+            example = (lacking if len(lacking) else extra)[0].as_py()
+            raise ProbeError(
+                f"{first} and {name} hold different tiles: {len(lacking)} labelled ones only in "
+                f"{first}, {len(extra)} only in {name} ({example!r}, say); embed the same SOURCE "
+                "with both models (see errors.parquet), or leave those tiles out of the labels"
+            )
+
+
+def _multi_hot(lists: pa.Array) -> tuple[Labels, tuple[str, ...]]:
+    """Turn lists of class names into columns."""
+    names = lists.flatten()
+    classes = pc.unique(names).sort()
+    y = np.zeros((len(lists), len(classes)), np.uint8)
+    tile = pc.list_parent_indices(lists).to_numpy()
+    y[tile, pc.index_in(names, value_set=classes).to_numpy(zero_copy_only=False)] = 1
+    if len(classes) < 2:
+        only = f"only the class {classes[0].as_py()!r}" if len(classes) else "no class at all"
+        raise LabelsError(f"the labels of these tiles hold {only}; a probe tells two or more apart")
+    return y, tuple(classes.to_pylist())
+
+
+def _task(y: Labels, wanted: Task | None) -> Task:
+    counts = y.sum(axis=1)
+    single = bool((counts == 1).all())
+    if wanted == "multiclass" and not single:
+        raise LabelsError(
+            f"--task multiclass, but {int((counts != 1).sum())} tiles have no class or several; "
+            "leave --task out, or give each tile one class"
+        )
+    return wanted or ("multiclass" if single else "multilabel")
+
+
+def _groups(names: pa.Array, ids: pa.Array) -> NDArray[np.int64] | None:
+    """Number groups; `/` keeps the id of a tile without one apart from every group's name."""
+    if names.null_count == len(names):
+        return None
+    alone = pc.binary_join_element_wise("/", ids, "")
+    told = pc.coalesce(names, alone).dictionary_encode()
+    return np.asarray(told.indices.to_numpy(), np.int64)
+
+
+def _boxes(table: Table, own: pa.Array, ids: pa.Array) -> NDArray[np.float64] | None:
+    structs = table.column("bbox").combine_chunks()
+    if structs.null_count == len(structs):
+        return None
+    rows = pc.index_in(ids, value_set=own)
+    found = structs.take(rows)
+    sides = [pc.struct_field(found, side).to_numpy(zero_copy_only=False) for side in _SIDES]
+    return np.stack(sides, axis=1).astype(np.float64)

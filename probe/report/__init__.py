@@ -1,0 +1,1 @@
+"""What a probe has to say: words, tables, figures, pages, terminal."""

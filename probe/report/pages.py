@@ -1,0 +1,446 @@
+"""A probe's report: Markdown, one HTML page and pictures, all of results.json and nothing else."""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tilezoo.errors import ProbeError
+from tilezoo.io import whole_file, write_text
+from tilezoo.pages import page, png_bytes, png_uri
+from tilezoo.probe.report import tables as tables_of
+from tilezoo.probe.report import words
+from tilezoo.probe.report.parts import (
+    Bullets,
+    Caution,
+    Cell,
+    Code,
+    Gallery,
+    Grid,
+    Heading,
+    Part,
+    Picture,
+    Score,
+    Shown,
+    Text,
+    Verdict,
+)
+from tilezoo.probe.report.words import Results
+from tilezoo.probe.results import RESULTS
+from tilezoo.table import Table
+
+_BESIDE = 4  # tiles of a gallery
+# Signs that Markdown or HTML would take for its own; `_` inside a word is none of them.
+_SIGNS = re.compile(r"[\\`*\[\]<>|~]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
+_AT_START = re.compile(r"^(#*|\d*)([#+.)-])(?=\s)")  # of a heading or list
+
+
+def to_markdown(parts: Iterable[Part]) -> str:
+    """Write parts one below the other."""
+    written = [text for part in parts if (text := _written(part))]
+    return "\n\n".join(written) + "\n"
+
+
+def escaped(text: str) -> str:
+    """Write text so that none of its signs means anything."""
+    one_line = " ".join(text.split()).replace("&", "&amp;")
+    safe = _SIGNS.sub(lambda sign: _harmless(sign[0]), one_line)
+    return _AT_START.sub(r"\1\\\2", safe)
+
+
+def _harmless(sign: str) -> str:
+    return {"<": "&lt;", ">": "&gt;"}.get(sign, f"\\{sign}")
+
+
+def _written(part: Part) -> str:
+    match part:
+        case Verdict(text=text):
+            return f"**{escaped(text)}**"
+        case Heading(text=text, level=level):
+            return f"{'#' * level} {escaped(text)}"
+        case Text(text=text):
+            return escaped(text)
+        case Caution(items=items):
+            return "\n".join(f"> - {escaped(item)}" for item in items)
+        case Bullets(items=items, strong=strong, folded=folded):
+            mark = "**" * strong
+            return _titled(folded, "\n".join(f"- {mark}{escaped(item)}{mark}" for item in items))
+        case Grid(header=header, rows=rows, folded=folded):
+            return _titled(folded, _grid(header, rows))
+        case Picture(file=file, alt=alt):
+            return f"![{escaped(alt)}]({file})"
+        case Gallery():
+            return _gallery(part)
+        case Code(text=text):
+            return f"```\n{text}\n```"
+
+
+def _titled(title: str | None, text: str) -> str:
+    return text if title is None else f"### {escaped(title)}\n\n{text}"
+
+
+def _grid(header: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
+    line = "|---" + "|---:" * (len(header) - 1) + "|"
+    return "\n".join([_row(map(escaped, header)), line, *(_row(map(_cell, row)) for row in rows)])
+
+
+def _row(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _cell(cell: Cell) -> str:
+    if isinstance(cell, Score):
+        return f"{cell.value} ({cell.low}–{cell.high})"
+    return escaped(cell)
+
+
+def _gallery(gallery: Gallery) -> str:
+    """Write tiles as tables of one row of pictures and one of words."""
+    tables = []
+    for first in range(0, len(gallery.tiles), _BESIDE):
+        beside = gallery.tiles[first : first + _BESIDE]
+        pictures = [f"![{escaped(tile.lines[0])}]({tile.file})" for tile in beside]
+        words = ["<br>".join(map(escaped, tile.lines)) for tile in beside]
+        tables.append("\n".join([_row(pictures), "|---" * len(beside) + "|", _row(words)]))
+    return "\n\n".join(tables)
+
+
+_STYLE = """
+:root { color-scheme: light; --ink: #1c2430; --soft: #5c6773; --line: #dfe4ea; --brand: #0b6e69; }
+* { box-sizing: border-box; }
+body { margin: 0 auto; max-width: 1040px; padding: 24px 28px 56px; background: #fff;
+  color: var(--ink); font: 16px/1.5 system-ui, "Segoe UI", "DejaVu Sans", sans-serif;
+  overflow-wrap: anywhere; }
+h1 { font-size: 26px; line-height: 1.25; margin: 22px 0 8px; }
+h2 { font-size: 20px; margin: 40px 0 10px; padding-top: 14px; border-top: 1px solid var(--line); }
+h3 { font-size: 16px; margin: 22px 0 8px; } p { margin: 10px 0; max-width: 78ch; }
+.verdict { max-width: none; margin: 0; padding: 11px 16px; border-radius: 8px; font-weight: 600;
+  border-left: 6px solid; }
+.good { background: #e8f5ee; border-color: #1b7f4b; } .bad { background: #fdeaea;
+  border-color: #b3261e; } .doubt { background: #fff6e0; border-color: #b7791f; }
+ul { padding-left: 22px; margin: 10px 0; max-width: 84ch; } li { margin: 5px 0; }
+ul.strong { list-style: none; padding: 0; max-width: none; }
+ul.strong li { font-size: 18px; line-height: 1.4; padding: 10px 14px; margin: 8px 0;
+  background: #eef5f5; border-left: 4px solid var(--brand); border-radius: 6px; }
+aside { background: #fff6e0; border-radius: 8px; padding: 8px 16px; margin: 14px 0; }
+aside ul { margin: 0; }
+.scroll { overflow-x: auto; margin: 12px 0; background: /* a shadow where there is more to see */
+  linear-gradient(to right, #fff 40%, #fff0), linear-gradient(to left, #fff 40%, #fff0) 100% 0,
+  linear-gradient(to right, #1c243033, #1c243000), linear-gradient(to left, #1c243033, #1c243000)
+  100% 0; background-repeat: no-repeat; background-size: 40px 100%, 40px 100%, 12px 100%, 12px 100%;
+  background-attachment: local, local, scroll, scroll; }
+table { border-collapse: collapse; font-size: 14.5px; font-variant-numeric: tabular-nums;
+  overflow-wrap: normal; }
+th, td { text-align: right; padding: 5px 12px; border-bottom: 1px solid var(--line);
+  vertical-align: top; } th { color: var(--soft); font-weight: 600; vertical-align: bottom; }
+th:first-child, td:first-child { text-align: left; padding-left: 0; max-width: 340px;
+  min-width: 120px; } tbody tr:last-child td { border-bottom: 0; }
+td small { display: block; color: var(--soft); white-space: nowrap; font-size: 12.5px; }
+details { margin: 12px 0; } summary { cursor: pointer; color: var(--brand); }
+.picture { margin: 14px 0; } .picture img { display: block; width: 100%; max-width: 760px; }
+.gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(190px, 1fr)); gap: 16px;
+  margin: 14px 0; } figure { margin: 0; } figure img { display: block; width: 100%;
+  aspect-ratio: 1; object-fit: contain; background: #e9edf1; border-radius: 6px; }
+figcaption { font-size: 13px; line-height: 1.35; color: var(--soft); padding-top: 6px; }
+figcaption b { display: block; color: var(--ink); }
+pre { background: #f4f6f8; padding: 12px 14px; border-radius: 8px; font-size: 13.5px;
+  white-space: pre-wrap; }
+@media (max-width: 640px) { body { padding: 14px 14px 40px; } h1 { font-size: 22px; }
+  ul.strong li { font-size: 16.5px; } th, td { padding: 5px 7px; font-size: 13.5px; }
+  th:first-child, td:first-child { min-width: 96px; }
+  .wide img { width: 620px; } .wide { overflow-x: auto; }
+  .gallery { grid-template-columns: repeat(2, minmax(0, 1fr)); } }
+"""
+
+
+def to_html(parts: Iterable[Part], folder: Path, title: str) -> str:
+    """Write parts as a page that needs no other file.
+
+    Args:
+        parts: In order.
+        folder: Where pictures are read from.
+        title: Of the window.
+    """
+    return page(title, _STYLE, "\n".join(_written_page_html(part, folder) for part in parts))
+
+
+def _written_page_html(part: Part, folder: Path) -> str:
+    match part:
+        case Verdict(text=text, mood=mood):
+            return f'<p class="verdict {mood}">{_text(text)}</p>'
+        case Heading(text=text, level=level):
+            return f"<h{level}>{_text(text)}</h{level}>"
+        case Text(text=text):
+            return f"<p>{_text(text)}</p>"
+        case Caution(items=items):
+            return f"<aside>{_list(items)}</aside>" if items else ""
+        case Bullets(items=items, strong=strong, folded=folded):
+            return _folded(_list(items, "strong" if strong else ""), folded) if items else ""
+        case Grid(folded=folded):
+            return _folded(_grid_page_html(part), folded)
+        case Picture(file=file, alt=alt, wide=wide):
+            css = "picture wide" if wide else "picture"
+            return f'<div class="{css}">{_image(folder / file, alt)}</div>'
+        case Gallery(tiles=tiles):
+            figures = [_figure(folder / tile.file, tile.lines) for tile in tiles]
+            return f'<div class="gallery">{"".join(figures)}</div>'
+        case Code(text=text):
+            return f"<pre>{escape(text)}</pre>"
+
+
+def _text(text: str) -> str:
+    """Write plain text; signs stay with their numbers."""
+    return escape(text).replace(" %", "\u00a0%").replace(" ± ", "\u00a0±\u00a0")
+
+
+def _list(items: Iterable[str], css: str = "") -> str:
+    lines = "".join(f"<li>{_text(item)}</li>" for item in items)
+    return f'<ul class="{css}">{lines}</ul>'
+
+
+def _grid_page_html(grid: Grid) -> str:
+    head = "".join(f"<th>{_text(name)}</th>" for name in grid.header)
+    rows = "".join(f"<tr>{''.join(map(_cell_page_html, row))}</tr>" for row in grid.rows)
+    return (
+        f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
+        "</div>"
+    )
+
+
+def _folded(shown: str, name: str | None) -> str:
+    if name is None:
+        return shown
+    return f"<details><summary>{_text(name)}</summary>{shown}</details>"
+
+
+def _cell_page_html(cell: Cell) -> str:
+    if isinstance(cell, Score):
+        return f"<td>{cell.value}<small>{cell.low}–{cell.high}</small></td>"
+    return f"<td>{_text(cell)}</td>"
+
+
+def _image(path: Path, alt: str) -> str:
+    return f'<img alt="{escape(alt)}" src="{png_uri(path.read_bytes())}">'
+
+
+def _figure(path: Path, lines: Sequence[str]) -> str:
+    first, *others = map(_text, lines)
+    told = "<br>".join(others)
+    return f"<figure>{_image(path, lines[0])}<figcaption><b>{first}</b>{told}</figcaption></figure>"
+
+
+REPORT, PAGE, PICTURES = "report.md", "report.html", "pictures"
+_TILE_PX = 224
+_NARROW_CLASSES = 8  # whose matrix a phone shows whole
+
+
+def write_report(
+    out: str | Path,
+    *,
+    tables: Mapping[str, Table],
+    command: str,
+    dataset: str | None = None,
+    note: str | None = None,
+) -> Path:
+    """Write report.md, report.html and pictures/ beside a probe's results.json.
+
+    Args:
+        out: The folder of results.
+        tables: By the names they have in results.json, for pictures of their tiles; those that
+            are missing are not pictured.
+        command: What repeats all of it.
+        dataset: What the tiles and labels are called.
+        note: What a reader must know first, said before any figure.
+
+    Returns:
+        report.html.
+
+    Raises:
+        ProbeError: There are no results.
+    """
+    folder = Path(out)
+    results = _read(folder)
+    forget_report(folder)
+    (folder / PICTURES).mkdir(exist_ok=True)
+    title = words.title(results, dataset)
+    parts = list(_parts(folder, results, tables, title=title, note=note, command=command))
+    write_text(folder / REPORT, to_markdown(parts))
+    write_text(folder / PAGE, to_html(parts, folder, title))
+    return folder / PAGE
+
+
+def forget_report(folder: Path) -> None:
+    """Remove an earlier report, which would tell of other results."""
+    for stale in (folder / REPORT, folder / PAGE, *(folder / PICTURES).glob("*.png")):
+        stale.unlink(missing_ok=True)
+
+
+def _read(folder: Path) -> Results:
+    try:
+        return dict(json.loads((folder / RESULTS).read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise ProbeError(
+            f"{folder}: no results to report; make them with `tilezoo probe … -o {folder}`"
+        ) from error
+
+
+def _parts(
+    folder: Path,
+    results: Results,
+    tables: Mapping[str, Table],
+    *,
+    title: str,
+    note: str | None,
+    command: str,
+) -> Iterator[Part]:
+    yield words.verdict(results)
+    yield Heading(text=title, level=1)
+    if note:
+        yield Text(text=note)
+    yield Bullets(items=tuple(words.headlines(results)), strong=True)
+    yield Text(text=words.setting(results))
+    if text := words.left_out(results):
+        yield Text(text=text)
+    yield Caution(items=tuple(words.cautions(results)))
+    yield from _scores(results)
+    yield from _differences(folder, results)
+    yield from _classes(folder, results)
+    yield from _curve(folder, results)
+    yield from _gap(results)
+    yield from _confusion(folder, results)
+    yield from _mistaken(folder, results, tables)
+    yield from _again(results, command)
+
+
+def _scores(results: Results) -> Iterator[Part]:
+    yield Heading(text="Scores")
+    yield from tables_of.scores(results)
+    yield Bullets(items=tables_of.meanings(results), folded="What the metrics are")
+
+
+def _differences(folder: Path, results: Results) -> Iterator[Part]:
+    from tilezoo.probe.report import figures
+
+    if not results["differences"]:
+        return
+    yield Heading(text="Differences")
+    alt = "Differences of pairs with their intervals"
+    yield _drawn(folder, "differences", alt, partial(figures.differences, results))
+    if len(results["results"]) > 1:  # else they are the headline
+        yield Bullets(items=tuple(words.against_controls(results)))
+    yield tables_of.differences(results)
+
+
+def _classes(folder: Path, results: Results) -> Iterator[Part]:
+    from tilezoo.probe.report import figures
+
+    yield Heading(text="By class")
+    alt = "Average precision of each class, with intervals"
+    yield _drawn(folder, "by-class", alt, partial(figures.by_class, results))
+    if len(results["class_tiles"]) > figures.MOST_CLASSES:
+        yield Text(text="The classes with the most test tiles are drawn; the table holds all.")
+    yield tables_of.by_class(results)
+
+
+def _curve(folder: Path, results: Results) -> Iterator[Part]:
+    from tilezoo.probe.report import figures
+
+    if "label_efficiency" not in results:
+        return
+    yield Heading(text="Fewer labels")
+    alt = "Scores over the number of labels learnt from"
+    yield _drawn(folder, "fewer-labels", alt, partial(figures.fewer_labels, results))
+    yield Text(text="Bars and ± are the standard deviation over subsets drawn with other seeds.")
+    yield tables_of.fewer_labels(results, words.headline_metric(results))
+
+
+def _gap(results: Results) -> Iterator[Part]:
+    if "split_gap" in results:
+        metric = words.headline_metric(results)
+        yield Heading(text="A random split against one by blocks")
+        yield Text(text=f"What neighbours in train and test give away, by {metric}.")
+        yield tables_of.split_gap(results, metric)
+
+
+def _confusion(folder: Path, results: Results) -> Iterator[Part]:
+    from tilezoo.probe.report.figures import confusion
+
+    matrices = results["mistakes"]["confusion"]
+    if not matrices:
+        return
+    several = results["recipe"]["task"] == "multilabel"
+    yield Heading(text="True and predicted together" if several else "Taken for each other")
+    more = "; a tile may have several" if several else ""
+    yield Text(text=f"Percent of a true class's test tiles that are predicted as a class{more}.")
+    for name in matrices:
+        yield Heading(text=name, level=3)
+        alt = f"Predicted classes by true class, {name}"
+        drawn = partial(confusion, results, name)
+        wide = len(results["recipe"]["classes"]) > _NARROW_CLASSES
+        yield _drawn(folder, f"confusion-{name}", alt, drawn, wide=wide)
+
+
+def _mistaken(folder: Path, results: Results, tables: Mapping[str, Table]) -> Iterator[Part]:
+    yield Heading(text="Test tiles mistaken most")
+    for name, mistaken in results["mistakes"]["tiles"].items():
+        yield Heading(text=name, level=3)
+        shown = _pictured(folder, name, mistaken, tables.get(name))
+        missing = len(mistaken) - len(shown)
+        if not mistaken:
+            yield Text(text="No test tile is mistaken.")
+        if shown:
+            yield Gallery(tiles=tuple(shown))
+        if missing:
+            yield Text(text=f"{missing} of {len(mistaken)} are not pictured: their files are gone.")
+
+
+def _pictured(
+    folder: Path, name: str, mistaken: Sequence[Mapping[str, Any]], table: Table | None
+) -> list[Shown]:
+    """Make pictures of the tiles whose files are still there."""
+    from tilezoo.pictures import Thumbnailer  # rasterio is wanted for this alone
+
+    if table is None or not mistaken:
+        return []
+    pictures, shown = Thumbnailer(table, _TILE_PX), []
+    for number, (told, row) in enumerate(zip(mistaken, _rows(table, mistaken), strict=True), 1):
+        picture = row and pictures.of_row(row["source_uri"], tuple(row["pixel_bbox"]))
+        if picture:
+            file = f"{PICTURES}/mistaken-{name}-{number}.png"
+            with whole_file(folder / file) as temporary:
+                temporary.write_bytes(png_bytes(picture))
+            shown.append(Shown(file=file, lines=words.mistake(told)))
+    return shown
+
+
+def _rows(table: Table, mistaken: Sequence[Mapping[str, Any]]) -> list[dict[str, Any] | None]:
+    """Find the rows of tiles by id; None for those that the table does not hold."""
+    wanted = pa.array([told["id"] for told in mistaken], pa.string())
+    places = pc.index_in(wanted, value_set=table.column("id").combine_chunks()).to_pylist()
+    found = iter(table.take([place for place in places if place is not None]))
+    return [None if place is None else next(found) for place in places]
+
+
+def _again(results: Results, command: str) -> Iterator[Part]:
+    yield Heading(text="Do it again")
+    yield Code(text=command)
+    versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
+    yield Text(text=f"Recipe {results['recipe']['sha256']}; {versions}.")
+    yield tables_of.provenance(results)
+    yield Bullets(items=tuple(results["notes"]))
+
+
+def _drawn(
+    folder: Path, name: str, alt: str, make: Callable[[], Any], *, wide: bool = False
+) -> Picture:
+    from tilezoo.probe.report.figures import draw
+
+    file = f"{PICTURES}/{name}.png"
+    draw(folder / file, make)
+    return Picture(file=file, alt=alt, wide=wide)

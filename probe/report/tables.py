@@ -1,0 +1,147 @@
+"""A report's tables: cells of results.json, rounded and put side by side."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from tilezoo.probe.report.parts import Cell, Grid, Heading, Part, Score
+from tilezoo.probe.report.words import MEANING, METHODS, Results, main_metrics, model_name
+from tilezoo.probe.scores import PER_CLASS, SCALARS
+
+
+def beside(results: Results) -> dict[str, Mapping[str, Any]]:
+    """Put models first and controls beside them, by the name that heads their column."""
+    controls = {f"{name} (control)": found for name, found in results["controls"].items()}
+    return {**results["results"], **controls}
+
+
+def scores(results: Results) -> Iterator[Part]:
+    """Write each way of probing as a table of metrics by models; the linear one first."""
+    for method, called in METHODS.items():
+        columns = {name: found for name, found in beside(results).items() if method in found}
+        folded = None if method == "linear" else called
+        if folded is None:
+            yield Heading(text=called, level=3)
+        rows = [_row(metric, method, columns.values()) for metric in SCALARS]
+        yield Grid(header=("", *columns), rows=tuple(rows), folded=folded)
+
+
+def _row(metric: str, method: str, columns: Iterable[Mapping[str, Any]]) -> tuple[Cell, ...]:
+    return (metric, *(score_cell(found[method][metric]) for found in columns))
+
+
+def meanings(results: Results) -> tuple[str, ...]:
+    """Say what each metric is, and the control that is always there."""
+    task = results["recipe"]["task"]
+    metrics = [f"{metric}: {MEANING[metric][task]}" for metric in SCALARS]
+    return *metrics, "prior: each class's share of train for every tile, so labels alone"
+
+
+def by_class(results: Results) -> Grid:
+    """Write the linear probe's average precision of each class, by models."""
+    columns = beside(results)
+    rows = tuple(
+        (
+            name,
+            f"{counts['test']:,}",
+            *(score_cell(found["linear"][PER_CLASS][name]) for found in columns.values()),
+        )
+        for name, counts in results["class_tiles"].items()
+    )
+    return Grid(header=("class", "test tiles", *columns), rows=rows, folded="The figures by class")
+
+
+def differences(results: Results) -> Grid:
+    """Write what may be said of each pair, by the main metrics of each way of probing."""
+    metrics = main_metrics(results)
+    entries = [entry for entry in results["differences"] if entry["metric"] in metrics]
+    header = ("a − b", "probe", "metric", "difference", "relative", "95 % interval", "p (Holm)")
+    return Grid(
+        header=(*header, "may be claimed"),
+        rows=tuple(map(_difference, entries)),
+        folded="All differences",
+    )
+
+
+def _difference(entry: Mapping[str, Any]) -> tuple[str, ...]:
+    relative = "" if entry["relative"] is None else f"{entry['relative']:+.1%}"
+    return (
+        f"{entry['a']} − {entry['b']}",
+        METHODS[entry["method"]],
+        entry["metric"],
+        f"{entry['absolute']:+.4f}",
+        relative,
+        f"{entry['low']:+.4f} to {entry['high']:+.4f}",
+        f"{entry['p_holm']:.3f}",
+        "yes" if entry["may_be_claimed"] else "no",
+    )
+
+
+def fewer_labels(results: Results, metric: str) -> Grid:
+    """Write the label-efficiency curve: rows of fractions, mean and deviation over seeds."""
+    curve = results["label_efficiency"]
+    found = {(entry["name"], entry["percent"]): entry[metric] for entry in curve["summary"]}
+    names = list(dict.fromkeys(name for name, _ in found))
+    rows = tuple(
+        (f"{percent:g} %", f"{tiles:,}", *(_mean(found[name, percent]) for name in names))
+        for percent, tiles in tiles_by_percent(results).items()
+    )
+    return Grid(header=("of train", "tiles", *names), rows=rows)
+
+
+def tiles_by_percent(results: Results) -> dict[float, int]:
+    """How many tiles each fraction of the train set is (of the first seed)."""
+    points = results["label_efficiency"]["points"]
+    return dict(sorted((point["percent"], point["tiles"]) for point in reversed(points)))
+
+
+def _mean(entry: Mapping[str, float | None]) -> str:
+    spread = "" if entry["deviation"] is None else f" ± {entry['deviation']:.3f}"
+    return f"{entry['mean']:.3f}{spread}"
+
+
+def split_gap(results: Results, metric: str) -> Grid:
+    """Write how much more a random split gives than one by blocks."""
+    header = ("", "probe", "random", "blocks", "gap", "95 % interval")
+    rows = [
+        (
+            name,
+            METHODS[method],
+            *(f"{gaps[metric][kind]:.3f}" for kind in ("random", "blocks")),
+            f"{gaps[metric]['gap']:+.3f}",
+            f"{gaps[metric]['low']:+.3f} to {gaps[metric]['high']:+.3f}",
+        )
+        for name, methods in results["split_gap"]["results"].items()
+        for method, gaps in methods.items()
+    ]
+    return Grid(header=header, rows=tuple(rows))
+
+
+def provenance(results: Results) -> Grid:
+    """Write which vectors were probed."""
+    header = ("table", "model", "pixels", "pooling", "vector", "space", "table's state")
+    rows = [
+        (
+            name,
+            model_name(table),
+            pixels(table),
+            table["pooling"],
+            f"{table['dimension']:,}",
+            table["space"],
+            table["fingerprint"],
+        )
+        for name, table in results["tables"].items()
+    ]
+    return Grid(header=header, rows=tuple(rows))
+
+
+def pixels(table: Mapping[str, Any]) -> str:
+    """Say which bands were fed, and which values were black and white."""
+    bands, (low, high) = table["bands"], table["value_range"]
+    named = ", ".join(bands) if len(bands) <= 4 else f"{len(bands)} bands"
+    return f"{named}; {low:g} to {high:g}"
+
+
+def score_cell(entry: Mapping[str, float]) -> Score:
+    """Round a score and its interval."""
+    value, low, high = (f"{entry[key]:.3f}" for key in ("value", "low", "high"))
+    return Score(value=value, low=low, high=high)

@@ -1,0 +1,1 @@
+"""A server of a registry that speaks the Hugging Face Hub's API."""

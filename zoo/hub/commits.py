@@ -1,0 +1,201 @@
+"""Commits to a hub: lines of JSON that change a branch's files, all of them or none."""
+
+import base64
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from tilezoo.errors import NotInRegistryError
+from tilezoo.zoo.hub.errors import RefusedError
+from tilezoo.zoo.hub.schemas import count, objects, parse_object, read_lines, read_object, text
+from tilezoo.zoo.hub.state import Hub, base_url, hub_of, model_of
+from tilezoo.zoo.hub.uploads import check_sha256
+from tilezoo.zoo.naming import check_file, check_path, is_revision
+from tilezoo.zoo.registry import NewFile, RegistryFile
+
+_MOST_FILES = 1000  # in one question before an upload; huggingface_hub asks 256 at a time
+_MOST_CHANGES = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Add:
+    """Put the file with this hash at a path; it was uploaded, or the model has it."""
+
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Take a file away, or a folder with all that is in it."""
+
+    path: str
+    is_folder: bool
+
+
+@dataclass(slots=True)
+class Plan:
+    """What a commit asks for.
+
+    Attributes:
+        parent: The revision the branch must be at, if the client cares.
+        changes: In their order.
+    """
+
+    parent: str | None = None
+    changes: list[Add | Delete] = field(default_factory=list)
+
+
+async def preupload(request: Request) -> Response:
+    """Say of each file whether it goes into the commit or is uploaded first; refuse early."""
+    hub, name, branch = hub_of(request), model_of(request), request.path_params["revision"]
+    _refuse_pull_request(request)
+    given = await read_object(request, hub.limits.json_bytes)
+    wanted = [
+        (check_file(text(one, "path")), count(one, "size"))
+        for one in objects(given, "files", _MOST_FILES)
+    ]
+    for path, size in wanted:
+        if size > hub.limits.file_bytes:
+            raise RefusedError(413, f"{path}: {size} bytes; a file has {hub.limits.file_bytes}")
+    there = await run_in_threadpool(_current, hub, name, branch)
+    return JSONResponse({"files": [_mode(hub, path, size, there) for path, size in wanted]})
+
+
+async def commit(request: Request) -> Response:
+    """Change a branch's files; writers of one model take turns, so none is lost."""
+    hub, name, branch = hub_of(request), model_of(request), request.path_params["revision"]
+    _refuse_pull_request(request)
+    await run_in_threadpool(_head, hub, name, branch)
+    plan = await _read_plan(request, hub)
+    async with hub.turn(name):
+        revision = await run_in_threadpool(apply, hub, name, branch, plan)
+    url = f"{base_url(request)}/{name}/commit/{revision}"
+    return JSONResponse(
+        {"success": True, "commitUrl": url, "commitOid": revision, "hookOutput": ""}
+    )
+
+
+def apply(hub: Hub, name: str, branch: str, plan: Plan) -> str:
+    """Write the revision that a plan makes of a branch, then move the branch; give the revision.
+
+    Raises:
+        RefusedError: 412 where the branch is not where the client takes it to be.
+    """
+    with hub.registry.locked(name):
+        head = _head(hub, name, branch)
+        if plan.parent not in (None, head):
+            raise RefusedError(412, f"{branch} is at {head} by now: look at it and commit again")
+        files = _changed(hub, name, head, plan.changes)
+        revision = hub.registry.write(name, files)
+        hub.registry.move(name, branch, revision)
+    return revision
+
+
+def _changed(hub: Hub, name: str, head: str, changes: Iterable[Add | Delete]) -> list[NewFile]:
+    before = {file.path: file for file in hub.registry.files(name, head)}
+    files = {path: _kept(file, head, path) for path, file in before.items()}
+    stored: dict[str, tuple[str, RegistryFile]] | None = None
+    for change in changes:
+        if isinstance(change, Delete):
+            _delete(files, change)
+        elif staged := hub.staging.find(change.sha256):
+            size = staged.stat().st_size
+            files[change.path] = NewFile(
+                path=change.path, size=size, sha256=change.sha256, source=staged, settled=True
+            )
+        else:
+            stored = hub.registry.stored(name) if stored is None else stored
+            if change.sha256 not in stored:
+                raise RefusedError(400, f"{change.path}: {change.sha256} was not uploaded")
+            revision, file = stored[change.sha256]
+            files[change.path] = _kept(file, revision, change.path)
+    return list(files.values())
+
+
+def _kept(file: RegistryFile, revision: str, path: str) -> NewFile:
+    return NewFile(path=path, size=file.size, sha256=file.sha256, source=(revision, file.path))
+
+
+def _delete(files: dict[str, NewFile], change: Delete) -> None:
+    inside = f"{change.path}/"
+    doomed = [path for path in files if path.startswith(inside)] if change.is_folder else []
+    doomed += [change.path] if change.path in files else []
+    if not doomed:
+        raise NotInRegistryError("file", f"{change.path} is not there to be deleted")
+    for path in doomed:
+        del files[path]
+
+
+async def _read_plan(request: Request, hub: Hub) -> Plan:
+    """Read a commit line by line; the bytes of small files go to the disk as they come."""
+    plan, limits = Plan(), hub.limits
+    async for line in read_lines(request, limits.commit_bytes, limits.inline_bytes * 2):
+        if not line.strip():
+            continue
+        if len(plan.changes) == _MOST_CHANGES:
+            raise RefusedError(413, f"more than {_MOST_CHANGES} changes in one commit")
+        await run_in_threadpool(_note, plan, line, hub)
+    return plan
+
+
+def _note(plan: Plan, line: bytes, hub: Hub) -> None:
+    given = parse_object(line)
+    key, value = text(given, "key"), given.get("value")
+    if not isinstance(value, dict):
+        raise RefusedError(400, f"{key!r} has no value")
+    if key == "header":
+        plan.parent = text(value, "parentCommit", "") or None
+    elif key == "file":
+        path = check_file(text(value, "path"))
+        _, sha256 = hub.staging.keep(_content(value, hub.limits.inline_bytes))
+        plan.changes.append(Add(path, sha256))
+    elif key == "lfsFile":
+        path = check_file(text(value, "path"))
+        plan.changes.append(Add(path, check_sha256(text(value, "oid"))))
+    elif key in ("deletedFile", "deletedFolder"):
+        path = check_path(text(value, "path").rstrip("/"))
+        plan.changes.append(Delete(path, is_folder=key == "deletedFolder"))
+    else:
+        raise RefusedError(400, f"a commit line of kind {key[:40]!r} is not known here")
+
+
+def _content(value: dict[str, object], limit: int) -> bytes:
+    if value.get("encoding", "base64") != "base64":
+        raise RefusedError(400, "a file in a commit is encoded in base64")
+    try:
+        data = base64.b64decode(text(value, "content"), validate=True)
+    except ValueError as error:
+        raise RefusedError(400, "a file in the commit is no base64") from error
+    if len(data) > limit:
+        raise RefusedError(413, f"a file in a commit has {limit} bytes at most; upload it by LFS")
+    return data
+
+
+def _mode(hub: Hub, path: str, size: int, there: dict[str, RegistryFile]) -> dict[str, object]:
+    by_lfs = size > hub.limits.inline_bytes // 2
+    # by this a client sees that nothing changed; for small files it would be git's hash
+    oid = there[path].sha256 if by_lfs and path in there else None
+    mode = "lfs" if by_lfs else "regular"
+    return {"path": path, "uploadMode": mode, "shouldIgnore": False, "oid": oid}
+
+
+def _current(hub: Hub, name: str, branch: str) -> dict[str, RegistryFile]:
+    files = hub.registry.files(name, _head(hub, name, branch))
+    return {file.path: file for file in files}
+
+
+def _head(hub: Hub, name: str, branch: str) -> str:
+    """Where a branch is; only branches take commits."""
+    found = hub.registry.resolve(name, branch)
+    if is_revision(branch) or branch not in hub.registry.branches(name):
+        raise RefusedError(400, f"{branch} is no branch: tags and revisions do not change")
+    return found
+
+
+def _refuse_pull_request(request: Request) -> None:
+    if request.query_params.get("create_pr") == "1":
+        raise RefusedError(400, "this hub has no pull requests: commit to a branch")

@@ -1,0 +1,133 @@
+"""Verify: is this model what it says, and does this machine compute it right?"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tilezoo.errors import ModelError, TilezooError
+from tilezoo.zoo.backbone import Backbone, build
+from tilezoo.zoo.cards import CARD, read_front_matter
+from tilezoo.zoo.checksums import SUMS, check_sums
+from tilezoo.zoo.golden import AGREEMENT, Golden, read_golden
+from tilezoo.zoo.loading import find_model
+from tilezoo.zoo.modeldir import ModelDir
+
+Verdict = Literal["ok", "failed", "not there"]
+PICKLES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Check:
+    """One thing that was looked at.
+
+    Attributes:
+        name: What.
+        verdict: Whether it holds.
+        detail: The figure, or what is wrong and what to do.
+    """
+
+    name: str
+    verdict: Verdict
+    detail: str
+
+
+def verify(name: str | Path) -> list[Check]:
+    """Check hashes, contract, strict load, golden vectors in fp32 and bf16, card and file kinds.
+
+    Args:
+        name: A model directory, or a name from `tilezoo models`.
+
+    Returns:
+        Every check, failed ones included; what a failed load makes pointless is left out.
+
+    Raises:
+        UnknownModelError: No such model.
+    """
+    try:
+        model = find_model(name)
+    except ModelError as error:
+        return [Check(name="files, contract, hash", verdict="failed", detail=str(error))]
+    checks = [_ok("files, contract, hash", f"weights {model.weights_sha256[:16]}…")]
+    checks.append(_check("no pickle", lambda: _no_pickle(model)))
+    if (model.path / SUMS).is_file():
+        checks.append(_check("sums", lambda: check_sums(model.path)))
+    try:
+        backbone = build(model, device="cpu")
+    except TilezooError as error:
+        return [*checks, Check(name="strict load", verdict="failed", detail=str(error))]
+    checks.append(_ok("strict load", f"{model.architecture}, vectors of {backbone.dimension}"))
+    return [*checks, *_golden_checks(model, backbone), _card_check(model)]
+
+
+def refuse_unverified(folder: Path) -> None:
+    """Raise unless a model directory passes every check and has golden vectors.
+
+    Raises:
+        ModelError: Naming the first check that does not hold.
+    """
+    for check in verify(folder):
+        if check.verdict == "failed" or (check.name == "golden fp32" and check.verdict != "ok"):
+            raise ModelError(f"{folder}: {check.name} {check.verdict}: {check.detail}")
+
+
+def _golden_checks(model: ModelDir, backbone: Backbone) -> list[Check]:
+    try:
+        golden = read_golden(model)
+    except ModelError as error:
+        return [Check(name="golden fp32", verdict="failed", detail=str(error))]
+    if golden is None:
+        detail = "no golden.safetensors; `tilezoo export` writes one"
+        return [Check(name="golden fp32", verdict="not there", detail=detail)]
+    return [_check("golden fp32", lambda: _fp32(golden, backbone)), _bf16_check(golden, backbone)]
+
+
+def _fp32(golden: Golden, backbone: Backbone) -> str:
+    if golden.vectors.shape[1] != backbone.dimension:
+        raise ModelError(f"vectors of {golden.vectors.shape[1]}, not {backbone.dimension}")
+    found = golden.agreement(backbone, "fp32")
+    if not found >= AGREEMENT["fp32"]:
+        raise ModelError(f"cosine {found:.6f} is under {AGREEMENT['fp32']}; not the same network")
+    return f"cosine ≥ {found:.6f}"
+
+
+def _bf16_check(golden: Golden, backbone: Backbone) -> Check:
+    least = AGREEMENT["bf16"]
+    if golden.bf16 < least:
+        detail = f"cosine {golden.bf16:.4f} when it was exported: embed it in fp32"
+        return Check(name="golden bf16", verdict="not there", detail=detail)
+    found = golden.agreement(backbone, "bf16")
+    verdict: Verdict = "ok" if found >= least else "failed"
+    return Check(name="golden bf16", verdict=verdict, detail=f"cosine {found:.6f} of {least}")
+
+
+def _no_pickle(model: ModelDir) -> str:
+    found = [path.name for path in model.path.rglob("*") if path.suffix.lower() in PICKLES]
+    if found:
+        raise ModelError(f"{', '.join(found)} could run code when it is opened; remove it")
+    return "safetensors only"
+
+
+def _card_check(model: ModelDir) -> Check:
+    path = model.path / CARD
+    if not path.is_file():
+        return Check(name="card", verdict="not there", detail=f"no {CARD}")
+    matter = read_front_matter(path.read_text(encoding="utf-8"))
+    stated = {key: matter.get(key) for key in ("space", "weights_sha256")}
+    actual = {"space": model.space().fingerprint, "weights_sha256": model.weights_sha256}
+    differing = [key for key, value in stated.items() if value is not None and value != actual[key]]
+    if differing:
+        detail = f"{', '.join(differing)} differ from the model's; export it again"
+        return Check(name="card", verdict="failed", detail=detail)
+    return _ok("card", "agrees with the model")
+
+
+def _check(name: str, test: Callable[[], str]) -> Check:
+    try:
+        return _ok(name, test())
+    except ModelError as error:
+        return Check(name=name, verdict="failed", detail=str(error))
+
+
+def _ok(name: str, detail: str) -> Check:
+    return Check(name=name, verdict="ok", detail=detail)
