@@ -1,11 +1,26 @@
 """Fixtures that many tests share: small models, written once a session."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import making
 import pytest
 from moto_account import moto_account
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Run one file in this process, and more files in a worker a core; each takes up to 2.5 GB."""
+    one_file = len(config.args) == 1 and ".py" in config.args[0]
+    return 0 if one_file else min(os.cpu_count() or 1, 8)
+
+
+def pytest_xdist_setupnodes() -> None:
+    """Have each worker, and each process that a test starts, compute in one thread.
+
+    Libraries read this when they are imported.
+    """
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")

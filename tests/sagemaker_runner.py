@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+from filelock import FileLock
 
 Request = Mapping[str, Any]
 ML = Path("/opt/ml")
@@ -307,15 +309,19 @@ def _environment(request: Request, host: Host) -> dict[str, str]:
 
 @contextmanager
 def _mount_points(places: Sequence[Path]) -> Iterator[None]:
-    """Have folders to mount on; what is made for that is removed."""
-    made = [place for place in dict.fromkeys(places) if not place.exists()]
-    for place in made:
-        place.mkdir()
-    try:
-        yield
-    finally:
+    """Have folders to mount on; what is made for that is removed.
+
+    One job at a time on this machine: another's folder would be taken away under its mount.
+    """
+    with FileLock(Path(tempfile.gettempdir()) / "tilezoo-mount-points.lock"):
+        made = [place for place in dict.fromkeys(places) if not place.exists()]
         for place in made:
-            place.rmdir()
+            place.mkdir()
+        try:
+            yield
+        finally:
+            for place in made:
+                place.rmdir()
 
 
 def _wait(

@@ -1,14 +1,15 @@
 """Runs that are stopped, killed, repeated or mixed up."""
 
 import signal
-import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import making
 import numpy as np
 import pytest
+from killing import Program
 
 from tilezoo.embed import embed
 from tilezoo.embed.store import locked
@@ -59,14 +60,8 @@ def done_parts(out: Path) -> int:
     return len(list(out.glob("part-*.parquet")))
 
 
-def wait_for_parts(run: "subprocess.Popen[str]", out: Path, count: int) -> bool:
-    """Wait until so many parts are there; False if the run ended before."""
-    deadline = time.monotonic() + 120
-    while run.poll() is None and time.monotonic() < deadline:
-        if done_parts(out) >= count:
-            return True
-        time.sleep(0.001)
-    return False
+def parts_reach(out: Path, count: int) -> Callable[[], bool]:
+    return lambda: done_parts(out) >= count
 
 
 def check_equal(out: Path, expected: Path) -> None:
@@ -84,15 +79,14 @@ def test_a_run_killed_at_random_moments_ends_with_an_uninterrupted_runs_rows(
     out = tmp_path / "t"
     killed = 0
     for _ in range(6):
-        run = making.python(RUN, tiles, out, slow_vit)
-        if wait_for_parts(run, out, done_parts(out) + int(rng.integers(0, 6))):
+        run = Program(RUN, tiles, out, slow_vit)
+        if run.wait_for(parts_reach(out, done_parts(out) + int(rng.integers(0, 6)))):
             time.sleep(float(rng.uniform(0, 0.05)))
-            killed += run.poll() is None
+            killed += run.returncode is None
         run.kill()
-        run.communicate()
     assert killed >= 4
-    last = making.python(RUN, tiles, out, slow_vit)
-    said = last.communicate(timeout=120)[0]
+    last = Program(RUN, tiles, out, slow_vit)
+    said = last.finish()
     assert last.returncode == 0, said
     check_equal(out, uninterrupted)
 
@@ -101,10 +95,10 @@ def test_an_interrupted_run_says_how_to_go_on_and_goes_on(
     tiles: Path, slow_vit: Path, uninterrupted: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "t"
-    run = making.python(RUN, tiles, out, slow_vit)
-    assert wait_for_parts(run, out, 3), run.communicate()[0]
+    run = Program(RUN, tiles, out, slow_vit)
+    assert run.wait_for(parts_reach(out, 3)), run.finish()
     run.send_signal(signal.SIGINT)
-    said = run.communicate(timeout=60)[0]
+    said = run.finish()
     assert run.returncode == 130, said
     assert f"of {COUNT} tiles are kept in {out}: run the same command to go on" in said
     assert "Traceback" not in said
@@ -129,8 +123,8 @@ def test_a_full_disk_is_told_and_the_run_goes_on_when_there_is_room(
 ) -> None:
     making.write_tiles(tmp_path / "in", 10)
     out = tmp_path / "t"
-    run = making.python(FULL + RUN, tmp_path / "in", out, vit)
-    said = run.communicate(timeout=120)[0]
+    run = Program(FULL + RUN, tmp_path / "in", out, vit)
+    said = run.finish()
     assert run.returncode == 1, said
     assert "File too large" in said
     assert "make room, then run the same command to go on" in said
@@ -240,10 +234,9 @@ def test_errors_of_finished_parts_survive_a_stop(
     tiles: Path, slow_vit: Path, uninterrupted: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "t"
-    run = making.python(RUN, tiles, out, slow_vit)
-    assert wait_for_parts(run, out, 2), run.communicate()[0]
+    run = Program(RUN, tiles, out, slow_vit)
+    assert run.wait_for(parts_reach(out, 2)), run.finish()
     run.kill()
-    run.communicate()
     with pytest.raises(TooManyFailedError, match="2 of 150 tiles failed"):
         embed(tiles, out=out, model=slow_vit, **OPTIONS)
     assert making.errors_of(out) == making.errors_of(uninterrupted)

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ import making
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from killing import Program
 
 from tilezoo.errors import PackError
 from tilezoo.folder_writer import one_writer
@@ -70,14 +70,8 @@ def done_shards(out: Path) -> int:
     return len(list(out.glob("shard-*.npy")))
 
 
-def wait_for_shards(run: "subprocess.Popen[str]", out: Path, count: int) -> bool:
-    """Wait until so many shards are there; False if the run ended before."""
-    deadline = time.monotonic() + 120
-    while run.poll() is None and time.monotonic() < deadline:
-        if done_shards(out) >= count:
-            return True
-        time.sleep(0.001)
-    return False
+def shards_reach(out: Path, count: int) -> Callable[[], bool]:
+    return lambda: done_shards(out) >= count
 
 
 @pytest.mark.slow
@@ -88,17 +82,16 @@ def test_a_run_killed_at_random_moments_ends_with_an_uninterrupted_runs_bytes(
     out = tmp_path / "p"
     killed = 0
     for _ in range(6):
-        run = making.python(RUN, tiles, out)
-        if wait_for_shards(run, out, done_shards(out) + int(rng.integers(0, 3))):
+        run = Program(RUN, tiles, out)
+        if run.wait_for(shards_reach(out, done_shards(out) + int(rng.integers(0, 3)))):
             time.sleep(float(rng.uniform(0, 0.05)))
-            killed += run.poll() is None
+            killed += run.returncode is None
         run.kill()
-        run.communicate()
     assert killed >= 4
     with pytest.raises(PackError, match="an unfinished pack; run its `tilezoo pack` again"):
         open_pack(out)
-    last = making.python(RUN, tiles, out)
-    said = last.communicate(timeout=120)[0]
+    last = Program(RUN, tiles, out)
+    said = last.finish()
     assert last.returncode == 0, said
     check_equal(out, uninterrupted)
 
@@ -159,10 +152,10 @@ def test_an_interrupted_run_says_how_to_go_on_and_goes_on(
     tiles: Path, uninterrupted: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "p"
-    run = making.python(RUN, tiles, out)
-    assert wait_for_shards(run, out, 3), run.communicate()[0]
+    run = Program(RUN, tiles, out)
+    assert run.wait_for(shards_reach(out, 3)), run.finish()
     run.send_signal(signal.SIGINT)
-    said = run.communicate(timeout=60)[0]
+    said = run.finish()
     assert run.returncode == 130, said
     assert f"of {COUNT} tiles are kept in {out}: run the same command to go on" in said
     assert "Traceback" not in said
@@ -186,8 +179,8 @@ def test_a_full_disk_is_told_and_the_run_goes_on_when_there_is_room(
     tiles: Path, uninterrupted: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "p"
-    run = making.python(FULL + RUN, tiles, out)
-    said = run.communicate(timeout=120)[0]
+    run = Program(FULL + RUN, tiles, out)
+    said = run.finish()
     assert run.returncode == 1, said
     assert "File too large; make room, then run the same command to go on" in said
     assert "Traceback" not in said
@@ -271,10 +264,9 @@ def test_more_or_changed_tiles_are_refused(finished: tuple[Path, Path]) -> None:
 
 def test_an_unfinished_pack_is_that_of_its_request_too(tiles: Path, tmp_path: Path) -> None:
     out = tmp_path / "p"
-    run = making.python(RUN, tiles, out)
-    assert wait_for_shards(run, out, 2), run.communicate()[0]
+    run = Program(RUN, tiles, out)
+    assert run.wait_for(shards_reach(out, 2)), run.finish()
     run.kill()
-    run.communicate()
     with pytest.raises(PackError, match="shard_mb: 1 there, 2 now"):
         pack(tiles, out=out, shard_mb=2, max_errors=3)
     pack(tiles, out=out, limit=10, max_errors=3, overwrite=True)

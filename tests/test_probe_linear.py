@@ -1,5 +1,7 @@
 """Probes are fitted to the optimum, and neighbours are the nearest."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
@@ -239,10 +241,17 @@ def test_products_are_as_exact_when_fast_and_the_setting_goes_back():
     assert torch.get_float32_matmul_precision() == before
 
 
-def test_few_vectors_take_one_thread_and_the_setting_goes_back():
+@pytest.fixture
+def two_threads() -> Iterator[int]:
     before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield 2
+    torch.set_num_threads(before)
+
+
+def test_few_vectors_take_one_thread_and_the_setting_goes_back(two_threads):
     with one_thread_for_few(torch.zeros(100, 8)):
         assert torch.get_num_threads() == 1
     with one_thread_for_few(torch.zeros(1 << 19, 8)):
-        assert torch.get_num_threads() == before
-    assert torch.get_num_threads() == before
+        assert torch.get_num_threads() == two_threads
+    assert torch.get_num_threads() == two_threads
