@@ -2,17 +2,16 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
+from tilezoo.cli.options import Json as OwnJson
+from tilezoo.cli.options import command
+from tilezoo.search.options import IndexOptions
+
 TablePath = Annotated[Path, typer.Argument(metavar="TABLE", help="A folder made by `embed`.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-KindOption = Annotated[
-    Literal["auto", "flat", "ivf", "hnsw"],
-    typer.Option(help="auto: flat (exact) up to 100,000 rows, ivf above."),
-]
-Recall = Annotated[float, typer.Option(help="Share of true neighbours ivf and hnsw must find.")]
 Query = Annotated[
     str | None, typer.Argument(metavar="[QUERY]", help="A row's id, or an image file.")
 ]
@@ -24,24 +23,26 @@ Html = Annotated[Path | None, typer.Option(help="Write a page with pictures and 
 Png = Annotated[Path | None, typer.Option(help="Write a contact sheet.")]
 
 
-def index_table(
-    table: TablePath, *, kind: KindOption = "auto", recall: Recall = 0.99, as_json: Json = False
-) -> None:
+@command(IndexOptions, OwnJson)
+def index_table(options: IndexOptions, own: OwnJson) -> None:
     """Build a search index over a table and measure it there.
 
     Example: tilezoo index table
     """
     from tilezoo.search import build_index
 
-    facts = build_index(table, kind=kind, recall=recall, show_progress=True)
-    if as_json:
+    facts = build_index.with_options(options)
+    if own.as_json:
         print(json.dumps(facts, indent=2))
         return
     found, rows = facts["recall_at_10"], facts["rows"]
     times = f"p50 {facts['p50_ms']:.2f} ms, p95 {facts['p95_ms']:.2f} ms"
-    print(f"{table}/index: {facts['kind']} over {rows} rows, recall@10 {found:.3f}, {times}")
-    if found < recall and facts["kind"] != "flat":
-        typer.secho(f"recall stays under {recall}; --kind flat is exact", fg="yellow", err=True)
+    print(
+        f"{options.table}/index: {facts['kind']} over {rows} rows, recall@10 {found:.3f}, {times}"
+    )
+    if found < options.recall and facts["kind"] != "flat":
+        hint = f"recall stays under {options.recall}; --kind flat is exact"
+        typer.secho(hint, fg="yellow", err=True)
 
 
 def search_table(

@@ -1,21 +1,23 @@
 """Building an index over a table, measuring it, and opening it again."""
 
-import json
 import os
 import platform
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, cast
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 
 from tilezoo.errors import OptionError, TableError, VectorIndexError
-from tilezoo.io import whole_file, write_json
+from tilezoo.io import whole_file
+from tilezoo.options import verb
 from tilezoo.progress import progress
+from tilezoo.search.options import IndexOptions, Kind
+from tilezoo.state import read_state, to_builtins, write_state
 from tilezoo.table import Table, open_table
 
 Vectors = NDArray[np.float32]
@@ -72,7 +74,6 @@ def exact(table: Table, queries: Vectors, k: int) -> tuple[Vectors, NDArray[np.i
 
 # faiss hands out subclasses by name; what they have beyond faiss.Index is not typed.
 AnyIndex = Any
-Kind = Literal["auto", "flat", "ivf", "hnsw"]
 
 FLAT_ROWS = 100_000  # up to here comparing with every row takes milliseconds
 _QUERIES = 200
@@ -82,17 +83,59 @@ _TRAIN_PER_LIST = 64  # faiss asks for 39 at least and uses 256 at most
 _HNSW_LINKS = 32
 
 
+@dataclass(frozen=True, kw_only=True)
+class MeasuredOn:
+    """What recall and latency were measured with.
+
+    Attributes:
+        queries: Rows of the table that were searched for.
+        machine: Architecture and cores.
+        faiss: Its version.
+    """
+
+    queries: int
+    machine: str
+    faiss: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class IndexFacts:
+    """What index.json says.
+
+    Attributes:
+        space: Fingerprint of the vectors' space.
+        table: Fingerprint of the table's state that the index is of.
+        kind: `flat`, `ivf` or `hnsw`.
+        parameters: What faiss is set to, by name.
+        rows: How many vectors it holds.
+        recall_at_10: Share of the ten true neighbours that it finds.
+        p50_ms: Median latency of a query.
+        p95_ms: 95th percentile of the same.
+        measured_on: With what that was measured.
+    """
+
+    space: str
+    table: str
+    kind: Kind
+    parameters: dict[str, int]
+    rows: int
+    recall_at_10: float
+    p50_ms: float
+    p95_ms: float
+    measured_on: MeasuredOn
+
+
 @dataclass(frozen=True)
 class VectorIndex:
     """An index over one state of one table.
 
     Attributes:
         index: faiss's; scores are cosines.
-        facts: What index.json says.
+        facts: What index.json says; None for one that was made in memory.
     """
 
     index: AnyIndex
-    facts: dict[str, Any]
+    facts: IndexFacts | None
 
     def nearest(self, queries: Vectors, k: int) -> tuple[Vectors, NDArray[np.int64]]:
         """Find the k nearest rows of unit vectors, shape (Q, D): cosines and row numbers."""
@@ -100,16 +143,9 @@ class VectorIndex:
         return scores, rows
 
 
-def build_index(
-    table: str | Path, *, kind: Kind = "auto", recall: float = 0.99, show_progress: bool = False
-) -> dict[str, Any]:
+@verb(IndexOptions)
+def build_index(options: IndexOptions) -> dict[str, Any]:
     """Build, tune and measure an index, and keep it beside the table.
-
-    Args:
-        table: The table's folder.
-        kind: `auto` is `flat` (exact) up to 100,000 rows and `ivf` (fp16 codes) above.
-        recall: Share of the ten true neighbours that `ivf` and `hnsw` are tuned to find.
-        show_progress: Show a bar on stderr.
 
     Returns:
         What index.json says: kind, parameters, rows, measured recall and latency.
@@ -118,31 +154,35 @@ def build_index(
         TableError: There is no such table.
         OptionError: `recall` is not a share, or the table is empty.
     """
-    if not 0 < recall <= 1:
-        raise OptionError(f"--recall {recall} should be above 0 and at most 1, for example 0.99")
-    opened = open_table(table)
-    if opened.row_count == 0:
-        raise OptionError(f"{table} has no rows; there is nothing to index")
-    chosen = _chosen(kind, opened.row_count)
-    index = _filled(opened, _empty(chosen, opened), show_progress=show_progress)
-    queries = _Queries.of(opened)
-    parameters = _tuned(index, chosen, queries, recall)
-    facts = {
-        "space": opened.space.fingerprint,
-        "table": opened.fingerprint,
-        "kind": chosen,
-        "parameters": parameters,
-        "rows": opened.row_count,
-        "recall_at_10": queries.recall(index),
+    table = open_table(options.table)
+    if table.row_count == 0:
+        raise OptionError(f"{options.table} has no rows; there is nothing to index")
+    kind = _chosen(options.kind, table.row_count)
+    index = _filled(table, _empty(kind, table), show_progress=options.show_progress)
+    queries = _Queries.of(table)
+    parameters = _tuned(index, kind, queries, options.recall)
+    facts = _measure(table, index, queries, kind, parameters)
+    _keep(table.path, index, facts)
+    return cast("dict[str, Any]", to_builtins(facts))
+
+
+def _measure(
+    table: Table, index: AnyIndex, queries: "_Queries", kind: Kind, parameters: dict[str, int]
+) -> IndexFacts:
+    return IndexFacts(
+        space=table.space.fingerprint,
+        table=table.fingerprint,
+        kind=kind,
+        parameters=parameters,
+        rows=table.row_count,
+        recall_at_10=queries.recall(index),
         **queries.latency(index),
-        "measured_on": {
-            "queries": len(queries.vectors),
-            "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-            "faiss": faiss.__version__,
-        },
-    }
-    _keep(opened.path, index, facts)
-    return facts
+        measured_on=MeasuredOn(
+            queries=len(queries.vectors),
+            machine=f"{platform.machine()}, {os.cpu_count()} cores",
+            faiss=faiss.__version__,
+        ),
+    )
 
 
 def open_index(table: Table) -> VectorIndex | None:
@@ -155,18 +195,16 @@ def open_index(table: Table) -> VectorIndex | None:
     if not (folder / "index.json").is_file():
         return None
     rebuild = f"build it anew with `tilezoo index {table.path}`"
-    try:
-        facts = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-        space, state = facts["space"], facts["table"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise VectorIndexError(f"{folder / 'index.json'} is damaged; {rebuild}") from error
-    if space != table.space.fingerprint:
-        raise VectorIndexError(f"{folder} is of space {space}, the table of another; {rebuild}")
-    if state != table.fingerprint:
+    facts = read_state(folder / "index.json", IndexFacts, fix=rebuild, error=VectorIndexError)
+    if facts.space != table.space.fingerprint:
+        raise VectorIndexError(
+            f"{folder} is of space {facts.space}, the table of another; {rebuild}"
+        )
+    if facts.table != table.fingerprint:
         raise VectorIndexError(f"{folder} is stale: the table has changed since; {rebuild}")
     try:
         index = faiss.read_index(str(folder / "index.faiss"))
-        _set(index, facts["kind"], facts["parameters"])
+        _set(index, facts.kind, facts.parameters)
     except (RuntimeError, KeyError) as error:
         raise VectorIndexError(f"{folder / 'index.faiss'} is damaged; {rebuild}") from error
     if (index.ntotal, index.d) != (table.row_count, table.dimension):
@@ -176,7 +214,7 @@ def open_index(table: Table) -> VectorIndex | None:
 
 def scan(table: Table) -> VectorIndex:
     """Make an exact index in memory, for a small table that has none."""
-    return VectorIndex(_filled(table, _empty("flat", table), show_progress=False), {"kind": "flat"})
+    return VectorIndex(_filled(table, _empty("flat", table), show_progress=False), None)
 
 
 def _chosen(kind: Kind, row_count: int) -> Kind:
@@ -293,11 +331,11 @@ def _set(index: AnyIndex, kind: Kind, parameters: dict[str, int]) -> None:
     setters[kind]()
 
 
-def _keep(table: Path, index: AnyIndex, facts: dict[str, Any]) -> None:
+def _keep(table: Path, index: AnyIndex, facts: IndexFacts) -> None:
     """Put the index down; index.json comes last, and goes first where there was another."""
     folder = table / "index"
     folder.mkdir(exist_ok=True)
     (folder / "index.json").unlink(missing_ok=True)
     with whole_file(folder / "index.faiss") as temporary:
         faiss.write_index(index, str(temporary))
-    write_json(folder / "index.json", facts)
+    write_state(folder / "index.json", facts)

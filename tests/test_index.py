@@ -112,7 +112,7 @@ def test_a_missing_faiss_file_is_told(table):
 def test_an_index_is_rebuilt_over_an_old_one(table):
     build_index(table, kind="ivf")
     build_index(table, kind="flat")
-    assert open_index(open_table(table)).facts["kind"] == "flat"
+    assert open_index(open_table(table)).facts.kind == "flat"
 
 
 @pytest.mark.parametrize("recall", [0, 1.5, -1])

@@ -1,0 +1,83 @@
+"""The command line of options that are stated elsewhere: typer's signature of a dataclass."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, TypeVar, get_origin, overload
+
+import typer
+
+from tilezoo.option_kinds import read_as
+from tilezoo.options import REQUIRED, Option, option, options, options_of
+
+O = TypeVar("O")
+E = TypeVar("E")
+
+
+@options
+class Json:
+    """What every command that prints a result can be asked."""
+
+    as_json: bool = option("--json", default=False, help="Print JSON for programs.", recorded=False)
+
+
+@overload
+def command(asked: type[O], /) -> Callable[[Callable[[O], None]], Callable[..., None]]: ...
+@overload
+def command(
+    asked: type[O], own: type[E], /
+) -> Callable[[Callable[[O, E], None]], Callable[..., None]]: ...
+def command(*classes: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Make a function of options objects a command that typer can register.
+
+        @command(IndexOptions, Json)
+        def index_table(options: IndexOptions, own: Json) -> None:
+            '''What `--help` says.'''
+
+    Args:
+        classes: The verb's options, and those that the command alone has.
+    """
+    stated = {cls: [one for one in options_of(cls) if one.place != "python"] for cls in classes}
+    parameters = [_parameter(one) for fields in stated.values() for one in fields]
+
+    def make(function: Callable[..., None]) -> Callable[..., None]:
+        def call(**given: object) -> None:
+            function(*(cls(**_values(options_of(cls), given)) for cls in classes))
+
+        call.__doc__, call.__name__ = function.__doc__, function.__name__
+        call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        return call
+
+    return make
+
+
+def _values(stated: Sequence[Option], given: dict[str, object]) -> dict[str, object]:
+    """What typer has read, as the class takes it: a list is a tuple, an empty one not given."""
+    values: dict[str, object] = {}
+    for one in stated:
+        value = one.command_value if one.place == "python" else given[one.name]
+        not_given = value is REQUIRED or (value is None and one.default is not None)
+        if not not_given:
+            values[one.name] = tuple(value) if isinstance(value, list) else value
+    return values
+
+
+def _parameter(one: Option) -> inspect.Parameter:
+    kind = one.read_as or read_as(one.kind)
+    is_list = get_origin(kind) is list
+    settings: dict[str, Any] = {"help": one.text, "min": one.min, "max": one.max}
+    if one.envvar:
+        settings["envvar"] = one.envvar
+    if one.metavar:
+        settings["metavar"] = one.metavar
+    if one.place == "argument":
+        info: Any = typer.Argument(**settings)
+    else:
+        flags = one.flags or ((one.flag,) if kind is bool and not one.default else ())
+        info = typer.Option(*flags, **settings)
+    default = None if is_list and not one.required else one.default
+    return inspect.Parameter(
+        one.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=default,
+        annotation=Annotated[kind | None if default is None else kind, info],
+    )

@@ -1,0 +1,60 @@
+"""What was asked, written down: in a manifest, as a command, and for the docs."""
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from tilezoo.option_kinds import describe
+from tilezoo.options import options_of
+
+
+def to_request(chosen: object, **settled: object) -> dict[str, object]:
+    """What manifests keep of options: recorded fields by name, as JSON has them.
+
+    Args:
+        chosen: An options object.
+        settled: Values that a run has found for what was not given, by name.
+    """
+    asked = {
+        one.name: getattr(chosen, one.name) for one in options_of(type(chosen)) if one.recorded
+    }
+    return {name: _jsonable(value) for name, value in {**asked, **settled}.items()}
+
+
+def _jsonable(value: object) -> object:
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_jsonable(one) for one in value]
+    return value
+
+
+def to_command(name: str, chosen: object) -> str:
+    """Write the command that does something again, as a shell takes it; defaults are left out."""
+    places: dict[str, list[str]] = {"argument": [], "option": []}
+    for one in options_of(type(chosen)):
+        value = getattr(chosen, one.name)
+        if one.place in places and (one.required or value != one.default):
+            places[one.place] += one.words(value)
+    words = [places["argument"], places["option"]]
+    if any(word.startswith("-") for word in places["argument"]):
+        words = [places["option"], ["--"], places["argument"]]
+    return shlex.join(["tilezoo", *name.split(), *(word for part in words for word in part)])
+
+
+def option_table(cls: type) -> str:
+    """Write a class's options as a Markdown table: option, type, default, meaning."""
+    rows = ["| option | type | default | meaning |", "|---|---|---|---|"]
+    for one in options_of(cls):
+        if one.place != "python":
+            name = " ".join(f"`{flag}`" for flag in one.flags or (one.flag,))
+            default = "required" if one.required else one.unset or _default_text(one.default)
+            cells = (name, describe(one.read_as or one.kind), default, one.help)
+            rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(rows) + "\n"
+
+
+def _default_text(value: object) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return "" if value is None or value == () else f"`{value}`"
