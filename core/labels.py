@@ -1,4 +1,4 @@
-"""Labels of tiles: read from Parquet or CSV, or from the folders that tiles lie in.
+"""Labels of tiles: read from Parquet, CSV or a vector file, or from the folders tiles lie in.
 
 A null list of labels means that a tile was never labelled: joins leave it out. An empty list
 means that somebody looked, and none of the classes is there.
@@ -34,11 +34,12 @@ GROUP_COLUMN = "group"
 
 _SPLIT_NAMES = {"val": "validation", "valid": "validation"}
 _PARQUET = b"PAR1"
+_VECTOR_FILES = (".gpkg", ".shp", ".geojson", ".fgb")  # what analysts draw and mark labels in
 _DIVIDERS = re.compile(r"[;|]")
 
 
 def read_labels(source: str | Path) -> pa.Table:
-    """Read the labels of tiles from a Parquet or CSV file.
+    """Read the labels of tiles from a Parquet or CSV file, a GeoPackage, Shapefile or GeoJSON.
 
     Column names are taken in any case. `id` (or `name`, `patch_id`) names the tile; `new_labels`
     or `labels` is a list of classes, `label` one class. Text that begins with `[` is a JSON list
@@ -105,16 +106,40 @@ def folder_labels(ids: Iterable[str]) -> pa.Table:
 def _read(path: Path) -> pa.Table:
     """Read the columns that count, under the names they are documented by."""
     try:
-        is_parquet = _starts_with(path, _PARQUET)
-        names = pq.read_schema(path).names if is_parquet else _csv_header(path)
-        wanted = _columns(names, path)
-        found = pq.read_table(path, columns=wanted) if is_parquet else _csv(path, wanted)
+        found = _read_columns(path)
     except (OSError, pa.ArrowException) as error:
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise LabelsError(f"{path}: not a Parquet or CSV file of labels ({reason})") from error
+        kind = path.suffix[1:] if _is_vector(path) else "Parquet or CSV"
+        raise LabelsError(f"{path}: not a {kind} file of labels ({reason})") from error
     if not found.num_rows:
         raise LabelsError(f"{path}: holds no rows; labels need one row a tile")
     return found.rename_columns([_plain(name) for name in found.column_names])
+
+
+def _read_columns(path: Path) -> pa.Table:
+    """Read the columns that count under the file's own names."""
+    if _is_vector(path):
+        attributes = _attributes(path)
+        return attributes.select(_columns(attributes.column_names, path))
+    if _starts_with(path, _PARQUET):
+        return pq.read_table(path, columns=_columns(pq.read_schema(path).names, path))
+    return _csv(path, _columns(_csv_header(path), path))
+
+
+def _is_vector(path: Path) -> bool:
+    return path.suffix.lower() in _VECTOR_FILES
+
+
+def _attributes(path: Path) -> pa.Table:
+    """Read the attributes of a vector file's first layer; its geometries are left out."""
+    import geopandas  # heavy, and most labels are Parquet or CSV
+    from pyogrio.errors import DataSourceError
+
+    try:
+        frame = geopandas.read_file(path, ignore_geometry=True)
+    except DataSourceError as error:
+        raise OSError(str(error)) from error
+    return pa.Table.from_pandas(frame, preserve_index=False)
 
 
 def _starts_with(path: Path, magic: bytes) -> bool:

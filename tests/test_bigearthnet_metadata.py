@@ -17,7 +17,7 @@ from rasterio.warp import transform_bounds
 
 from tilezoo.bigearthnet.labels import season, to_19
 from tilezoo.bigearthnet.metadata import prepare_bigearthnet
-from tilezoo.bigearthnet.tables import SCHEMA
+from tilezoo.bigearthnet.rows import SCHEMA
 from tilezoo.errors import LabelsError, OptionError, SourceError, TooManyFailedError
 from tilezoo.geo import footprint, footprints_of_boxes
 from tilezoo.labels import read_labels

@@ -14,7 +14,8 @@ import shapely
 from pyproj import CRS
 
 from tilezoo.bigearthnet.metadata import prepare_bigearthnet
-from tilezoo.bigearthnet.tables import METADATA_SCHEMA, SCHEMA, read_metadata
+from tilezoo.bigearthnet.older import METADATA_SCHEMA, read_metadata
+from tilezoo.bigearthnet.rows import SCHEMA
 from tilezoo.errors import LabelsError, SourceError, TooManyFailedError
 
 FIVE = "S2A_MSIL2A_20180413T95032_72_9"  # a real name, its hour without the zero

@@ -168,6 +168,24 @@ def test_what_cannot_be_labels_is_refused_with_what_was_found(csv, text, told):
         read_labels(csv(text))
 
 
+@pytest.mark.parametrize("name", ["marks.gpkg", "marks.shp", "marks.geojson"])
+def test_labels_that_were_marked_on_a_map_are_read(tmp_path, name):
+    import geopandas
+
+    columns = {"id": ["a", "b", "c"], "label": ["water", None, "01"], "split": ["train", "", "val"]}
+    places = geopandas.points_from_xy([0, 1, 2], [0, 1, 2], crs="OGC:CRS84")
+    geopandas.GeoDataFrame(columns, geometry=places).to_file(tmp_path / name)
+    read = read_labels(tmp_path / name)
+    assert read["labels"].to_pylist() == [["water"], None, ["01"]]
+    assert read["split"].to_pylist() == ["train", None, "validation"]
+
+
+def test_a_damaged_vector_file_is_refused(tmp_path):
+    (tmp_path / "marks.gpkg").write_text("no database")
+    with pytest.raises(LabelsError, match="not a gpkg file of labels"):
+        read_labels(tmp_path / "marks.gpkg")
+
+
 def test_a_missing_file_and_a_folder_are_named(tmp_path):
     with pytest.raises(LabelsError, match=r"nowhere\.csv: .*No such file"):
         read_labels(tmp_path / "nowhere.csv")

@@ -1,11 +1,9 @@
 """`tilezoo prepare bigearthnet`: every patch of v1 or v2 as a row of one GeoParquet file."""
 
-import json
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +11,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from tilezoo.bigearthnet.labels import patch_version
 from tilezoo.bigearthnet.lists import LISTS_SCHEMA, join_lists, read_lists
+from tilezoo.bigearthnet.older import find_v2_metadata, is_metadata, read_metadata
 from tilezoo.bigearthnet.patches import (
     Patches,
     PatchFacts,
@@ -26,13 +24,13 @@ from tilezoo.bigearthnet.patches import (
     listed_patches,
     read_patches,
 )
-from tilezoo.bigearthnet.tables import (
-    SCHEMA,
-    find_v2_metadata,
+from tilezoo.bigearthnet.rows import (
+    Group,
+    Output,
+    errors_path,
     footprints,
-    is_metadata,
     make_rows,
-    read_metadata,
+    write_rows,
 )
 from tilezoo.errors import (
     InterruptedRunError,
@@ -41,17 +39,10 @@ from tilezoo.errors import (
     SourceError,
     TooManyFailedError,
 )
-from tilezoo.geoparquet import geo_key, merged_geo_key
-from tilezoo.io import whole_file
 from tilezoo.options import check_least
 from tilezoo.progress import Advance, progress, say
 from tilezoo.reading import reading_threads
-from tilezoo.table import ERROR_SCHEMA, Failure, error_rows
-
-_GROUPED = ("original_split", "country", "season")
-_FLAGS = ("recommended", "snow", "cloud_or_shadow")
-
-Group = tuple[str | None, str | None, str | None]  # split, country, season
+from tilezoo.table import Failure
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,68 +89,6 @@ class PrepareResult:
         for group, count in self.groups.items():
             counted[group[place] or "none"] += count
         return dict(counted.most_common())
-
-
-def errors_path(out: Path) -> Path:
-    """Where failures are told: `metadata.errors.parquet` beside `metadata.parquet`."""
-    return out.with_name(f"{out.stem}.errors.parquet")
-
-
-class Output:
-    """The two files while they are written, row group by row group, and what is in them."""
-
-    def __init__(self, rows: pq.ParquetWriter, errors: pq.ParquetWriter) -> None:
-        self._rows, self._errors = rows, errors
-        self._geo: dict[str, Any] | None = None
-        self.row_count = 0
-        self.failed = 0
-        self.first_failure: Failure | None = None
-        self.flags: Counter[str] = Counter()
-        self.groups: Counter[Group] = Counter()
-
-    def add(self, rows: pa.Table, failures: Sequence[Failure]) -> None:
-        """Write rows of `SCHEMA`, and tell patches that gave none."""
-        if rows.num_rows:
-            self._rows.write_table(rows)
-            self._count(rows)
-        if failures:
-            self._errors.write_table(error_rows(failures))
-            self.failed += len(failures)
-            self.first_failure = self.first_failure or failures[0]
-
-    def finish(self) -> None:
-        """Put the key `geo` into the file, where any row has a place."""
-        if self._geo is not None:
-            self._rows.add_key_value_metadata({"geo": json.dumps(self._geo)})
-
-    def _count(self, rows: pa.Table) -> None:
-        self.row_count += rows.num_rows
-        self.flags.update({flag: pc.sum(rows[flag]).as_py() or 0 for flag in _FLAGS})
-        self.groups.update(zip(*(rows[name].to_pylist() for name in _GROUPED), strict=True))
-        if rows["geometry"].null_count < rows.num_rows:
-            here = geo_key(rows)
-            self._geo = merged_geo_key([self._geo, here]) if self._geo else here
-
-
-@contextmanager
-def written(out: Path) -> Iterator[Output]:
-    """Yield the output to fill; both files come to be whole if the block succeeds, else neither.
-
-    An older file of failures goes, whether or not there are failures now.
-    """
-    errors = errors_path(out)
-    with (
-        whole_file(out) as rows_file,
-        whole_file(errors) as errors_file,
-        # Arrow's own copy of the schema would hide `geo`, which comes last, from pyarrow.
-        pq.ParquetWriter(rows_file, SCHEMA, compression="zstd", store_schema=False) as rows_writer,
-        pq.ParquetWriter(errors_file, ERROR_SCHEMA, compression="zstd") as errors_writer,
-    ):
-        output = Output(rows_writer, errors_writer)
-        yield output
-        output.finish()
-    if not output.failed:
-        errors.unlink()
 
 
 _ROWS = 32_768  # of a row group: about 15 MB in memory
@@ -298,7 +227,7 @@ def _write(out: Path, known: _Known, workers: int, *, show_progress: bool) -> Ou
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with (
-            written(out) as output,
+            write_rows(out) as output,
             ThreadPoolExecutor(workers, thread_name_prefix="read") as pool,
             progress(total, "reading", "patches", shown=show_progress) as advance,
         ):
