@@ -99,6 +99,8 @@ def polygon_on_globe(lon: NDArray[np.float64], lat: NDArray[np.float64]) -> Base
         lon: Ring longitudes in degrees, first = last, neighbours less than 180° apart, shape (N,).
         lat: Ring latitudes in degrees, shape (N,).
     """
+    # The package antimeridian (0.4.9) was tried in place of this: grids over a pole, maps of the
+    # whole world and rings that fold come out invalid or raise there.
     continuous = np.unwrap(lon, period=360)
     turns = continuous[-1] - continuous[0]
     points = np.stack([continuous, lat], axis=1)
