@@ -10,8 +10,10 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+
+import pytest
 
 _IMPORTED = [
     "matplotlib.figure", "timm.models.vision_transformer", "torch.utils.tensorboard",
@@ -26,13 +28,17 @@ _LOOK_EVERY_S = 0.001
 class Program:
     """A running program; its stdout and stderr come together."""
 
-    def __init__(self, code: str, *args: object) -> None:
-        """Start Python code as `python -c` does, with these words behind it."""
+    def __init__(
+        self, code: str, *args: object, environment: Mapping[str, str] | None = None
+    ) -> None:
+        """Start Python code as `python -c` does, in one thread, with these words behind it."""
         self._folder = tempfile.TemporaryDirectory()
         self._output = Path(self._folder.name) / "output"
-        words = ["-c", *map(str, args)]
-        self._process = _CONTEXT.Process(target=_run, args=(code, words, self._output))
-        self._process.start()
+        told = (code, ["-c", *map(str, args)], dict(environment or {}), self._output)
+        self._process = _CONTEXT.Process(target=_run, args=told)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("OMP_NUM_THREADS", "1")  # of the server, which starts with the first
+            self._process.start()
 
     @property
     def returncode(self) -> int | None:
@@ -64,10 +70,11 @@ class Program:
         return False
 
 
-def _run(code: str, words: list[str], output: Path) -> None:
+def _run(code: str, words: list[str], environment: dict[str, str], output: Path) -> None:
     """Be the program, in the forked process."""
     with output.open("wb") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     sys.argv = words
+    os.environ |= environment
     exec(compile(code, "<program>", "exec"), {"__name__": "__main__"})  # noqa: S102, a test's own code

@@ -3,13 +3,13 @@
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
+from killing import Program
 from pretraining import SMALL, STEPS, equal, weights, write_pack
 
 from tilezoo.errors import PretrainError
@@ -17,7 +17,6 @@ from tilezoo.pretrain import pretrain
 from tilezoo.pretrain.log import read_log
 
 EXACT = [*SMALL, "drop_path=0"]
-ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 RUN = """
 from tilezoo.cli.app import main
 main()
@@ -37,36 +36,22 @@ def whole(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def command(shards: Path, out: Path, *more: str, settings: list[str] | tuple[str, ...] = SMALL):
-    words = [sys.executable, "-c", RUN, "pretrain", str(shards), "-o", str(out)]
-    for setting in settings:
-        words += ["--set", setting]
-    return [*words, "--checkpoint-minutes", "0", *more]
+def words(shards: Path, out: Path, *more: str, settings: Sequence[str] = SMALL) -> list[str]:
+    changes = [word for setting in settings for word in ("--set", setting)]
+    return ["pretrain", str(shards), "-o", str(out), *changes, "--checkpoint-minutes", "0", *more]
 
 
-def finish(shards: Path, out: Path) -> "subprocess.CompletedProcess[str]":
-    """Run to the end, in a process of its own; bits may differ with the number of threads."""
-    words = command(shards, out)
-    return subprocess.run(words, env=ONE_THREAD, capture_output=True, text=True, check=True)
+def start(shards: Path, out: Path) -> Program:
+    """Start a run in a process of its own; bits may differ with the number of threads."""
+    return Program(RUN, *words(shards, out))
 
 
-# One process imports everything, then forks a run each time it reads a line: to be killed, a run
-# must not first spend seconds on imports.
-FORKS = """
-import os, sys
-import tilezoo.pretrain.run, torch, timm, timm.models.vision_transformer
-import matplotlib.figure, torch.utils.tensorboard
-from tilezoo.cli.app import main
-for line in sys.stdin:
-    child = os.fork()
-    if child == 0:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        main()
-        os._exit(0)
-    print(child, flush=True)
-    os.waitpid(child, 0)
-    print("ended", flush=True)
-"""
+def finish(shards: Path, out: Path) -> str:
+    """Run to the end; give what was said."""
+    run = start(shards, out)
+    said = run.finish()
+    assert run.returncode == 0, said
+    return said
 
 
 @pytest.mark.slow
@@ -74,40 +59,24 @@ def test_ten_kills_at_random_moments_leave_the_weights_of_an_undisturbed_run(
     shards, whole, tmp_path
 ):
     run, chance = tmp_path / "run", random.Random(0)
-    words = [sys.executable, "-c", FORKS, *command(shards, run)[3:]]
-    with subprocess.Popen(
-        words, env=ONE_THREAD, stdin=-1, stdout=-1, text=True, bufsize=1
-    ) as forks:
-        assert forks.stdin
-        assert forks.stdout
-        killed = 0
-        for _ in range(60):
-            forks.stdin.write("run\n")
-            child = int(forks.stdout.readline())
-            if killed < 10:
-                killed += _kill_after_writes(run, child, chance)
-            assert forks.stdout.readline() == "ended\n"
-            if killed == 10:
-                break
-        forks.stdin.write("run\n")
-        int(forks.stdout.readline())
-        assert forks.stdout.readline() == "ended\n"
-        forks.stdin.close()
+    killed = 0
+    for _ in range(60):
+        killed += _kill_after_writes(run, start(shards, run), chance)
+        if killed == 10:
+            break
+    finish(shards, run)
     assert killed == 10
     assert equal(weights(run), weights(whole))
     assert not list(run.rglob("*.tmp"))
 
 
-def _kill_after_writes(run: Path, child: int, chance: random.Random) -> bool:
+def _kill_after_writes(run: Path, program: Program, chance: random.Random) -> bool:
     """Kill a run at a random moment after it has written anything; tell whether it was alive."""
-    end = time.monotonic() + 60
     before = _newest_write(run)
-    while _newest_write(run) == before and time.monotonic() < end and _alive(child):
-        time.sleep(0.005)
+    program.wait_for(lambda: _newest_write(run) != before)
     time.sleep(chance.uniform(0, 0.4))
-    alive = _alive(child)
-    if alive:
-        os.kill(child, signal.SIGKILL)
+    alive = program.returncode is None
+    program.kill()
     return alive
 
 
@@ -116,17 +85,12 @@ def _newest_write(run: Path) -> int:
     return max((path.stat().st_mtime_ns for path in files if path.exists()), default=0)
 
 
-def _alive(process: int) -> bool:
-    stat = Path(f"/proc/{process}/stat")
-    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
-
-
 def test_the_log_of_a_resumed_run_has_each_step_once(shards, whole, tmp_path):
     run = tmp_path / "run"
-    stopped = subprocess.Popen(command(shards, run), env=ONE_THREAD, stderr=-1, text=True)
-    _wait_for(run / "checkpoints" / "last.pth", stopped)
+    stopped = start(shards, run)
+    assert stopped.wait_for((run / "checkpoints" / "last.pth").exists), stopped.finish()
     stopped.send_signal(signal.SIGTERM)
-    _, told = stopped.communicate(timeout=60)
+    told = stopped.finish()
     assert stopped.returncode == 0, told
     assert "stopped by SIGTERM" in told
     assert "run the same command to go on" in told
@@ -140,20 +104,13 @@ def test_the_log_of_a_resumed_run_has_each_step_once(shards, whole, tmp_path):
 
 def test_ctrl_c_keeps_a_checkpoint_and_says_how_to_go_on(shards, tmp_path):
     run = tmp_path / "run"
-    stopped = subprocess.Popen(command(shards, run), env=ONE_THREAD, stderr=-1, text=True)
-    _wait_for(run / "checkpoints" / "last.pth", stopped)
+    stopped = start(shards, run)
+    assert stopped.wait_for((run / "checkpoints" / "last.pth").exists), stopped.finish()
     stopped.send_signal(signal.SIGINT)
-    _, told = stopped.communicate(timeout=60)
+    told = stopped.finish()
     assert stopped.returncode == 130, told
     assert "run the same command to go on" in told
     assert (run / "checkpoints" / "last.pth").exists()
-
-
-def _wait_for(path: Path, process: "subprocess.Popen[str]") -> None:
-    end = time.monotonic() + 60
-    while not path.exists() and process.poll() is None and time.monotonic() < end:
-        time.sleep(0.005)
-    assert path.exists(), process.stderr and process.stderr.read()
 
 
 def test_a_damaged_last_checkpoint_is_told_and_an_older_one_taken(shards, whole, tmp_path):
@@ -164,7 +121,7 @@ def test_a_damaged_last_checkpoint_is_told_and_an_older_one_taken(shards, whole,
     last = run / "checkpoints" / "last.pth"
     last.write_bytes(last.read_bytes()[:1000])
     (run / "checkpoints" / "epoch-0003.pth").unlink()
-    assert "last.pth: not readable" in finish(shards, run).stderr
+    assert "last.pth: not readable" in finish(shards, run)
     assert equal(weights(run), weights(whole))
 
 
@@ -184,12 +141,11 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(shards, tmp_path):
         "    return keep(run, state)\n"
         "loop.save_last = save\n"
     )
-    words = command(shards, run, settings=settings)
-    words[2] = limited + RUN
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert done.returncode == 1, done.stderr
-    assert "checkpoint not written" in done.stderr
-    assert "the one before it stays" in done.stderr
+    done = Program(limited + RUN, *words(shards, run, settings=settings))
+    said = done.finish()
+    assert done.returncode == 1, said
+    assert "checkpoint not written" in said
+    assert "the one before it stays" in said
     assert weights(run)["step"] == 2
     result = pretrain(shards, out=run, settings=settings)
     assert result.complete
@@ -213,9 +169,11 @@ def test_nothing_of_a_foreign_pickle_is_run(shards, tmp_path):
 def test_two_processes_with_half_the_batch_follow_one_with_the_whole(shards, tmp_path):
     """Ten steps and two more, in float32, over gloo; started as torchrun starts them."""
     alone, both = tmp_path / "alone", tmp_path / "both"
-    pretrain(shards, out=alone, settings=EXACT, precision="fp32")
-    words = command(shards, both, "--precision", "fp32", settings=EXACT)
-    for code, told in start_two(words, words):
+    one_process = Program(RUN, *words(shards, alone, "--precision", "fp32", settings=EXACT))
+    assert one_process.finish(300)
+    assert one_process.returncode == 0
+    asked = words(shards, both, "--precision", "fp32", settings=EXACT)
+    for code, told in run_two(asked, asked):
         assert code == 0, told
     one, two = (weights(run) for run in (alone, both))
     assert one["step"] == two["step"] == STEPS
@@ -227,23 +185,22 @@ def test_two_processes_with_half_the_batch_follow_one_with_the_whole(shards, tmp
     assert losses[1] == pytest.approx(losses[0], abs=1e-4)
 
 
-def start_two(*commands: list[str]) -> list[tuple[int, str]]:
+def run_two(*commands: list[str]) -> list[tuple[int | None, str]]:
     """Run two commands as torchrun starts two processes; their exit codes and what they say."""
     port = str(random.Random(os.getpid()).randint(20_000, 40_000))
-    processes = []
-    for rank, words in enumerate(commands):
-        ranks = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
-        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
-        environment = {**os.environ, **ranks, **place}
-        processes.append(subprocess.Popen(words, env=environment, stderr=-1, text=True))
-    told = [process.communicate(timeout=300)[1] for process in processes]
-    return [(process.returncode, text) for process, text in zip(processes, told, strict=True)]
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
+    programs = [
+        Program(RUN, *asked, environment={**place, "RANK": str(rank), "LOCAL_RANK": str(rank)})
+        for rank, asked in enumerate(commands)
+    ]
+    said = [program.finish(300) for program in programs]
+    return [(program.returncode, text) for program, text in zip(programs, said, strict=True)]
 
 
 def test_a_host_without_the_checkpoint_is_told_instead_of_training_beside_the_others(
     shards, whole, tmp_path
 ):
-    first, other = command(shards, whole), command(shards, tmp_path / "another-host")
-    for code, told in start_two(first, other):
+    first, other = words(shards, whole), words(shards, tmp_path / "another-host")
+    for code, told in run_two(first, other):
         assert code == 1, told
         assert "let every host have the folder" in told
