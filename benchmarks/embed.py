@@ -24,8 +24,9 @@ from tilezoo.image import read_tile
 from tilezoo.sources import discover
 from tilezoo.tiles import Tile, TileRef
 from tilezoo.zoo import load
-from tilezoo.zoo.backbone import DTYPES, Backbone, Precision
+from tilezoo.zoo.backbone import DTYPES, Backbone
 from tilezoo.zoo.network import fit
+from tilezoo.zoo.options import Precision
 
 _BATCH = 64
 _MEMORY_S = 4.0  # how long the network alone is measured, about

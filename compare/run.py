@@ -14,7 +14,8 @@ from tilezoo.space import Pooling
 if TYPE_CHECKING:
     from tilezoo.probe import ProbeResult
     from tilezoo.probe.sgd import Views
-    from tilezoo.zoo.backbone import Backbone, Precision
+    from tilezoo.zoo.backbone import Backbone
+    from tilezoo.zoo.options import Precision
 
 TABLES, MODELS = "tables", "models"
 LAYERS = "layers"  # in training by DINO's protocol
@@ -227,8 +228,6 @@ class _Job:
 
     def embed_controls(self, entrants: Sequence[Entrant]) -> list[_Made]:
         """Make the tables of random weights, one an architecture, and of colour statistics."""
-        from tilezoo.bands import parse_bands
-        from tilezoo.options import parse_value_range
         from tilezoo.zoo.controls import COLOURS, RANDOM, colour_statistics, random_weights
 
         made = []
@@ -242,8 +241,8 @@ class _Job:
             first.model,
             self.out / MODELS,
             device=self.options["device"],
-            bands=parse_bands(first.bands),
-            value_range=parse_value_range(first.value_range),
+            bands=first.bands,
+            value_range=first.value_range,
         )
         exact = {"precision": "fp32", "pooling": None}
         return [*made, self._table(replace(first, name=COLOURS), colours, **exact)]
@@ -276,8 +275,6 @@ class _Job:
 
     def _backbone(self, made: _Made) -> "Backbone":
         """Load the backbone that made a table."""
-        from tilezoo.bands import parse_bands
-        from tilezoo.options import parse_value_range
         from tilezoo.zoo import load
         from tilezoo.zoo.backbone import Backbone
 
@@ -287,8 +284,8 @@ class _Job:
             made.model,
             device=self.options["device"],
             pooling=made.pooling,
-            bands=parse_bands(made.entrant.bands),
-            value_range=parse_value_range(made.entrant.value_range),
+            bands=made.entrant.bands,
+            value_range=made.entrant.value_range,
         )
 
 

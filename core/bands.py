@@ -37,10 +37,10 @@ def _key(name: str) -> str:
     return _COLOUR.get(written, written).lower()
 
 
-def parse_bands(text: str | None) -> tuple[str, ...] | None:
-    """Read `--bands B04,B03,B02` (names, or 1-based numbers in the file)."""
-    if text is None:
-        return None
+def parse_bands(text: str | tuple[str, ...] | None) -> tuple[str, ...] | None:
+    """Read `--bands B04,B03,B02` (names, or 1-based numbers in the file); what is read stays."""
+    if text is None or isinstance(text, tuple):
+        return text
     names = tuple(part for part in re.split(r"[,\s]+", text.strip()) if part)
     if not names:
         msg = "--bands is empty; write names or numbers, for example --bands B04,B03,B02"

@@ -351,10 +351,10 @@ def check_least(option: str, value: int | None, least: int) -> None:
         raise OptionError(f"{option} {value}: must be {least} or more")
 
 
-def parse_value_range(text: str | None) -> tuple[float, float] | None:
-    """Read `--value-range LOW,HIGH`."""
-    if text is None:
-        return None
+def parse_value_range(text: str | tuple[float, float] | None) -> tuple[float, float] | None:
+    """Read `--value-range LOW,HIGH`; what is read stays."""
+    if text is None or isinstance(text, tuple):
+        return text
     low, high = parse_numbers(text, "--value-range", count=2, example="0,2000")
     if not low < high:
         raise OptionError(f"--value-range {text}: the first number must be the smaller one")

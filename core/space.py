@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, Self, get_args
 
-from tilezoo.bands import BandRequest
+from tilezoo.bands import BandRequest, parse_bands
 from tilezoo.errors import ContractError, SpaceError, TileError
 from tilezoo.io import canonical_json, sha256_text
+from tilezoo.options import parse_value_range
 
 Unit = Literal["uint8", "dn", "reflectance", "stated"]
 Resize = Literal["shorter_side_then_center_crop", "squash", "none"]
@@ -75,17 +76,18 @@ class Contract:
             raise ContractError(msg)
 
     def adapted(
-        self, *, bands: tuple[str, ...] | None, value_range: tuple[float, float] | None
+        self, *, bands: str | tuple[str, ...] | None, value_range: str | tuple[float, float] | None
     ) -> tuple[Self, BandRequest]:
-        """Apply the user's `--bands` and `--value-range`.
+        """Apply the user's `--bands` and `--value-range`, as texts or already read.
 
         Returns:
             The contract in force (another space if it differs) and what to ask files for.
         """
-        request = BandRequest(wanted=self.bands, given=bands, values_stated=value_range is not None)
+        given, stated = parse_bands(bands), parse_value_range(value_range)
+        request = BandRequest(wanted=self.bands, given=given, values_stated=stated is not None)
         changed = replace(self, bands=request.effective)
-        if value_range is not None and value_range != self.value_range:
-            changed = replace(changed, value_range=_pair(value_range), unit="stated")
+        if stated is not None and stated != self.value_range:
+            changed = replace(changed, value_range=_pair(stated), unit="stated")
         return changed, request
 
     def check_dtype(self, dtype: str, *, stated: bool) -> None:

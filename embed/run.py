@@ -13,11 +13,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from tilezoo.bands import parse_bands
 from tilezoo.embed.precision import choose_precision
 from tilezoo.embed.store import Segment, Store, locked, open_store
 from tilezoo.errors import InterruptedRunError, ModelError, TooManyFailedError
-from tilezoo.options import check_least, parse_shard, parse_value_range
+from tilezoo.options import check_least, parse_shard
 from tilezoo.plan import Plan, make_plan, refuse_hopeless
 from tilezoo.progress import Advance, progress, say
 from tilezoo.reading import Outcome, Reader, read_ahead, reading_threads
@@ -26,9 +25,10 @@ from tilezoo.space import Pooling
 from tilezoo.table import TABLE_VERSION, Dtype, Failure, rows, schema
 from tilezoo.tiles import Tile, cut_from
 from tilezoo.training_ids import TRAINING_IDS
-from tilezoo.zoo.backbone import Backbone, Precision
+from tilezoo.zoo.backbone import Backbone
 from tilezoo.zoo.catalog import OFFLINE_DEFAULT
 from tilezoo.zoo.loading import load
+from tilezoo.zoo.options import Precision
 
 _BATCH = {"cpu": 64, "cuda": 256, "mps": 64}
 _SEGMENT_TILES = 1024  # what a killed run can lose, and has to make again
@@ -121,8 +121,8 @@ def embed(
             model,
             device=device,
             pooling=pooling,
-            bands=parse_bands(bands),
-            value_range=parse_value_range(value_range),
+            bands=bands,
+            value_range=value_range,
         )
     )
     plan = make_plan(

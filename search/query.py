@@ -3,16 +3,15 @@
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from tilezoo.bands import parse_bands
 from tilezoo.errors import OptionError, SourceError, SpaceError, TilezooError
 from tilezoo.image import read_tile
-from tilezoo.options import parse_numbers, parse_value_range
+from tilezoo.options import parse_numbers
 from tilezoo.search.index import rows_at, unit
 from tilezoo.sources import discover
 from tilezoo.table import Table, same_space
@@ -126,15 +125,15 @@ def backbone_of(table: Table, device: str) -> "Backbone":
         SpaceError: The model is gone, or is not the same any more.
     """
     model, request = table.manifest["model"], table.manifest["request"]
-    options: dict[str, Any] = {
-        "device": device,
-        "pooling": table.space.pooling,
-        "bands": parse_bands(request["bands"]),
-        "value_range": parse_value_range(request["value_range"]),
-    }
     name = model["source"] if Path(model["source"]).is_dir() else model["name"]
     try:
-        backbone = load(name, **options)
+        backbone = load(
+            name,
+            device=device,
+            pooling=table.space.pooling,
+            bands=request["bands"],
+            value_range=request["value_range"],
+        )
     except TilezooError as error:
         raise SpaceError(
             f"{table.path}: its model {model['name']} cannot be loaded: {error}"

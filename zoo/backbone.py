@@ -7,7 +7,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal
 
 import numpy as np
 import torch
@@ -30,8 +29,8 @@ from tilezoo.zoo.network import (
     normalise,
     pack,
 )
+from tilezoo.zoo.options import Precision
 
-Precision = Literal["fp32", "bf16", "fp16"]
 DTYPES: dict[Precision, torch.dtype] = {
     "fp32": torch.float32,
     "bf16": torch.bfloat16,
@@ -179,8 +178,8 @@ def build(
     *,
     device: str = "auto",
     pooling: Pooling | None = None,
-    bands: tuple[str, ...] | None = None,
-    value_range: tuple[float, float] | None = None,
+    bands: str | tuple[str, ...] | None = None,
+    value_range: str | tuple[float, float] | None = None,
 ) -> Backbone:
     """Build the network of a model directory with its weights, every key accounted for.
 

@@ -100,8 +100,8 @@ def colour_statistics(
     folder: Path,
     *,
     device: str = "auto",
-    bands: tuple[str, ...] | None = None,
-    value_range: tuple[float, float] | None = None,
+    bands: str | tuple[str, ...] | None = None,
+    value_range: str | tuple[float, float] | None = None,
 ) -> Backbone:
     """Make a backbone whose vectors are statistics of the colours that another model is fed.
 

@@ -16,8 +16,9 @@ from tilezoo.opening import gdal
 from tilezoo.sources import discover
 from tilezoo.space import Contract
 from tilezoo.tiles import Tile, TileRef
-from tilezoo.zoo.backbone import Backbone, Precision, build
+from tilezoo.zoo.backbone import Backbone, build
 from tilezoo.zoo.modeldir import ModelDir
+from tilezoo.zoo.options import Precision
 
 GOLDEN = "golden.safetensors"
 AGREEMENT: dict[Precision, float] = {"fp32": 0.9999, "bf16": 0.999}

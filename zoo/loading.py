@@ -30,8 +30,8 @@ def load(
     *,
     device: str = "auto",
     pooling: Pooling | None = None,
-    bands: tuple[str, ...] | None = None,
-    value_range: tuple[float, float] | None = None,
+    bands: str | tuple[str, ...] | None = None,
+    value_range: str | tuple[float, float] | None = None,
 ) -> "Backbone":
     """Load a backbone, frozen, in float32.
 
@@ -39,8 +39,10 @@ def load(
         name: A model directory, or a name from `tilezoo models`.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
         pooling: Other than the model's own.
-        bands: `--bands`: names or 1-based numbers, in the model's order or naming the file's.
-        value_range: Pixel values that map to 0 and 1, in place of the model's.
+        bands: Names or 1-based numbers, in the model's order or naming the file's; a text
+            (`B04,B03,B02`) or a tuple.
+        value_range: Pixel values that map to 0 and 1, in place of the model's; `LOW,HIGH` or a
+            tuple.
 
     Raises:
         TilezooError: Whatever keeps it from being loaded exactly as stated.
