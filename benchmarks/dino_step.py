@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import torch
 from making import busy_s, machine
 
-from tilezoo.device import keep_memory
+from tilezoo.device import keep_freed_steps
 from tilezoo.pretrain.loss import dino_loss, next_center
 from tilezoo.pretrain.network import build_network, follow, fused_attention, same_weights
 from tilezoo.pretrain.recipe import find_recipe
@@ -112,7 +112,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     clock = time.process_time if args.threads == 1 else time.perf_counter
     if not args.default_memory:
-        keep_memory()
+        keep_freed_steps()
     dtype = torch.bfloat16 if args.precision == "bf16" else torch.float32
     steps = {kind: Step(args.batch, fused=kind == "fused", dtype=dtype) for kind in _KINDS}
     peak = _peak_gflops(dtype, clock)

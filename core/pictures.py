@@ -13,6 +13,7 @@ from tilezoo.image import read_tile
 from tilezoo.sources import discover, source_at
 from tilezoo.table import Table
 from tilezoo.tiles import Tile, TileRef, Window
+from tilezoo.values import to_8bit
 
 _COLOURS = ("red", "green", "blue")
 
@@ -56,10 +57,9 @@ class Thumbnailer:
 
     def _rgb(self, tile: Tile) -> NDArray[np.uint8]:
         """Map values to 8 bits by the contract; shape (H, W, 3)."""
-        low, high = self._contract.value_range
-        shown = tile.pixels[_colour_places(self._contract.bands)].astype(np.float32)
-        unit = (np.clip(shown, low, high) - low) / (high - low)
-        return np.ascontiguousarray((unit * 255).round().astype(np.uint8).transpose(1, 2, 0))
+        shown = tile.pixels[_colour_places(self._contract.bands)]
+        values = to_8bit(shown, *self._contract.value_range)
+        return np.ascontiguousarray(values.transpose(1, 2, 0))
 
 
 def _colour_places(bands: Sequence[str]) -> list[int]:

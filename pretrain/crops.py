@@ -27,6 +27,7 @@ from tilezoo.pretrain.colour import (
 )
 from tilezoo.pretrain.draws import GLOBAL_CROPS, Draw, draw_crops
 from tilezoo.pretrain.recipe import Recipe
+from tilezoo.values import to_unit_
 
 _A = -0.5  # the free parameter of Keys' bicubic kernel as Pillow and torch's antialias take it
 _REACH_PX = 2  # of that kernel
@@ -224,7 +225,7 @@ class CropMaker:
         low, high = self.value_range
         tiles = pixels.permute(0, 2, 1, 3)
         tiles = tiles.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
-        return tiles.clamp_(low, high).sub_(low).div_(high - low)
+        return to_unit_(tiles, low, high)
 
     def _group(self, tiles: Tensor, draw: Draw, px: int) -> Tensor:
         """Make the crops of one size: (B, H, C, W) → (V * B, C, px, px), crop by crop."""

@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from tilezoo.device import choose_device
 from tilezoo.errors import OptionError
 
 Backend = Literal["smddp", "nccl", "gloo"]
@@ -179,13 +180,7 @@ def training_device(wish: str, world: World) -> torch.device:
     Raises:
         OptionError: No such device.
     """
-    if wish == "auto":
-        wish = f"cuda:{world.local_rank}" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(wish)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise OptionError(f"--device {wish} is not to be had here; try --device auto") from error
+    device = choose_device(wish, best=(f"cuda:{world.local_rank}",))
     if device.type == "cuda":
         torch.cuda.set_device(device)
     return device

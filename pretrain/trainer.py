@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from tilezoo.device import keep_memory
+from tilezoo.device import keep_freed_steps
 from tilezoo.errors import OptionError
 from tilezoo.pretrain.batches import Batch
 from tilezoo.pretrain.crops import CropMaker
@@ -134,7 +134,7 @@ class Trainer:
         self._maker, self._schedules, self._world = maker, schedules, world
         self._frozen_steps = recipe.freeze_last_layer_epochs * steps_per_epoch
         if device.type == "cpu":
-            keep_memory()
+            keep_freed_steps()
         torch.manual_seed(recipe.seed)
         self._student = _built(recipe, len(maker.bands), recipe.drop_path, device, precision)
         self.teacher = _built(recipe, len(maker.bands), 0.0, device, precision)

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import torch
 
+from tilezoo.device import choose_device
 from tilezoo.errors import OptionError, ProbeError
 from tilezoo.io import write_json
 from tilezoo.options import command_line, defaults
@@ -125,7 +126,7 @@ def probe(
         bootstrap=bootstrap,
         seed=seed,
     )
-    on = chosen_device(device)
+    on = choose_device(device, best=("cuda",), dtype=torch.float64)
     words = [tables] if isinstance(tables, str | Path) else tables
     named = open_named(words)
     controls = open_named(control, taken=list(named))
@@ -168,22 +169,6 @@ def probe(
             folder, tables={**named, **controls}, command=command, dataset=dataset, note=note
         )
     return ProbeResult(out=folder, results=results, seconds=time.monotonic() - start)
-
-
-def chosen_device(device: str) -> torch.device:
-    """Turn `auto` into a device, and refuse one that is not there.
-
-    Raises:
-        OptionError: It is not there, or cannot sum in 64 bits.
-    """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-        torch.zeros(1, dtype=torch.float64, device=chosen)
-    except (RuntimeError, TypeError, AssertionError) as error:
-        raise OptionError(f"--device {device}: not there, or not for probes; cpu is") from error
-    return chosen
 
 
 def _used(joined: Joined, choices: Choices, kind: SplitKind) -> Usable:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from timm.data import create_transform
 
 from tilezoo.space import Contract
+from tilezoo.values import to_8bit, to_8bit_, to_unit, to_unit_
 from tilezoo.zoo.network import fit, normalise, prepare
 
 STEP = 1 / 255  # one step of 8 bits, on the 0..1 scale
@@ -87,6 +88,17 @@ def test_values_are_clipped_to_the_range_and_mapped_to_0_and_1(
     expected = np.clip((values.astype(float) - low) / width, 0, 1)
     assert out.dtype == torch.float32
     assert np.allclose(out.numpy().ravel(), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32"])
+@pytest.mark.parametrize(("low", "high"), [(0, 255), (0, 2000), (-20.5, 1333.7), (0.1, 0.7)])
+def test_tensors_and_arrays_are_mapped_to_the_same_bits(
+    dtype: str, low: float, high: float
+) -> None:
+    pixels = np.random.default_rng(0).uniform(-50, 3000, 10_000).clip(0).astype(dtype)
+    given = torch.from_numpy(pixels.copy()).to(torch.float32, copy=True)
+    assert np.array_equal(to_unit(pixels, low, high), to_unit_(given.clone(), low, high).numpy())
+    assert np.array_equal(to_8bit(pixels, low, high), to_8bit_(given.clone(), low, high).numpy())
 
 
 def test_without_8_bit_rounding_fine_differences_remain() -> None:

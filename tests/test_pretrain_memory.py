@@ -8,10 +8,10 @@ import pytest
 CODE = """
 import resource, sys
 import torch
-from tilezoo.device import keep_memory
+from tilezoo.device import keep_freed_steps
 
 if sys.argv[1] == "kept":
-    keep_memory()
+    keep_freed_steps()
 
 def step():
     for _ in range(4):

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tilezoo.bands import BandRequest
-from tilezoo.device import keep_freed_memory, start_streams
-from tilezoo.errors import ContractError, ModelError, OptionError
+from tilezoo.device import choose_device, keep_freed_layers, start_streams
+from tilezoo.errors import ContractError, ModelError
 from tilezoo.space import Pooling, Space
 from tilezoo.tiles import Tile
 from tilezoo.zoo.modeldir import WEIGHTS, ModelDir
@@ -72,11 +72,11 @@ class Backbone:
         *,
         space: Space,
         request: BandRequest,
-        device: str,
+        device: torch.device,
     ) -> None:
         check_pooling(network, space.pooling)
         self.model, self.space, self.request = model, space, request
-        self.device = torch.device(device)
+        self.device = device
         self.precision: Precision = "fp32"
         self._fp32 = _tuned(network.to(self.device))
         self._network = self._fp32
@@ -192,24 +192,7 @@ def build(
     network = _strictly_loaded(model)
     resize_input(network, contract.size_px)
     space = model.space(contract, pooling)
-    return Backbone(model, network, space=space, request=request, device=chosen_device(device))
-
-
-def chosen_device(device: str) -> str:
-    """Resolve `auto` to the best device here; refuse one that is not.
-
-    Raises:
-        OptionError: No such device.
-    """
-    if device == "auto":
-        if torch.cuda.is_available():
-            return "cuda"
-        return "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise OptionError(f"--device {device} is not to be had here; try --device auto") from error
-    return device
+    return Backbone(model, network, space=space, request=request, device=choose_device(device))
 
 
 def _strictly_loaded(model: ModelDir) -> nn.Module:
@@ -254,7 +237,7 @@ def resize_input(network: TimmNetwork, size_px: int) -> None:
 def _tuned(network: nn.Module) -> nn.Module:
     """Lay the network out for its device; the numbers are in benchmarks/README.md."""
     if next(network.parameters()).device.type == "cpu":
-        keep_freed_memory()
+        keep_freed_layers()
     return network.to(memory_format=torch.channels_last)
 
 

@@ -13,9 +13,10 @@ import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
+from tilezoo.device import choose_device
 from tilezoo.io import canonical_json, made_whole, sha256_text
 from tilezoo.training_ids import TRAINING_IDS, ids_sha256, write_training_ids
-from tilezoo.zoo.backbone import Backbone, chosen_device
+from tilezoo.zoo.backbone import Backbone
 from tilezoo.zoo.modeldir import ModelDir, read_model_dir, write_model_dir
 
 RANDOM, COLOURS = "random-weights", "colour-statistics"
@@ -129,5 +130,5 @@ def colour_statistics(
         pretraining=_UNTRAINED,
     )
     network = ColourStatistics(len(contract.bands))
-    on = chosen_device(device)
+    on = choose_device(device)
     return Backbone(model, network, space=model.space(contract), request=request, device=on)

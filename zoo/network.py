@@ -12,6 +12,7 @@ from torchvision.transforms.v2 import functional as F  # noqa: N812  (torchvisio
 
 from tilezoo.errors import ModelError
 from tilezoo.space import Contract, Interpolation, Pooling
+from tilezoo.values import to_8bit_, to_unit_
 
 # timm's networks are modules whose methods differ by family; none of it is typed.
 TimmNetwork = Any
@@ -140,8 +141,8 @@ def _scaled(pixels: Tensor, contract: Contract) -> Tensor:
     low, high = contract.value_range
     if contract.quantize_uint8 and pixels.dtype == torch.uint8 and (low, high) == (0, 255):
         return pixels
-    unit = pixels.to(torch.float32, copy=True).clamp_(low, high).sub_(low).div_(high - low)
-    return unit.mul_(255).round_().to(torch.uint8) if contract.quantize_uint8 else unit
+    mapped = to_8bit_ if contract.quantize_uint8 else to_unit_
+    return mapped(pixels.to(torch.float32, copy=True), low, high)
 
 
 def _sized(values: Tensor, contract: Contract) -> Tensor:

@@ -13,6 +13,7 @@ from tilezoo.errors import OptionError, TileError
 from tilezoo.image import MAX_TILE_BYTES, Image
 from tilezoo.space import Contract
 from tilezoo.tiles import Tile
+from tilezoo.values import to_8bit
 
 RGB = ("red", "green", "blue")
 PackDtype = Literal["uint8", "uint16"]
@@ -184,18 +185,6 @@ class Shaping:
                 fix = "leave out --dtype uint16 to scale to 8 bits"
                 raise TileError("contract", f"values {low}..{high} do not fit {self.dtype}; {fix}")
         return pixels.astype(self.dtype, copy=False)
-
-
-def to_8bit(pixels: NDArray[np.generic], low: float, high: float) -> NDArray[np.uint8]:
-    """Clip to the range, scale to 0..255, round: in float32, as backbones quantize what they see.
-
-    Source: `_scaled` in tilezoo.zoo.network; a test holds that both agree.
-    """
-    unit = np.clip(pixels.astype(np.float32), np.float32(low), np.float32(high))
-    unit -= np.float32(low)
-    unit /= np.float32(high - low)
-    unit *= np.float32(255)
-    return np.rint(unit, out=unit).astype(np.uint8)
 
 
 def resize(pixels: NDArray[np.generic], side: int) -> NDArray[np.generic]:
