@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from tilezoo.pretrain import pack, pretrain
 from tilezoo.pretrain.batches import stored_contract
-from tilezoo.pretrain.knn_task import KnnTask, knn_task, told_classes
+from tilezoo.pretrain.knn_task import KnnTask, knn_task, predict_classes
 from tilezoo.pretrain.log import read_log
 from tilezoo.pretrain.packs.shards import open_pack
 from tilezoo.pretrain.recipe import find_recipe
@@ -92,8 +92,10 @@ def colour_accuracy(task: KnnTask) -> float:
     """The same kNN on mean and deviation of each band, standardised over the known tiles."""
     known, asked = _colours(task, task.known), _colours(task, task.asked)
     mean, std = known.mean(0), known.std(0)
-    told = told_classes((known - mean) / std, task.known_class, (asked - mean) / std, task.classes)
-    return float((told == task.asked_class).mean())
+    predicted = predict_classes(
+        (known - mean) / std, task.known_class, (asked - mean) / std, task.classes
+    )
+    return float((predicted == task.asked_class).mean())
 
 
 def _colours(task: KnnTask, rows: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tilezoo.io import canonical_json, sha256_text, whole_file
-from tilezoo.probe import fitting, knn, sgd
+from tilezoo.knn import TEMPERATURE
+from tilezoo.probe import fitting, sgd
 from tilezoo.probe.bootstrap import Measured, Resampling, centred, interval
 from tilezoo.probe.efficiency import Point
 from tilezoo.probe.options import Choices
@@ -73,13 +74,13 @@ def recipe(
         },
         "linear": _linear(choices, augmentation),
         "knn": {
-            "k": list(knn.KS),
-            "temperature": knn.TEMPERATURE,
+            "k": list(fitting.KS),
+            "temperature": TEMPERATURE,
             "features": "unit length",
             "fitted_on": "train",
         },
         "centroid": {
-            "temperature": knn.TEMPERATURE,
+            "temperature": TEMPERATURE,
             "features": "standardised on train",
             "fitted_on": "train",
         },

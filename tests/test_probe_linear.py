@@ -11,7 +11,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, average_precision_score
 from sklearn.neighbors import NearestCentroid
 
-from tilezoo.probe import knn, linear
+from tilezoo import knn
+from tilezoo.probe import linear
 from tilezoo.probe.fitting import Sets, Stages, by_centroid, fit_linear, quality
 from tilezoo.probe.linear import Problem, fit
 from tilezoo.probe.matmul import chunks, fast_products, one_thread_for_few
