@@ -2,47 +2,20 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
-from tilezoo.cli.embed import Workers
+from tilezoo.bigearthnet.options import PrepareOptions
+from tilezoo.cli.options import Json, command
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from tilezoo.bigearthnet.metadata import Group, PrepareResult
+    from tilezoo.bigearthnet.metadata import PrepareResult
+    from tilezoo.bigearthnet.rows import Group
 
 app = typer.Typer(no_args_is_help=True, help="Make the metadata of a known data set.")
-
-Root = Annotated[
-    Path,
-    typer.Argument(
-        metavar="ROOT",
-        help="The folder of patches, v1's or v2's, or one above it; or a Parquet, CSV or text list "
-        "of patches' names.",
-    ),
-]
-Out = Annotated[Path, typer.Option("--out", "-o", help="The GeoParquet file to write.")]
-Metadata = Annotated[
-    list[Path] | None,
-    typer.Option(
-        help="Parquet of labels by patch, the old tools' or v2's; may be given more than once.  "
-        "[v2's metadata.parquet in or near ROOT]"
-    ),
-]
-Lists = Annotated[
-    Path | None,
-    typer.Option(help="Folder with v1's official lists.  [those of bigearthnet-common]"),
-]
-NoLists = Annotated[
-    bool, typer.Option("--no-lists", help="Leave v1's splits, countries, snow and cloud unknown.")
-]
-MaxErrors = Annotated[
-    int, typer.Option(min=0, help="Patches that may fail; more end the finished run with exit 3.")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print the counts as JSON.")]
 
 
 @app.callback()
@@ -51,17 +24,8 @@ def _root() -> None:
 
 
 @app.command("bigearthnet")
-def prepare_patches(
-    root: Root,
-    *,
-    out: Out,
-    metadata: Metadata = None,
-    lists: Lists = None,
-    no_lists: NoLists = False,
-    max_errors: MaxErrors = 0,
-    workers: Workers = None,
-    as_json: Json = False,
-) -> None:
+@command(PrepareOptions, Json)
+def prepare_patches(options: PrepareOptions, own: Json) -> None:
     """Write BigEarthNet's metadata as one GeoParquet file: labels, splits, places, times.
 
     A patch that cannot be read is a row in OUT's `.errors.parquet`.
@@ -70,20 +34,11 @@ def prepare_patches(
     """
     from tilezoo.bigearthnet.metadata import prepare_bigearthnet
 
-    result = prepare_bigearthnet(
-        root,
-        out=out,
-        metadata=metadata or (),
-        lists=lists,
-        no_lists=no_lists,
-        max_errors=max_errors,
-        workers=workers,
-        show_progress=True,
-    )
-    if as_json:
+    result = prepare_bigearthnet.with_options(options)
+    if own.as_json:
         print(json.dumps(result.to_json()))
-        return
-    _print_counts(result)
+    else:
+        _print_counts(result)
 
 
 def _print_counts(result: "PrepareResult") -> None:

@@ -1,6 +1,5 @@
 """`tilezoo prepare bigearthnet` on the command line."""
 
-import inspect
 import json
 import subprocess
 import sys
@@ -10,9 +9,7 @@ import bigearthnet as ben
 import pytest
 from typer.testing import CliRunner
 
-from tilezoo.bigearthnet.metadata import prepare_bigearthnet
 from tilezoo.cli.app import app
-from tilezoo.cli.prepare import prepare_patches
 
 COMMAND = str(Path(sys.executable).with_name("tilezoo"))
 
@@ -75,11 +72,6 @@ def test_failed_patches_end_a_complete_file_with_exit_3_unless_they_are_allowed(
     assert json.loads(allowed.stdout)["errors"] == str(root.parent / "m.errors.parquet")
     plain = CliRunner().invoke(app, prepare(root, "--max-errors", 1))
     assert f"2 patches; 1 failed, see {root.parent / 'm.errors.parquet'}" in plain.stdout
-
-
-def test_its_options_are_those_of_its_function() -> None:
-    command = set(inspect.signature(prepare_patches).parameters) - {"as_json"}
-    assert command == set(inspect.signature(prepare_bigearthnet).parameters) - {"show_progress"}
 
 
 def test_its_help_loads_nothing_heavy() -> None:

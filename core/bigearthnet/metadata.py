@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from tilezoo.bigearthnet.labels import patch_version
 from tilezoo.bigearthnet.lists import LISTS_SCHEMA, join_lists, read_lists
 from tilezoo.bigearthnet.older import find_v2_metadata, is_metadata, read_metadata
+from tilezoo.bigearthnet.options import PrepareOptions
 from tilezoo.bigearthnet.patches import (
     Patches,
     PatchFacts,
@@ -39,9 +40,8 @@ from tilezoo.errors import (
     SourceError,
     TooManyFailedError,
 )
-from tilezoo.options import check_least
+from tilezoo.options import verb
 from tilezoo.progress import Advance, progress, say
-from tilezoo.reading import reading_threads
 from tilezoo.table import Failure
 
 
@@ -119,31 +119,11 @@ class _Known:
     unlisted: int
 
 
-def prepare_bigearthnet(
-    root: str | Path,
-    *,
-    out: str | Path,
-    metadata: Sequence[str | Path] = (),
-    lists: str | Path | None = None,
-    no_lists: bool = False,
-    max_errors: int = 0,
-    workers: int | None = None,
-    show_progress: bool = False,
-) -> PrepareResult:
+@verb(PrepareOptions)
+def prepare_bigearthnet(options: PrepareOptions) -> PrepareResult:
     """Write BigEarthNet's metadata, v1's or v2's, as one GeoParquet file.
 
-    Args:
-        root: The folder of patches, or one above it; or a Parquet, CSV or text list of patches'
-            names (older metadata, say), for which nothing is looked up on disk.
-        out: The file to write, with the columns of `bigearthnet_rows.SCHEMA`, sorted by name.
-            Patches that give no row are told in `<stem>.errors.parquet` beside it.
-        metadata: Parquet files with labels of patches, the old tools' or v2's. v2's own are found
-            under or above `root` without.
-        lists: Folder with the official lists of v1; those of bigearthnet-common without.
-        no_lists: Splits, countries, snow and cloud come from `metadata` alone, or stay null.
-        max_errors: Patches that may fail before the finished run counts as failed.
-        workers: Threads that read.
-        show_progress: Show a bar (or lines) on stderr.
+    It has the columns of `tilezoo.bigearthnet.rows.SCHEMA`, sorted by name.
 
     Raises:
         TooManyFailedError: More than `max_errors` patches failed; the file is complete for the
@@ -151,18 +131,14 @@ def prepare_bigearthnet(
         TilezooError: The run cannot start, or was interrupted.
     """
     started = time.monotonic()
-    check_least("--max-errors", max_errors, 0)
-    check_least("--workers", workers, 1)
-    if lists is not None and no_lists:
-        raise OptionError("--lists and --no-lists exclude each other; leave one of them")
-    target = Path(out)
-    _refuse_out(target, [Path(root), *map(Path, metadata)])
-    patches, files = _find(Path(root), [Path(path) for path in metadata])
-    _refuse_out(target, files)
-    known = _join(patches, files, lists, no_lists=no_lists)
-    output = _write(target, known, reading_threads(workers), show_progress=show_progress)
-    result = _result(target, output, known, time.monotonic() - started)
-    _refuse_failures(result, output.first_failure, max_errors)
+    root, out = Path(options.root), Path(options.out)
+    _refuse_out(out, [root, *map(Path, options.metadata)])
+    patches, files = _find(root, list(map(Path, options.metadata)))
+    _refuse_out(out, files)
+    known = _join(patches, files, options.lists, no_lists=options.no_lists)
+    output = _write(out, known, options)
+    result = _result(out, output, known, time.monotonic() - started)
+    _refuse_failures(result, output.first_failure, options.max_errors)
     return result
 
 
@@ -221,15 +197,15 @@ def _join(
     )
 
 
-def _write(out: Path, known: _Known, workers: int, *, show_progress: bool) -> Output:
+def _write(out: Path, known: _Known, options: PrepareOptions) -> Output:
     """Read the patches and write their rows, a row group at a time."""
     total = len(known.patches)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with (
             write_rows(out) as output,
-            ThreadPoolExecutor(workers, thread_name_prefix="read") as pool,
-            progress(total, "reading", "patches", shown=show_progress) as advance,
+            ThreadPoolExecutor(options.threads, thread_name_prefix="read") as pool,
+            progress(total, "reading", "patches", shown=options.show_progress) as advance,
         ):
             for first in range(0, total, _ROWS):
                 last = min(first + _ROWS, total)

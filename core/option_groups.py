@@ -1,0 +1,137 @@
+"""Options that several verbs share, each stated here alone; a verb's class inherits its groups.
+
+Texts are parsed by cached properties, so that one that makes no sense is refused when the options
+are made. What they need is imported then: `--help` loads none of it.
+"""
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from tilezoo.options import argument, option, options, parse_shard, parse_value_range
+
+if TYPE_CHECKING:
+    from tilezoo.tiles import Cut
+
+
+@options
+class Sources:
+    """What is read."""
+
+    sources: Sequence[str | Path] | str | Path = argument(
+        "SOURCE...",
+        kw_only=False,
+        read_as=list[str],
+        help="GeoTIFFs, PNGs, JPEGs, BigEarthNet patches, scene folders with a file per band, "
+        "folders of any of these, globs, or a Parquet/CSV list of paths.",
+        recorded=False,
+    )
+
+    @property
+    def source_list(self) -> list[str | Path]:
+        """The sources, be there one or several."""
+        if isinstance(self.sources, str | Path):
+            return [self.sources]
+        return list(self.sources)
+
+
+@options
+class Pixels:
+    """Which bands are fed, and which of their values become black and white."""
+
+    bands: str | None = option(
+        default=None,
+        help="B04,B03,B02: bands to feed in the model's order, or names for unnamed ones.",
+    )
+    value_range: str | None = option(
+        default=None, help="LOW,HIGH: pixel values that become black and white."
+    )
+
+    @cached_property
+    def band_names(self) -> tuple[str, ...] | None:
+        """Names of `bands` in order; None where the model's own are meant."""
+        from tilezoo.bands import parse_bands
+
+        return parse_bands(self.bands)
+
+    @cached_property
+    def values(self) -> tuple[float, float] | None:
+        """`value_range` as two numbers; None where the model's own is meant."""
+        return parse_value_range(self.value_range)
+
+
+@options
+class Windows:
+    """How sources are cut into tiles."""
+
+    tile_px: int | None = option(
+        default=None, min=4, help="Cut into windows of this side; else a file is a tile."
+    )
+    stride_px: int | None = option(
+        default=None, unset="tile-px", min=1, help="Step between windows."
+    )
+
+    @cached_property
+    def cut(self) -> "Cut | None":
+        """The grid of windows; None where files are tiles."""
+        from tilezoo.tiles import cut_from
+
+        return cut_from(self.tile_px, self.stride_px)
+
+
+@options
+class Workers:
+    """How many threads read."""
+
+    workers: int | None = option(
+        default=None, unset="by cores", min=1, help="Threads that read.", recorded=False
+    )
+
+    @property
+    def threads(self) -> int:
+        """Threads that read: as asked, else one a core, eight at the most."""
+        from tilezoo.reading import reading_threads
+
+        return reading_threads(self.workers)
+
+
+@options
+class AllowedErrors:
+    """How many tiles may fail."""
+
+    max_errors: int = option(
+        default=0,
+        min=0,
+        help="Tiles that may fail; more end the finished run with exit 3.",
+        recorded=False,
+    )
+
+
+@options
+class Share:
+    """Which of all tiles a run takes."""
+
+    limit: int | None = option(default=None, min=1, help="Only the first so many tiles.")
+    shard: str | None = option(default=None, help="I/N: only this of N equal shares, I from 0.")
+
+    @cached_property
+    def share(self) -> tuple[int, int]:
+        """This share's number and how many there are; (0, 1) for the whole."""
+        return parse_shard(self.shard)
+
+
+@options
+class Device:
+    """Where networks and probes run."""
+
+    device: str = option(default="auto", help="auto, cpu, cuda, cuda:1, mps.", recorded=False)
+
+
+@options
+class Precision:
+    """In which numbers networks run."""
+
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = option(
+        default="auto", help="auto: bf16 where it is faster here and agrees with fp32."
+    )
