@@ -1,5 +1,7 @@
 """Options that several verbs share, each stated here alone; a verb's class inherits its groups.
 
+Those about models (registry, device, precision, pixels, pooling) are in `tilezoo.zoo.options`.
+
 Texts are parsed by cached properties, so that one that makes no sense is refused when the options
 are made. What they need is imported then: `--help` loads none of it.
 """
@@ -7,9 +9,9 @@ are made. What they need is imported then: `--help` loads none of it.
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from tilezoo.options import argument, option, options, parse_shard, parse_value_range
+from tilezoo.options import argument, option, options, parse_shard
 
 if TYPE_CHECKING:
     from tilezoo.tiles import Cut
@@ -34,31 +36,6 @@ class Sources:
         if isinstance(self.sources, str | Path):
             return [self.sources]
         return list(self.sources)
-
-
-@options
-class Pixels:
-    """Which bands are fed, and which of their values become black and white."""
-
-    bands: str | None = option(
-        default=None,
-        help="B04,B03,B02: bands to feed in the model's order, or names for unnamed ones.",
-    )
-    value_range: str | None = option(
-        default=None, help="LOW,HIGH: pixel values that become black and white."
-    )
-
-    @cached_property
-    def band_names(self) -> tuple[str, ...] | None:
-        """Names of `bands` in order; None where the model's own are meant."""
-        from tilezoo.bands import parse_bands
-
-        return parse_bands(self.bands)
-
-    @cached_property
-    def values(self) -> tuple[float, float] | None:
-        """`value_range` as two numbers; None where the model's own is meant."""
-        return parse_value_range(self.value_range)
 
 
 @options
@@ -119,19 +96,3 @@ class Share:
     def share(self) -> tuple[int, int]:
         """This share's number and how many there are; (0, 1) for the whole."""
         return parse_shard(self.shard)
-
-
-@options
-class Device:
-    """Where networks and probes run."""
-
-    device: str = option(default="auto", help="auto, cpu, cuda, cuda:1, mps.", recorded=False)
-
-
-@options
-class Precision:
-    """In which numbers networks run."""
-
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = option(
-        default="auto", help="auto: bf16 where it is faster here and agrees with fp32."
-    )
