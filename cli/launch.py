@@ -11,6 +11,9 @@ import typer
 from tilezoo.cli.embed import Json
 from tilezoo.errors import OptionError
 
+# What follows the command's verb is the command's, with or without -- before it.
+CONTEXT = {"allow_interspersed_args": False}
+
 Command = Annotated[
     list[str],
     typer.Argument(
