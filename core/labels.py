@@ -62,11 +62,11 @@ def read_labels(source: str | Path) -> pa.Table:
     """
     path = Path(source)
     found = _read(path)
-    ids = _ids(found, path)
-    labels = _lists(found, path, ids)
+    ids = _check_ids(found, path)
+    labels = _parse_lists(found, path, ids)
     if labels.null_count == len(labels):
         raise LabelsError(f"{path}: no row of {found.num_rows} has a label; is the column empty?")
-    columns = [ids, labels, _splits(found, path), _groups(found, path)]
+    columns = [ids, labels, _name_splits(found, path), _take_groups(found, path)]
     return pa.table(columns, schema=LABELS_SCHEMA)
 
 
@@ -92,8 +92,8 @@ def folder_labels(ids: Iterable[str]) -> pa.Table:
     classes = [PurePosixPath(name).parent.name for name in names]
     bare = [name for name, folder in zip(names, classes, strict=True) if not folder]
     if bare or not names:
-        told = f"the id {bare[0]!r} has no folder" if bare else "there are no tiles"
-        raise LabelsError(f"labels by folder: {told}; name the folder above the classes' folders")
+        reason = f"the id {bare[0]!r} has no folder" if bare else "there are no tiles"
+        raise LabelsError(f"labels by folder: {reason}; name the folder above the classes' folders")
     column = pa.array(names, pa.string())
     _refuse_repeated(column, "labels by folder")
     nothing = pa.nulls(len(names), pa.string())
@@ -119,18 +119,18 @@ def _read(path: Path) -> pa.Table:
 def _read_columns(path: Path) -> pa.Table:
     """Read the columns that count under the file's own names."""
     if _is_vector(path):
-        attributes = _attributes(path)
-        return attributes.select(_columns(attributes.column_names, path))
+        attributes = _read_attributes(path)
+        return attributes.select(_choose_columns(attributes.column_names, path))
     if _starts_with(path, _PARQUET):
-        return pq.read_table(path, columns=_columns(pq.read_schema(path).names, path))
-    return _csv(path, _columns(_csv_header(path), path))
+        return pq.read_table(path, columns=_choose_columns(pq.read_schema(path).names, path))
+    return _read_csv(path, _choose_columns(_read_csv_header(path), path))
 
 
 def _is_vector(path: Path) -> bool:
     return path.suffix.lower() in _VECTOR_FILES
 
 
-def _attributes(path: Path) -> pa.Table:
+def _read_attributes(path: Path) -> pa.Table:
     """Read the attributes of a vector file's first layer; its geometries are left out."""
     import geopandas  # heavy, and most labels are Parquet or CSV
     from pyogrio.errors import DataSourceError
@@ -147,12 +147,12 @@ def _starts_with(path: Path, magic: bytes) -> bool:
         return file.read(len(magic)) == magic
 
 
-def _csv_header(path: Path) -> list[str]:
+def _read_csv_header(path: Path) -> list[str]:
     with csv.open_csv(path) as reader:
         return list(reader.schema.names)
 
 
-def _csv(path: Path, wanted: list[str]) -> pa.Table:
+def _read_csv(path: Path, wanted: list[str]) -> pa.Table:
     """Read columns as text, so that the class `01` stays what it is; empty cells are null."""
     options = csv.ConvertOptions(
         include_columns=wanted,
@@ -167,7 +167,7 @@ def _plain(name: str) -> str:
     return name.strip().lower()
 
 
-def _columns(names: list[str], path: Path) -> list[str]:
+def _choose_columns(names: list[str], path: Path) -> list[str]:
     """Choose the file's columns of ids, labels and, where there are any, splits and groups."""
     for name, times in Counter(map(_plain, names)).items():
         if times > 1 and name in (*ID_COLUMNS, *LABEL_COLUMNS, *SPLIT_COLUMNS, GROUP_COLUMN):
@@ -186,7 +186,7 @@ def _columns(names: list[str], path: Path) -> list[str]:
     return chosen + [known[name] for name in (GROUP_COLUMN,) if name in known]
 
 
-def _ids(found: pa.Table, path: Path) -> pa.Array:
+def _check_ids(found: pa.Table, path: Path) -> pa.Array:
     column = _as_text(found.column(0).combine_chunks(), found.column_names[0], path)
     if column.null_count:
         row = pc.index(column.is_null(), pa.scalar(True)).as_py()
@@ -214,25 +214,25 @@ def _as_text(column: pa.Array, name: str, path: Path) -> pa.Array:
     return column.cast(pa.string())
 
 
-def _lists(found: pa.Table, path: Path, ids: pa.Array) -> pa.Array:
+def _parse_lists(found: pa.Table, path: Path, ids: pa.Array) -> pa.Array:
     """Bring labels of any form to lists of text, each class once; nulls stay."""
     name, column = found.column_names[1], found.column(1).combine_chunks()
     if hasattr(column.type, "value_type") and not pa.types.is_dictionary(column.type):
         values = column.to_pylist()
         _as_text(pa.array([], column.type.value_type), name, path)  # refuses other kinds
         _refuse_multi_hot(column.type.value_type, values, path, name)
-        rows = [None if row is None else _texts(row) for row in values]
+        rows = [None if row is None else _to_texts(row) for row in values]
     else:
         cells = _as_text(column, name, path).to_pylist()
         several = name != "label"
-        rows = [None if cell is None else _cell(cell, several, path) for cell in cells]
+        rows = [None if cell is None else _parse_cell(cell, several, path) for cell in cells]
     for number, row in enumerate(rows):
         if row is not None and not all(row):
             raise LabelsError(f"{path}: tile {ids[number].as_py()!r} has a class without a name")
     return pa.array([row and list(dict.fromkeys(row)) for row in rows], LABELS_SCHEMA.types[1])
 
 
-def _texts(row: list[object]) -> list[str]:
+def _to_texts(row: list[object]) -> list[str]:
     return ["" if value is None else str(value).strip() for value in row]
 
 
@@ -246,35 +246,35 @@ def _refuse_multi_hot(
                 raise LabelsError(f"{path}: {name!r} is multi-hot; write lists of class names")
 
 
-def _cell(text: str, several: bool, path: Path) -> list[str]:
+def _parse_cell(text: str, several: bool, path: Path) -> list[str]:
     """Read one cell: a JSON list; else classes divided by `;` or `|` if there may be several."""
     if not text.lstrip().startswith("["):
         parts = _DIVIDERS.split(text) if several else [text]
         return [part.strip() for part in parts]
     try:
-        return _texts(_flat(json.loads(text)))
+        return _to_texts(_refuse_nested(json.loads(text)))
     except (ValueError, RecursionError) as error:
-        told = text if len(text) <= 60 else f"{text[:57]}…"
+        reason = text if len(text) <= 60 else f"{text[:57]}…"
         fix = 'write ["a", "b"] or a;b'
-        raise LabelsError(f"{path}: the labels {told} are no JSON list; {fix}") from error
+        raise LabelsError(f"{path}: the labels {reason} are no JSON list; {fix}") from error
 
 
-def _flat(values: list[object]) -> list[object]:
+def _refuse_nested(values: list[object]) -> list[object]:
     if any(isinstance(value, list | dict | float) for value in values):
         raise ValueError("classes are text or whole numbers")
     return values
 
 
-def _splits(found: pa.Table, path: Path) -> pa.Array:
-    words = _optional(found, SPLIT_COLUMNS, path).to_pylist()
+def _name_splits(found: pa.Table, path: Path) -> pa.Array:
+    words = _take_optional(found, SPLIT_COLUMNS, path).to_pylist()
     return pa.array([split_name(word) if word else None for word in words], pa.string())
 
 
-def _groups(found: pa.Table, path: Path) -> pa.Array:
-    return _optional(found, (GROUP_COLUMN,), path)
+def _take_groups(found: pa.Table, path: Path) -> pa.Array:
+    return _take_optional(found, (GROUP_COLUMN,), path)
 
 
-def _optional(found: pa.Table, names: tuple[str, ...], path: Path) -> pa.Array:
+def _take_optional(found: pa.Table, names: tuple[str, ...], path: Path) -> pa.Array:
     """Take the column that has one of these names as text; nulls where there is none."""
     name = next((name for name in names if name in found.column_names), None)
     if name is None:

@@ -54,15 +54,15 @@ def read_lists(folder: str | Path | None = None) -> pa.Table:
         LabelsError: A list is missing or damaged, or the lists contradict each other.
     """
     place = _package_folder() if folder is None else Path(folder)
-    patches = _all_patches(place)
+    patches = _read_all(place)
     names = patches["name"]
-    splits = {name: _marked(names, place, stem) for stem, name in _SPLITS.items()}
+    splits = {name: _mark(names, place, stem) for stem, name in _SPLITS.items()}
     columns = {
         **{name: patches[name] for name in _COLUMNS.values()},
-        "original_split": _split_of(splits, names, place),
-        "snow": _marked(names, place, _SNOW),
-        "cloud_or_shadow": _marked(names, place, _CLOUD),
-        "labelled": pc.invert(_marked(names, place, _UNLABELLED)),
+        "original_split": _assign_splits(splits, names, place),
+        "snow": _mark(names, place, _SNOW),
+        "cloud_or_shadow": _mark(names, place, _CLOUD),
+        "labelled": pc.invert(_mark(names, place, _UNLABELLED)),
     }
     return pa.table(columns).select(LISTS_SCHEMA.names).cast(LISTS_SCHEMA).combine_chunks()
 
@@ -92,8 +92,8 @@ def _package_folder() -> Path:
     return Path(found.submodule_search_locations[0])
 
 
-def _all_patches(folder: Path) -> pa.Table:
-    path = _file(folder, _ALL)
+def _read_all(folder: Path) -> pa.Table:
+    path = _find_file(folder, _ALL)
     found = _read(path, csv.ReadOptions())
     missing = [column for column in _COLUMNS if column not in found.column_names]
     if missing:
@@ -104,9 +104,9 @@ def _all_patches(folder: Path) -> pa.Table:
     return patches
 
 
-def _marked(names: pa.ChunkedArray, folder: Path, stem: str) -> pa.ChunkedArray:
+def _mark(names: pa.ChunkedArray, folder: Path, stem: str) -> pa.ChunkedArray:
     """Tell of each patch whether a list (one name a line, no header) names it."""
-    path = _file(folder, stem)
+    path = _find_file(folder, stem)
     members = _read(path, csv.ReadOptions(column_names=["name"]))["name"]
     unknown = members.filter(pc.invert(pc.is_in(members, names)))
     if len(unknown):
@@ -115,7 +115,7 @@ def _marked(names: pa.ChunkedArray, folder: Path, stem: str) -> pa.ChunkedArray:
     return pc.is_in(names, members)
 
 
-def _split_of(
+def _assign_splits(
     members: dict[str, pa.ChunkedArray], names: pa.ChunkedArray, folder: Path
 ) -> pa.ChunkedArray:
     split = pa.nulls(len(names), pa.string())
@@ -128,7 +128,7 @@ def _split_of(
     return split
 
 
-def _file(folder: Path, stem: str) -> Path:
+def _find_file(folder: Path, stem: str) -> Path:
     for suffix in (".csv.bz2", ".csv"):
         if (path := folder / f"{stem}{suffix}").is_file():
             return path
@@ -142,5 +142,5 @@ def _read(path: Path, options: csv.ReadOptions) -> pa.Table:
     try:
         return csv.read_csv(path, read_options=options, convert_options=convert)
     except (OSError, pa.ArrowException) as error:
-        told = str(error).splitlines()[0]
-        raise LabelsError(f"{path}: damaged or no list of patches ({told})") from error
+        reason = str(error).splitlines()[0]
+        raise LabelsError(f"{path}: damaged or no list of patches ({reason})") from error

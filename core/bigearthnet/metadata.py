@@ -22,7 +22,7 @@ from tilezoo.bigearthnet.patches import (
     PatchFacts,
     failure,
     find_patches,
-    listed_patches,
+    read_patch_list,
     read_patches,
 )
 from tilezoo.bigearthnet.rows import (
@@ -80,11 +80,11 @@ class PrepareResult:
             "metadata": str(self.path),
             "errors": self.errors and str(self.errors),
             **{name: getattr(self, name) for name in counts},
-            **{name: self._by(place) for place, name in enumerate(("splits", "countries", "seasons"))},
+            **{name: self._count_by(place) for place, name in enumerate(("splits", "countries", "seasons"))},
             "seconds": round(self.seconds, 1),
         }  # fmt: skip
 
-    def _by(self, place: int) -> dict[str, int]:
+    def _count_by(self, place: int) -> dict[str, int]:
         counted: Counter[str] = Counter()
         for group, count in self.groups.items():
             counted[group[place] or "none"] += count
@@ -137,7 +137,7 @@ def prepare_bigearthnet(options: PrepareOptions) -> PrepareResult:
     _refuse_out(out, files)
     known = _join(patches, files, options.lists, no_lists=options.no_lists)
     output = _write(out, known, options)
-    result = _result(out, output, known, time.monotonic() - started)
+    result = _sum_up(out, output, known, time.monotonic() - started)
     _refuse_failures(result, output.first_failure, options.max_errors)
     return result
 
@@ -155,11 +155,11 @@ def _find(root: Path, files: list[Path]) -> tuple[Patches, list[Path]]:
     """Find the patches, and the tables that say more of them."""
     if root.is_file():
         of_its_own = root.suffix.lower() == ".parquet" and is_metadata(root)
-        return listed_patches(root), [root, *files] if of_its_own else files
+        return read_patch_list(root), [root, *files] if of_its_own else files
     if not root.is_dir():
         raise SourceError(f"{root}: no such folder or list of patches; check the path")
     patches = find_patches(root)
-    if files or not pc.any(_of_v2(patches)).as_py():
+    if files or not pc.any(_are_v2(patches)).as_py():
         return patches, files
     found = find_v2_metadata(root)
     if found:
@@ -170,7 +170,7 @@ def _find(root: Path, files: list[Path]) -> tuple[Patches, list[Path]]:
     return patches, found
 
 
-def _of_v2(patches: Patches) -> pa.BooleanArray:
+def _are_v2(patches: Patches) -> pa.BooleanArray:
     return pc.match_substring_regex(patches.names, r"_R\d{3}_T\w{5}_\d+_\d+$")
 
 
@@ -178,7 +178,7 @@ def _join(
     patches: Patches, files: Sequence[Path], lists: str | Path | None, *, no_lists: bool
 ) -> _Known:
     """Look every patch up in the official lists and in older tables, by its name."""
-    of_v1 = pc.invert(_of_v2(patches))
+    of_v1 = pc.invert(_are_v2(patches))
     older = read_metadata(files, geometry=not patches.on_disk)
     if no_lists or not pc.any(of_v1).as_py():
         fields = [field for field in LISTS_SCHEMA if field.name != "name"]
@@ -209,7 +209,7 @@ def _write(out: Path, known: _Known, options: PrepareOptions) -> Output:
         ):
             for first in range(0, total, _ROWS):
                 last = min(first + _ROWS, total)
-                output.add(*_rows(known, first, last, pool, advance))
+                output.add(*_make_group(known, first, last, pool, advance))
     except KeyboardInterrupt:
         fix = "the same command starts anew"
         raise InterruptedRunError(f"stopped, and {out} is as it was; {fix}") from None
@@ -219,18 +219,20 @@ def _write(out: Path, known: _Known, options: PrepareOptions) -> Output:
     return output
 
 
-def _rows(
+def _make_group(
     known: _Known, first: int, last: int, pool: ThreadPoolExecutor, advance: Advance
 ) -> tuple[pa.Table, list[Failure]]:
     """Make the rows of patches `first` to `last` (exclusive)."""
     patches = known.patches.slice(first, last)
     outcomes: list[_Outcome] = []
-    for done in pool.map(read_patches if known.patches.on_disk else _take_names, _jobs(patches)):
+    for done in pool.map(
+        read_patches if known.patches.on_disk else _take_names, _split_jobs(patches)
+    ):
         outcomes += done
         advance(len(done))
     older = known.older.take(known.row_of[first:last])
     polygons = footprints([o if isinstance(o, PatchFacts) else None for o in outcomes])
-    checked = _checked(known, patches, outcomes, polygons, older)
+    checked = _check_patches(known, patches, outcomes, polygons, older)
     good = [place for place, one in enumerate(checked) if isinstance(one, PatchFacts)]
     rows = make_rows(
         [patches[place][0] for place in good],
@@ -242,7 +244,7 @@ def _rows(
     return rows, [one for one in checked if isinstance(one, Failure)]
 
 
-def _jobs(patches: Sequence[_Patch]) -> list[Sequence[_Patch]]:
+def _split_jobs(patches: Sequence[_Patch]) -> list[Sequence[_Patch]]:
     return [patches[i : i + _PER_JOB] for i in range(0, len(patches), _PER_JOB)]
 
 
@@ -255,7 +257,7 @@ def _take_names(patches: Sequence[_Patch]) -> list[_Outcome]:
     ]
 
 
-def _checked(
+def _check_patches(
     known: _Known,
     patches: Sequence[_Patch],
     outcomes: Sequence[_Outcome],
@@ -266,14 +268,14 @@ def _checked(
     labelled = pc.or_(pc.is_valid(older["labels"]), pc.is_valid(older["new_labels"])).to_pylist()
     rows = zip(patches, outcomes, polygons, older["labels"].to_pylist(), labelled, strict=True)
     return [
-        _problem(known, patch, facts, polygon, labels, has_labels) or facts
+        _find_fault(known, patch, facts, polygon, labels, has_labels) or facts
         if isinstance(facts, PatchFacts)
         else facts
         for patch, facts, polygon, labels, has_labels in rows
     ]
 
 
-def _problem(
+def _find_fault(
     known: _Known,
     patch: _Patch,
     facts: PatchFacts,
@@ -285,14 +287,14 @@ def _problem(
     if facts.box is not None and polygon is None:
         return failure(path, "unreadable", "the coordinates lie outside their projection")
     if facts.labels is None:
-        return None if labelled else _unlabelled(known, name, path)
+        return None if labelled else _refuse_unlabelled(known, name, path)
     if older is not None and set(older) != set(facts.labels):
-        told = ", ".join(sorted(set(older) ^ set(facts.labels)))
-        return failure(path, "unreadable", f"its JSON and --metadata differ in labels: {told}")
+        reason = ", ".join(sorted(set(older) ^ set(facts.labels)))
+        return failure(path, "unreadable", f"its JSON and --metadata differ in labels: {reason}")
     return None
 
 
-def _unlabelled(known: _Known, name: str, path: str) -> Failure | None:
+def _refuse_unlabelled(known: _Known, name: str, path: str) -> Failure | None:
     """Refuse a patch without labels, unless nobody was to know any."""
     if known.files:
         where = " and ".join(file.name for file in known.files)
@@ -303,7 +305,7 @@ def _unlabelled(known: _Known, name: str, path: str) -> Failure | None:
     return None
 
 
-def _result(out: Path, output: Output, known: _Known, seconds: float) -> PrepareResult:
+def _sum_up(out: Path, output: Output, known: _Known, seconds: float) -> PrepareResult:
     return PrepareResult(
         path=out,
         rows=output.row_count,

@@ -99,7 +99,7 @@ def is_metadata(path: Path) -> bool:
     Raises:
         LabelsError: It is no Parquet file.
     """
-    with _opened(path) as file:
+    with _open(path) as file:
         return bool({"labels", "new_labels"} & set(file.schema_arrow.names))
 
 
@@ -111,57 +111,57 @@ def is_v2(path: Path) -> bool:
     """
     if not path.is_file():
         return False
-    with _opened(path) as file:
+    with _open(path) as file:
         return "patch_id" in file.schema_arrow.names
 
 
-def _opened(path: Path) -> pq.ParquetFile:
+def _open(path: Path) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(path)
     except (OSError, pa.ArrowException) as error:
-        told = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise LabelsError(f"{path}: not a Parquet file of patches ({told})") from error
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise LabelsError(f"{path}: not a Parquet file of patches ({reason})") from error
 
 
 def _read(path: Path, geometry: bool) -> pa.Table:
-    with _opened(path) as file:
+    with _open(path) as file:
         present = file.schema_arrow.names
         if not {"name", "patch_id"} & set(present):
             raise LabelsError(f"{path}: no column `name` or `patch_id`; is it of BigEarthNet?")
-        crs = _stated_crs(file, path) if geometry and "geometry" in present else None
+        crs = _read_crs(file, path) if geometry and "geometry" in present else None
         wanted = {old for names in _NAMES.values() for old in names} - {"geometry"}
         columns = [name for name in present if name in wanted or (crs and name == "geometry")]
         try:
             batches = file.iter_batches(_ROWS_AT_A_TIME, columns=columns)
             return pa.Table.from_batches(
-                [_in_one_form(batch, crs, path) for batch in batches], METADATA_SCHEMA
+                [_unify(batch, crs, path) for batch in batches], METADATA_SCHEMA
             )
         except (OSError, pa.ArrowException, shapely.GEOSException) as error:
-            told = str(error).splitlines()[0]
-            raise LabelsError(f"{path}: damaged or of another kind ({told})") from error
+            reason = str(error).splitlines()[0]
+            raise LabelsError(f"{path}: damaged or of another kind ({reason})") from error
 
 
-def _in_one_form(batch: pa.RecordBatch, crs: CRS | None, path: Path) -> pa.RecordBatch:
-    columns = {new: _column(batch, new, old) for new, old in _NAMES.items()}
+def _unify(batch: pa.RecordBatch, crs: CRS | None, path: Path) -> pa.RecordBatch:
+    columns = {new: _take_column(batch, new, old) for new, old in _NAMES.items()}
     if columns["name"].null_count:
         raise LabelsError(f"{path}: a row has no name; every row names its patch")
     given = batch.schema.names
     if "patch_id" in given and "new_labels" not in given:  # v2 has labels of the 19 alone
         columns["labels"], columns["new_labels"] = columns["new_labels"], columns["labels"]
     try:
-        refuse_unknown(_distinct(columns["labels"]), LABELS_43)
-        refuse_unknown(_distinct(columns["new_labels"]), LABELS_19)
-        columns["original_split"] = _plain_splits(columns["original_split"])
+        refuse_unknown(_list_distinct(columns["labels"]), LABELS_43)
+        refuse_unknown(_list_distinct(columns["new_labels"]), LABELS_19)
+        columns["original_split"] = _name_splits(columns["original_split"])
         if crs:
-            columns["geometry"] = _in_crs84(columns["geometry"], crs)
+            columns["geometry"] = _to_crs84(columns["geometry"], crs)
     except LabelsError as error:
         raise LabelsError(f"{path}: {error}") from error
-    told_by_43 = pc.is_valid(columns["labels"])
-    columns["new_labels"] = pc.if_else(told_by_43, pa.scalar(None, _TEXTS), columns["new_labels"])
+    known_by_43 = pc.is_valid(columns["labels"])
+    columns["new_labels"] = pc.if_else(known_by_43, pa.scalar(None, _TEXTS), columns["new_labels"])
     return pa.RecordBatch.from_pydict(columns, METADATA_SCHEMA)
 
 
-def _column(batch: pa.RecordBatch, new: str, old: Sequence[str]) -> pa.Array:
+def _take_column(batch: pa.RecordBatch, new: str, old: Sequence[str]) -> pa.Array:
     name = next((name for name in old if name in batch.schema.names), None)
     if name is None:
         return pa.nulls(batch.num_rows, _TYPES[new])
@@ -172,11 +172,11 @@ def _column(batch: pa.RecordBatch, new: str, old: Sequence[str]) -> pa.Array:
     return column.cast(pa.string()).dictionary_encode() if kind == _REPEATED else column.cast(kind)
 
 
-def _distinct(lists: pa.Array) -> list[str]:
+def _list_distinct(lists: pa.Array) -> list[str]:
     return list(pc.unique(pc.list_flatten(lists)).to_pylist())
 
 
-def _plain_splits(splits: pa.Array) -> pa.Array:
+def _name_splits(splits: pa.Array) -> pa.Array:
     given = splits.to_pylist()
     unknown = next((split for split in given if split is not None and split not in _SPLITS), None)
     if unknown is not None:
@@ -184,7 +184,7 @@ def _plain_splits(splits: pa.Array) -> pa.Array:
     return pa.array([split and _SPLITS[split] for split in given], _REPEATED)
 
 
-def _stated_crs(file: pq.ParquetFile, path: Path) -> CRS:
+def _read_crs(file: pq.ParquetFile, path: Path) -> CRS:
     """Read the geometries' CRS: PROJJSON today, WKT in what geopandas wrote in 2022."""
     keys = file.metadata.metadata or {}
     try:
@@ -198,7 +198,7 @@ def _stated_crs(file: pq.ParquetFile, path: Path) -> CRS:
     return CRS.from_user_input(text)
 
 
-def _in_crs84(geometry: pa.Array, crs: CRS) -> pa.Array:
+def _to_crs84(geometry: pa.Array, crs: CRS) -> pa.Array:
     stated = geopandas.GeoSeries.from_wkb(geometry.to_numpy(zero_copy_only=False), crs=crs)
     moved = stated.to_crs("OGC:CRS84").array
     if not np.isfinite(shapely.get_coordinates(moved)).all():
@@ -210,5 +210,5 @@ def _refuse_repeats(names: pa.ChunkedArray, paths: Sequence[str | Path]) -> None
     counts = names.value_counts()
     repeated = counts.filter(pc.greater(counts.field("counts"), 1))
     if len(repeated):
-        name, told = repeated[0]["values"].as_py(), ", ".join(map(str, paths))
-        raise LabelsError(f"{told}: the patch {name} comes more than once; leave one row for it")
+        name, reason = repeated[0]["values"].as_py(), ", ".join(map(str, paths))
+        raise LabelsError(f"{reason}: the patch {name} comes more than once; leave one row for it")

@@ -119,7 +119,7 @@ def find_patches(root: Path) -> Patches:
     return patches
 
 
-def listed_patches(path: Path) -> Patches:
+def read_patch_list(path: Path) -> Patches:
     """Take a list of names for patches; none is looked for on disk.
 
     Args:
@@ -129,7 +129,7 @@ def listed_patches(path: Path) -> Patches:
     Raises:
         SourceError: It is no such list, is empty, or a name comes twice.
     """
-    names = _listed_names(path)
+    names = _read_names(path)
     if not len(names) or names.null_count:
         raise SourceError(f"{path}: lists no patch in some row; one name a row is expected")
     ordered = names.take(pc.sort_indices(names))
@@ -140,19 +140,19 @@ def listed_patches(path: Path) -> Patches:
 
 def read_patches(patches: Sequence[tuple[str, str]]) -> list[PatchFacts | Failure]:
     """Read the JSON of each patch (name, path), or the header of a band where there is none."""
-    found = [_attempt(_from_json, *patch) for patch in patches]
+    found = [_attempt(_read_json, *patch) for patch in patches]
     without = [place for place, facts in enumerate(found) if facts is None]
     if without:
         with gdal():
             for place in without:
-                found[place] = _attempt(_from_header, *patches[place])
+                found[place] = _attempt(_read_header, *patches[place])
     return [facts for facts in found if facts is not None]
 
 
 def failure(path: str, kind: TileErrorKind, message: str) -> Failure:
     """Write down that the patch at `path` gives no row."""
-    told = os.fsencode(path).decode(errors="replace")  # what no Parquet file can hold
-    source = Source(id=told, path=told)
+    text = os.fsencode(path).decode(errors="replace")  # a Parquet file holds UTF-8 alone
+    source = Source(id=text, path=text)
     return Failure(ref=TileRef(source=source), kind=kind, message=message)
 
 
@@ -173,10 +173,10 @@ def parse_labels_json(text: bytes, name: str) -> PatchFacts:
     except LabelsError as error:
         raise TileError("unreadable", f"{_JSON}: {error}") from error
     return PatchFacts(
-        crs=_checked_crs(data["projection"]),
-        box=_checked_box(data["coordinates"]),
+        crs=_check_crs(data["projection"]),
+        box=_parse_box(data["coordinates"]),
         labels=data["labels"],
-        moment=_checked_date(data["acquisition_date"], name),
+        moment=_check_date(data["acquisition_date"], name),
         tile_source=data["tile_source"],
     )
 
@@ -205,24 +205,24 @@ def _walk(folder: str, above: frozenset[str]) -> Iterator[tuple[str, list[str]]]
         yield from _walk(path, above | {real})
 
 
-def _listed_names(path: Path) -> pa.StringArray:
+def _read_names(path: Path) -> pa.StringArray:
     try:
         if path.suffix.lower() == ".parquet":
             file = pq.ParquetFile(path)
             column = next((c for c in _NAME_COLUMNS if c in file.schema_arrow.names), None)
             found = file.read([column]) if column else None
         else:
-            found = _csv_names(path)
+            found = _read_csv_names(path)
     except (OSError, pa.ArrowException) as error:
-        told = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise SourceError(f"{path}: not a readable list of patches ({told})") from error
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise SourceError(f"{path}: not a readable list of patches ({reason})") from error
     if found is None:
         columns = ", ".join(_NAME_COLUMNS)
         raise SourceError(f"{path}: no column of patches' names; call it one of {columns}")
     return found.column(0).cast(pa.string()).combine_chunks()
 
 
-def _csv_names(path: Path) -> pa.Table | None:
+def _read_csv_names(path: Path) -> pa.Table | None:
     """Read the column of names of a list that has a header, or has none as the official ones."""
     options = csv.ReadOptions(autogenerate_column_names=True)
     found = csv.read_csv(path, read_options=options)
@@ -242,8 +242,8 @@ def _refuse_repeats(patches: Patches, where: Path) -> None:
         return
     first = int(repeated[0])
     (name, path), (_, other) = patches.slice(first, first + 2)
-    told = f": {path} and {other}" if patches.on_disk else ""
-    raise SourceError(f"{where}: the patch {name} is there twice{told}; leave one of them")
+    reason = f": {path} and {other}" if patches.on_disk else ""
+    raise SourceError(f"{where}: the patch {name} is there twice{reason}; leave one of them")
 
 
 def _attempt(read: Callable[[str, str], _Facts], name: str, path: str) -> _Facts | Failure:
@@ -253,7 +253,7 @@ def _attempt(read: Callable[[str, str], _Facts], name: str, path: str) -> _Facts
         return failure(path, error.kind, str(error))
 
 
-def _from_json(name: str, path: str) -> PatchFacts | None:
+def _read_json(name: str, path: str) -> PatchFacts | None:
     """Read a v1 patch's JSON; None where it has none, as in copies of the bands alone, or v2."""
     if patch_version(name) == 2:
         return None
@@ -266,7 +266,7 @@ def _from_json(name: str, path: str) -> PatchFacts | None:
         raise TileError("unreadable", f"{_JSON}: {error.strerror or error}") from error
 
 
-def _from_header(name: str, path: str) -> PatchFacts:
+def _read_header(name: str, path: str) -> PatchFacts:
     candidates = (f"{path}/{name}_{band}.tif" for band in _BANDS)
     band = next((file for file in candidates if os.path.isfile(file)), None)
     if band is None:
@@ -286,25 +286,25 @@ def _check_keys(data: Any) -> None:
             raise TileError("unreadable", f"{_JSON}: {key} is no {kind.__name__}")
 
 
-def _checked_crs(projection: str) -> str:
+def _check_crs(projection: str) -> str:
     if lonlat_transformer(projection) is None:
         raise TileError("unreadable", f"{_JSON}: the projection is no CRS on the globe")
     return projection
 
 
-def _checked_box(coordinates: dict[str, Any]) -> tuple[float, float, float, float]:
+def _parse_box(coordinates: dict[str, Any]) -> tuple[float, float, float, float]:
     sides = [coordinates.get(side) for side in _SIDES]
     west, south, east, north = (
         float(side) if isinstance(side, int | float) and math.isfinite(side) else math.nan
         for side in sides
     )
     if not (0 < east - west <= _LONGEST_SIDE and 0 < north - south <= _LONGEST_SIDE):
-        told = ", ".join(f"{side} {value!r}" for side, value in zip(_SIDES, sides, strict=True))
-        raise TileError("unreadable", f"{_JSON}: coordinates are no box of 1200 m ({told})")
+        reason = ", ".join(f"{side} {value!r}" for side, value in zip(_SIDES, sides, strict=True))
+        raise TileError("unreadable", f"{_JSON}: coordinates are no box of 1200 m ({reason})")
     return west, south, east, north
 
 
-def _checked_date(text: str, name: str) -> datetime:
+def _check_date(text: str, name: str) -> datetime:
     stated, named = parse_time(text), time_in_name(name)
     if stated is None:
         raise TileError("unreadable", f"{_JSON}: acquisition_date {text!r} is no date")

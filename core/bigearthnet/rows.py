@@ -90,31 +90,31 @@ def make_rows(
     Returns:
         Columns of `SCHEMA`.
     """
-    moments = _moments(names, facts, metadata)
-    shapes = _shapes(polygons, metadata["geometry"])
+    moments = _find_times(names, facts, metadata)
+    shapes = _fill_shapes(polygons, metadata["geometry"])
     own_labels = pa.array([one.labels for one in facts], _TEXTS)
-    labels = pc.coalesce(own_labels, _plain(metadata["labels"]))
-    new_labels = pc.coalesce(_new_labels(labels), _plain(metadata["new_labels"]))
+    labels = pc.coalesce(own_labels, _decode(metadata["labels"]))
+    new_labels = pc.coalesce(_merge_labels(labels), _decode(metadata["new_labels"]))
 
     def first_known(column: str) -> pa.Array:
-        listed = _plain(official[column])
-        return pc.coalesce(listed, _plain(metadata[column]))
+        listed = _decode(official[column])
+        return pc.coalesce(listed, _decode(metadata[column]))
 
     snow, cloud = first_known("snow"), first_known("cloud_or_shadow")
-    recommended = _recommended(snow, cloud, new_labels, _plain(official["labelled"]))
+    recommended = _recommend(snow, cloud, new_labels, _decode(official["labelled"]))
     columns = {
         "name": names,
         "acquisition_date": [moment and f"{moment:%Y-%m-%d %H:%M:%S}" for moment in moments],
         "labels": labels,
-        "tile_source": _tile_sources(names, facts, metadata),
+        "tile_source": _find_tile_sources(names, facts, metadata),
         "geometry": pa.array(shapely.to_wkb(shapes, byte_order=1), pa.binary()),
         "new_labels": new_labels,
         "snow": snow,
         "cloud_or_shadow": cloud,
-        "original_split": _splits(first_known("original_split"), recommended),
+        "original_split": _keep_splits(first_known("original_split"), recommended),
         "country": first_known("country"),
-        "season": pc.coalesce(first_known("season"), _seasons(moments)),
-        "bbox": _bboxes(shapes),
+        "season": pc.coalesce(first_known("season"), _name_seasons(moments)),
+        "bbox": _make_bboxes(shapes),
         "datetime": moments,
         "recommended": recommended,
         "s1_name": first_known("s1_name"),
@@ -123,12 +123,12 @@ def make_rows(
     return pa.Table.from_pydict(columns, schema=SCHEMA)
 
 
-def _plain(column: pa.ChunkedArray) -> pa.Array:
+def _decode(column: pa.ChunkedArray) -> pa.Array:
     whole = column.combine_chunks()
     return whole.dictionary_decode() if pa.types.is_dictionary(whole.type) else whole
 
 
-def _moments(
+def _find_times(
     names: Sequence[str], facts: Sequence[PatchFacts], metadata: pa.Table
 ) -> list[datetime | None]:
     """Take the JSON's time, else the older table's, else the name's (a few are seconds off)."""
@@ -139,16 +139,16 @@ def _moments(
     ]
 
 
-def _seasons(moments: Sequence[datetime | None]) -> pa.Array:
+def _name_seasons(moments: Sequence[datetime | None]) -> pa.Array:
     return pa.array([moment and season(moment) for moment in moments], pa.string())
 
 
-def _new_labels(labels: pa.Array) -> pa.Array:
+def _merge_labels(labels: pa.Array) -> pa.Array:
     rows = labels.to_pylist()
     return pa.array([None if row is None else to_19(row) for row in rows], _TEXTS)
 
 
-def _tile_sources(
+def _find_tile_sources(
     names: Sequence[str], facts: Sequence[PatchFacts], metadata: pa.Table
 ) -> list[str | None]:
     older = metadata["tile_source"].to_pylist()
@@ -158,7 +158,7 @@ def _tile_sources(
     ]
 
 
-def _recommended(
+def _recommend(
     snow: pa.Array, cloud: pa.Array, new_labels: pa.Array, listed_as_labelled: pa.Array
 ) -> pa.Array:
     """Tell which patches the authors recommend: no snow, no cloud or shadow, a label of the 19."""
@@ -168,27 +168,27 @@ def _recommended(
     return pc.and_kleene(clear, labelled)
 
 
-def _splits(stated: pa.Array, recommended: pa.Array) -> pa.Array:
+def _keep_splits(stated: pa.Array, recommended: pa.Array) -> pa.Array:
     """Take discouraged patches out of their split: v2 states one for them too."""
     nowhere = pa.scalar(None, pa.string())
     return pc.if_else(pc.fill_null(recommended, True), stated, nowhere)
 
 
-def _shapes(polygons: NDArray[np.object_], older: pa.ChunkedArray) -> NDArray[np.object_]:
+def _fill_shapes(polygons: NDArray[np.object_], older: pa.ChunkedArray) -> NDArray[np.object_]:
     if older.null_count == len(older):
         return polygons
     from_table = shapely.from_wkb(older.to_numpy())
     return np.where(shapely.is_missing(polygons), from_table, polygons)
 
 
-def _bboxes(shapes: NDArray[np.object_]) -> pa.StructArray:
+def _make_bboxes(shapes: NDArray[np.object_]) -> pa.StructArray:
     sides = [pa.array(side) for side in shapely.bounds(shapes).T]
     missing = pa.array(shapely.is_missing(shapes))
     return pa.StructArray.from_arrays(sides, fields=list(FACTS.field("bbox").type), mask=missing)
 
 
 def errors_path(out: Path) -> Path:
-    """Where failures are told: `metadata.errors.parquet` beside `metadata.parquet`."""
+    """Name the file of failures: `metadata.errors.parquet` beside `metadata.parquet`."""
     return out.with_name(f"{out.stem}.errors.parquet")
 
 
