@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pyproj import Geod, Transformer
     from rasterio.transform import Affine
 
-_POINTS_PER_EDGE = 16  # enough that no two neighbours on a whole-globe edge are 180° apart
+_POINTS_PER_EDGE = 24  # an edge of 1,000 km near a pole lies off by less than a thousandth
 _CORNERS = np.arange(4) * _POINTS_PER_EDGE
 _SIMPLIFY = 1e-4  # share of the footprint's shorter extent that a dropped vertex may lie off
 _LEAST_AREA = 1e-14  # square degrees, about a square centimetre: less is a line
@@ -113,7 +113,8 @@ def polygon_on_globe(lon: NDArray[np.float64], lat: NDArray[np.float64]) -> Base
         ring = shapely.Polygon(points)
         drawn = _keep_polygons(shapely.make_valid(ring, method="structure", keep_collapsed=False))
         pieces = [piece for part in drawn for piece in _cut_at_antimeridian(_simplify(part))]
-        return shapely.union_all(pieces) if len(pieces) > 1 else next(iter(pieces), None)
+        shape = shapely.union_all(pieces) if len(pieces) > 1 else next(iter(pieces), None)
+    return None if shape is None or shape.is_empty else shape  # slivers can cancel out
 
 
 def _keep_polygons(shape: BaseGeometry) -> list[BaseGeometry]:

@@ -60,6 +60,7 @@ def test_a_footprint_has_the_bounds_that_rasterio_finds(
     st.floats(0.1, 1e4),
     st.floats(0, 360),
 )
+@example(crs=POLAR_NORTH, place=(-223334.0, 1127233.0), pixel=7316.0, turn=0.0)
 def test_a_footprint_is_the_outline_on_the_globe_within_a_ten_thousandth(
     crs: str, place: tuple[float, float], pixel: float, turn: float
 ) -> None:
@@ -178,6 +179,7 @@ NUMBERS = st.floats(-1e8, 1e8, allow_nan=False) | st.sampled_from(
 @example("EPSG:4326", (1.0, 0.0, 10.0, 0.0, -1.0, 100.0))  # latitudes beyond the pole
 @example(POLAR_NORTH, (100.0, 0.0, 0.0, 0.0, -100.0, 5000.0))  # an edge through the pole
 @example(POLAR_NORTH, (100.0, 0.0, 0.0, 0.0, -100.0, 0.0))  # a corner at the pole
+@example(POLAR_SOUTH, (19426871.0, 0.0, -1.0, 49557371.0, 0.0, 0.0))  # slivers alone
 def test_any_grid_has_a_valid_footprint_or_none(
     crs: str, numbers: tuple[float, float, float, float, float, float]
 ) -> None:
