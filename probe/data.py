@@ -1,7 +1,10 @@
-"""Tables and labels brought together: the same tiles in the same order, with their classes."""
+"""Tables and labels brought together: the same tiles in the same order, with their classes.
+
+Then the vectors of one table in that order, ready to be learnt from.
+"""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -9,15 +12,21 @@ from typing import Self
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from tilezoo.errors import LabelsError, ProbeError
 from tilezoo.labels import folder_labels, read_labels
+from tilezoo.probe.linear import chunks
 from tilezoo.probe.scores import Labels, Task
 from tilezoo.table import Table, open_table
 
 PRIOR = "prior"  # the control that is always there
+FOLDER = "folder"  # `--labels folder`
 _NAME = re.compile(r"[\w-][\w.-]*")  # it becomes part of a file's name
+_SIDES = ("xmin", "ymin", "xmax", "ymax")
+_CONSTANT = 1e-6  # share of a feature's size under which its spread is rounding
 
 
 def open_named(texts: Sequence[str | Path], taken: Sequence[str] = ()) -> dict[str, Table]:
@@ -62,10 +71,6 @@ def parse_named(text: str) -> tuple[str, str]:
             f"write NAME={path}"
         )
     return name, path
-
-
-FOLDER = "folder"  # `--labels folder`
-_SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,12 +141,6 @@ def join(tables: Mapping[str, Table], labels: str | Path, task: Task | None) -> 
         unlabelled=len(own_ids) - here.num_rows,
         unmatched=known.num_rows - here.num_rows,
     )
-
-
-def targets(table: Table, ids: pa.Array) -> NDArray[np.int64]:
-    """Say for each row of a table where its id stands in `ids`; -1 where it does not."""
-    places = pc.fill_null(pc.index_in(table.column("id"), value_set=ids), -1)
-    return np.asarray(places.to_numpy(), np.int64)
 
 
 def _ids(name: str, table: Table) -> pa.Array:
@@ -223,3 +222,74 @@ def _boxes(table: Table, own: pa.Array, ids: pa.Array) -> NDArray[np.float64] | 
     found = structs.take(rows)
     sides = [pc.struct_field(found, side).to_numpy(zero_copy_only=False) for side in _SIDES]
     return np.stack(sides, axis=1).astype(np.float64)
+
+
+def load_vectors(
+    name: str, table: Table, ids: pa.Array, advance: Callable[[int], None] = lambda _: None
+) -> Tensor:
+    """Read the vectors of some tiles, streamed into place.
+
+    Args:
+        name: What the table is called.
+        table: Holds every one of these tiles.
+        ids: The order that is wanted, shape (N,).
+        advance: Told when rows of the table are read.
+
+    Returns:
+        Raw vectors, float32, shape (N, D).
+
+    Raises:
+        ProbeError: A vector is not finite or zero, or all are equal.
+    """
+    where = _targets(table, ids)
+    x = np.empty((len(ids), table.dimension), np.float32)
+    first = 0
+    for vectors in table.vectors():
+        place = where[first : first + len(vectors)]
+        x[place[place >= 0]] = vectors[place >= 0]
+        first += len(vectors)
+        advance(len(vectors))
+    _refuse_unusable(name, x, ids)
+    return torch.from_numpy(x)
+
+
+def _refuse_unusable(name: str, x: NDArray[np.float32], ids: pa.Array) -> None:
+    bad, zero, equal = [], [], True
+    for rows in chunks(len(x)):
+        bad += (rows.start + np.flatnonzero(~np.isfinite(x[rows]).all(axis=1))).tolist()
+        zero += (rows.start + np.flatnonzero(~x[rows].any(axis=1))).tolist()
+        equal = equal and bool((x[rows] == x[0]).all())
+    for found, what in ((bad, "not finite"), (zero, "zero")):
+        if found:
+            raise ProbeError(
+                f"{name}: {len(found)} of {len(x)} vectors are {what} "
+                f"({ids[found[0]].as_py()!r}, say); embed these tiles again, or leave them out of "
+                "the labels"
+            )
+    if equal:
+        raise ProbeError(f"{name}: all {len(x)} vectors are equal; is the model's input right?")
+
+
+def _targets(table: Table, ids: pa.Array) -> NDArray[np.int64]:
+    """Say for each row of a table where its id stands in `ids`; -1 where it does not."""
+    places = pc.fill_null(pc.index_in(table.column("id"), value_set=ids), -1)
+    return np.asarray(places.to_numpy(), np.int64)
+
+
+def standardise(x: Tensor, train: int) -> None:
+    """Give every feature mean 0 and deviation 1 over the first `train` rows, in place.
+
+    Features that do not vary there become 0.
+    """
+    total = torch.zeros(x.shape[1], dtype=torch.float64, device=x.device)
+    for rows in chunks(train):
+        total += x[rows].sum(dim=0, dtype=torch.float64)
+    mean = total / train
+    squares = torch.zeros_like(total)
+    for rows in chunks(train):
+        squares += ((x[rows].double() - mean) ** 2).sum(dim=0)
+    deviation = (squares / train).sqrt()
+    varies = deviation > _CONSTANT * mean.abs().clamp_min(1e-30)
+    scale = torch.where(varies, 1 / deviation, torch.zeros_like(deviation))
+    for rows in chunks(len(x)):
+        x[rows] = ((x[rows].double() - mean) * scale).float()

@@ -4,24 +4,30 @@ The objective is scikit-learn's: the sum of log losses plus |w|² / 2C, the bias
 make it fast on 400,000 tiles. Directions start from the inverse of w̄ XᵀX + 1/C, which is the
 curvature if every tile weighed the same; features of vision transformers are so collinear that plain
 L-BFGS takes hundreds of passes where this takes tens. And logits are linear in the step, so a line
-search costs no pass over the features.
+search costs no pass over the features. Matrices are multiplied by the faster of a CPU's two
+libraries, where it is as exact.
 
 L-BFGS: Nocedal & Wright 2006, "Numerical Optimization", algorithm 7.4.
 """
 
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from tilezoo.probe.matmul import chunks
 from tilezoo.probe.scores import Task
 
 _MEMORY = 10  # pairs of steps and changes of gradient
 _LEAST_WEIGHT = 1e-6  # of w̄, for classes that are fitted all but perfectly
 _FLAT_ENOUGH = 0.1  # share of a slope that may be left after a line search
 _MOST_TRIALS = 25
+_AGREEMENT = 1e-5  # of inner products of unit vectors, which float32 has to some 3e-7
+_ROWS, _COLUMNS = 256, 8192  # of the product that shows whether libraries agree
+_MANY = 1 << 22  # values: 10,000 vectors of 384
+CHUNK = 1 << 14
 
 Memory = deque[tuple[Tensor, Tensor, Tensor]]  # step s, change of gradient y, 1 / sᵀy
 
@@ -202,3 +208,55 @@ def _centred(problem: Problem, w: Tensor) -> Tensor:
 def _logits(x: Tensor, coefficients: Tensor) -> Tensor:
     short = coefficients.float()
     return torch.addmm(short[-1], x, short[:-1])
+
+
+def chunks(count: int, size: int = CHUNK) -> Iterator[slice]:
+    """Cut `count` rows into slices of `size`; the last may be shorter."""
+    return (slice(first, min(first + size, count)) for first in range(0, count, size))
+
+
+@contextmanager
+def fast_products(x: Tensor) -> Iterator[None]:
+    """Let oneDNN multiply while the block runs, if that changes nothing here.
+
+    PyTorch multiplies float32 matrices by MKL, which is slow on AMD: 79 against oneDNN's 177
+    GFLOP/s of one Zen 4 core. It takes oneDNN at the precision "medium", which allows bfloat16
+    inside; CPUs with AMX then use it, and those keep MKL.
+
+    Args:
+        x: Rows to be multiplied, on the device where that will be.
+    """
+    before = torch.get_float32_matmul_precision()
+    if x.device.type == "cpu" and _as_exact(x):
+        torch.set_float32_matmul_precision("medium")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@contextmanager
+def one_thread_for_few(x: Tensor) -> Iterator[None]:
+    """Use one thread while the block runs, where a pass over the rows is over in milliseconds.
+
+    Threads that wait for each other thousands of times gain nothing there, and on a busy machine
+    they lose: four times the seconds were measured with two threads.
+    """
+    before = torch.get_num_threads()
+    if x.numel() < _MANY:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _as_exact(x: Tensor) -> bool:
+    rows = torch.nn.functional.normalize(x[:_COLUMNS], dim=1)
+    before = torch.get_float32_matmul_precision()
+    products = []
+    for precision in ("highest", "medium"):
+        torch.set_float32_matmul_precision(precision)
+        products.append(rows[:_ROWS] @ rows.T)
+    torch.set_float32_matmul_precision(before)
+    return bool((products[0] - products[1]).abs().max() <= _AGREEMENT)

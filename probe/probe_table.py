@@ -8,23 +8,24 @@ import torch
 from torch import Tensor
 
 from tilezoo.probe.bootstrap import Measured, Resampling, measure
-from tilezoo.probe.efficiency import Point, curve
+from tilezoo.probe.data import load_vectors, standardise
 from tilezoo.probe.fitting import (
     Fit,
+    Point,
     Sets,
     Stages,
+    curve,
     fit_centroid,
     fit_dino,
     fit_knn,
     fit_linear,
     prior,
 )
-from tilezoo.probe.matmul import fast_products, one_thread_for_few
+from tilezoo.probe.linear import fast_products, one_thread_for_few
 from tilezoo.probe.options import Choices
 from tilezoo.probe.scores import Scorer
 from tilezoo.probe.sgd import Anew
 from tilezoo.probe.splits import Usable
-from tilezoo.probe.vectors import load, standardise
 from tilezoo.table import Table
 
 
@@ -62,7 +63,7 @@ def vectors_of(
 ) -> Tensor:
     """Read a table's vectors in the order of the split, raw, shape (N, D)."""
     with stages.step("reading", table.row_count, "tiles") as advance:
-        x = load(name, table, used.joined.ids.take(used.split.order), advance)
+        x = load_vectors(name, table, used.joined.ids.take(used.split.order), advance)
     return x.to(device)
 
 

@@ -16,7 +16,7 @@ from tilezoo.io import canonical_json, sha256_text, whole_file
 from tilezoo.knn import TEMPERATURE
 from tilezoo.probe import fitting, sgd
 from tilezoo.probe.bootstrap import Measured, Resampling, centred, interval
-from tilezoo.probe.efficiency import Point
+from tilezoo.probe.fitting import Point
 from tilezoo.probe.options import Choices
 from tilezoo.probe.scores import ECE_BINS, PER_CLASS, SCALARS, Scorer, Scores
 from tilezoo.probe.splits import PARTS, Usable

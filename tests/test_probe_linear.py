@@ -13,11 +13,10 @@ from sklearn.neighbors import NearestCentroid
 
 from tilezoo import knn
 from tilezoo.probe import linear
+from tilezoo.probe.data import standardise
 from tilezoo.probe.fitting import Sets, Stages, by_centroid, fit_linear, quality
-from tilezoo.probe.linear import Problem, fit
-from tilezoo.probe.matmul import chunks, fast_products, one_thread_for_few
+from tilezoo.probe.linear import Problem, chunks, fast_products, fit, one_thread_for_few
 from tilezoo.probe.sgd import BATCH, LR, MOMENTUM, fit_sgd, saved
-from tilezoo.probe.vectors import standardise
 
 
 def features(tiles, dimension, *, collinear):

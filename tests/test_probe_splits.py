@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tilezoo.errors import OptionError, ProbeError
 from tilezoo.probe.data import Joined
-from tilezoo.probe.efficiency import subset
+from tilezoo.probe.fitting import subset
 from tilezoo.probe.options import Choices, parse_fractions
 from tilezoo.probe.splits import centres, chosen_kind, grid, make_split, usable
 
