@@ -10,8 +10,7 @@ from tilezoo.errors import ModelError
 from tilezoo.io import write_text
 from tilezoo.probe.report import words
 from tilezoo.probe.report.pages import to_markdown
-from tilezoo.probe.report.parts import Bullets, Cell, Grid, Heading, Part, Text
-from tilezoo.probe.report.tables import score_cell
+from tilezoo.probe.report.tables import Bullets, Cell, Grid, Heading, Part, Text, score_cell
 from tilezoo.probe.scores import SCALARS
 from tilezoo.zoo.cards import CARD, header, split_card
 from tilezoo.zoo.checksums import renew_sum

@@ -330,7 +330,7 @@ def _draw_curve(axes: Axes, one: Series, points: Sequence[Mapping[str, Any]], me
     )
 
 
-_NAME_CHARACTERS_figure_confusion = 32
+_ROW_NAME_CHARACTERS = 32
 _MOST_NAMED = 5  # classes whose names fit below the columns too
 _MOST_WRITTEN = 20  # classes whose cells have room for figures
 _DARK = 0.55  # share from which white letters are the legible ones
@@ -360,9 +360,7 @@ def confusion(results: Results, name: str) -> Figure:
 
 def _name_axes(axes: Axes, classes: Sequence[str], *, numbered: bool) -> None:
     names = [
-        wrapped(
-            f"{number}  {one}" if numbered else one, _NAME_CHARACTERS_figure_confusion, most_lines=3
-        )
+        wrapped(f"{number}  {one}" if numbered else one, _ROW_NAME_CHARACTERS, most_lines=3)
         for number, one in enumerate(classes, start=1)
     ]
     size = 6.8 if numbered else 8.5

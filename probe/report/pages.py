@@ -16,7 +16,7 @@ from tilezoo.io import whole_file, write_text
 from tilezoo.pages import page, png_bytes, png_uri
 from tilezoo.probe.report import tables as tables_of
 from tilezoo.probe.report import words
-from tilezoo.probe.report.parts import (
+from tilezoo.probe.report.tables import (
     Bullets,
     Caution,
     Cell,
@@ -29,9 +29,8 @@ from tilezoo.probe.report.parts import (
     Score,
     Shown,
     Text,
-    Verdict,
 )
-from tilezoo.probe.report.words import Results
+from tilezoo.probe.report.words import Results, Verdict
 from tilezoo.probe.results import RESULTS
 from tilezoo.table import Table
 

@@ -1,16 +1,17 @@
 """What a report says in sentences; every figure in them is one of results.json."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import PurePath
-from typing import Any
+from typing import Any, Literal
 
-from tilezoo.probe.report.parts import Mood, Verdict
 from tilezoo.probe.results import FEW_BLOCKS, NEIGHBOURS
 from tilezoo.probe.scores import Task
 from tilezoo.probe.sgd import NO_AUGMENTATION
 
 Results = Mapping[str, Any]
 Entry = Mapping[str, Any]  # of `differences`
+Mood = Literal["good", "doubt", "bad"]
 
 # What tables show of each model, headlines' usual metric first.
 MAIN: Mapping[Task, tuple[str, str]] = {
@@ -37,6 +38,14 @@ _LEVEL = 0.05  # that p-values are held to
 _SMALL_TEST, _FEW_TILES = 500, 30
 _UNLIKE_SHARE, _UNLIKE_TIMES = 0.1, 2  # of train and test, by difference and by ratio
 _MOST_NAMED = 6
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verdict:
+    """One sentence that stands above all else."""
+
+    text: str
+    mood: Mood
 
 
 def headline_metric(results: Results) -> str:
