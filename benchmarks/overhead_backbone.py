@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from tilezoo.cli import compare
-from tilezoo.compare.blue_marble import BLOCK_DEG, PX_PER_DEGREE
+from tilezoo.compare.demo import BLOCK_DEG, PX_PER_DEGREE
 
 _HERE = Path(__file__).parent
 _BIN = Path(sys.executable).parent

