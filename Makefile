@@ -5,7 +5,7 @@ BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 
-.PHONY: demo test lint format types bench cards clean
+.PHONY: demo test lint format types docs bench cards clean
 
 demo: .venv/.demo  ## embed, search and compare on NASA's Blue Marble; a minute or two after installing
 	$(BIN)/tilezoo demo
@@ -21,10 +21,15 @@ format: .venv/.dev  ## put the style right where a program can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-types: .venv/.dev  ## mypy over the built package: the folders are mapped to `tilezoo` only there
-	rm -rf build
-	$(BIN)/pip install --quiet --no-deps --target build/types .
+types: .venv/.dev build/types  ## mypy, strict
 	MYPYPATH=build/types $(BIN)/mypy -p tilezoo
+
+docs: .venv/.docs build/types  ## the site, in build/site; a dead link is an error
+	$(BIN)/python docs/build_site.py
+
+.PHONY: build/types
+build/types: | $(BIN)/python  ## the folders laid out as the package `tilezoo`, by links; for editors, too
+	$(BIN)/python .ci/link_package.py $@
 
 bench: .venv/.demo  ## measure against the loop a user writes; see benchmarks/README.md
 	$(BIN)/python benchmarks/embed.py
@@ -54,4 +59,8 @@ $(BIN)/python:
 
 .venv/.dev: pyproject.toml Makefile | $(BIN)/python
 	$(BIN)/pip install --quiet --editable '.[dev]'
+	@touch $@
+
+.venv/.docs: pyproject.toml Makefile | $(BIN)/python
+	$(BIN)/pip install --quiet --editable '.[docs]'
 	@touch $@
