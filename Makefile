@@ -35,7 +35,7 @@ bench: .venv/.demo  ## measure against the loop a user writes; see benchmarks/RE
 	$(BIN)/python benchmarks/embed.py
 
 cards: .venv/.demo  ## render MODEL_CARDS/ from the catalogue
-	$(BIN)/python -m tilezoo.zoo.catalog_cards MODEL_CARDS
+	$(BIN)/python -m tilezoo.zoo.cards MODEL_CARDS
 
 clean:
 	rm -rf build .venv *.egg-info

@@ -20,18 +20,11 @@ VERBS = (
 # Verbs that have no file of their own yet. To move one over: put its function into cli/VERB.py as
 # `run` (its options stand in ROOM/options.py), and delete its line here.
 _MOVING = {
-    "models": "models:list_models",
-    "show": "models:show_model",
-    "download": "registries:download_model",
-    "publish": "registries:publish_model",
-    "export": "checking:export_checkpoint",
-    "verify": "checking:verify_model",
     "embed": "embed:embed_sources",
     "index": "search:index_table",
     "search": "search:search_table",
     "probe": "probe:probe_tables",
     "compare": "compare:compare_models",
-    "hub": "hub:serve_hub",
     "pack": "pack:pack_sources",
     "pretrain": "pretrain:pretrain_backbone",
     "launch": "launch:launch_command",

@@ -1,22 +1,16 @@
-"""`tilezoo models` and `tilezoo show`."""
+"""`tilezoo models`."""
 
 import json
-from dataclasses import asdict
-from pathlib import Path
-from typing import Annotated
 
-import typer
-
-from tilezoo.zoo.cache import is_here
-from tilezoo.zoo.catalog import CatalogEntry, entries, entry
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+from tilezoo.cli.options import Json, command
+from tilezoo.zoo.catalog import CatalogEntry, entries, is_here
 
 
-def list_models(*, as_json: Json = False) -> None:
+@command(Json)
+def run(own: Json) -> None:
     """List the models of the zoo, and which are here already."""
-    if as_json:
-        print(json.dumps([_facts(one) for one in entries()], indent=2))
+    if own.as_json:
+        print(json.dumps([facts_of(one) for one in entries()], indent=2))
         return
     from rich.console import Console
     from rich.table import Table
@@ -31,25 +25,9 @@ def list_models(*, as_json: Json = False) -> None:
     Console().print(table)
 
 
-def show_model(
-    name: Annotated[
-        str, typer.Argument(help="A name from `tilezoo models`, or a model directory.")
-    ],
-    *,
-    as_json: Json = False,
-) -> None:
-    """Show what a model takes, how it is pooled, and where it comes from."""
-    facts = _of_directory(Path(name)) if Path(name).is_dir() else _facts(entry(name))
-    if as_json:
-        print(json.dumps(facts, indent=2))
-        return
-    for key, value in facts.items():
-        if isinstance(value, dict):
-            print(f"{key}:")
-            for inner, stated in value.items():
-                print(f"  {inner}: {_text(stated)}")
-        else:
-            print(f"{key}: {_text(value)}")
+def facts_of(one: CatalogEntry) -> dict[str, object]:
+    """What `--json` says of a model of the catalogue."""
+    return {**one.to_json(), "available": is_here(one)}
 
 
 def _pixels(one: CatalogEntry) -> str:
@@ -62,28 +40,5 @@ def _pixels(one: CatalogEntry) -> str:
 def _here(one: CatalogEntry) -> str:
     if is_here(one):
         return "yes"
-    return {"package": "tilezoo[demo]", "ours": "not yet", "hub": "gated" if one.gated else "-"}[
-        one.kind
-    ]
-
-
-def _facts(one: CatalogEntry) -> dict[str, object]:
-    return {**one.to_json(), "available": is_here(one)}
-
-
-def _of_directory(path: Path) -> dict[str, object]:
-    from tilezoo.zoo import find_model
-
-    model = find_model(path)
-    return {
-        "name": model.name,
-        "architecture": model.architecture,
-        "contract": asdict(model.contract),
-        "pooling": model.pooling,
-        "weights_sha256": model.weights_sha256,
-        "space": model.space().fingerprint,
-    }
-
-
-def _text(value: object) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    missing = {"package": "tilezoo[demo]", "ours": "not yet", "hub": "gated" if one.gated else "-"}
+    return missing[one.kind]

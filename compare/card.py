@@ -12,9 +12,8 @@ from tilezoo.probe.report import words
 from tilezoo.probe.report.pages import to_markdown
 from tilezoo.probe.report.tables import Bullets, Cell, Grid, Heading, Part, Text, score_cell
 from tilezoo.probe.scores import SCALARS
-from tilezoo.zoo.cards import CARD, header, split_card
-from tilezoo.zoo.checksums import renew_sum
-from tilezoo.zoo.modeldir import ModelDir, read_model_dir
+from tilezoo.zoo.cards import header, split_card
+from tilezoo.zoo.modeldir import CARD, ModelDir, read_model_dir, renew_checksum
 
 _INDEX = "model-index"
 _METHODS = {"linear": "linear probe", "knn": "kNN"}
@@ -50,7 +49,7 @@ def update_card(folder: str | Path, results: Mapping[str, Any], dataset: str) ->
     entries = [entry for name in names for entry in _entries(name, results, dataset)]
     matter[_INDEX] = _merged(matter.get(_INDEX), called, entries)
     write_text(card, header(matter) + _with_section(body, names, results, dataset))
-    renew_sum(model.path, CARD)
+    renew_checksum(model.path, CARD)
     return card
 
 

@@ -127,8 +127,7 @@ def compare_climates(out: Path) -> Path | None:
         The report.
     """
     from tilezoo.compare.run import compare
-    from tilezoo.zoo.cache import is_here
-    from tilezoo.zoo.catalog import OFFLINE_DEFAULT, entry
+    from tilezoo.zoo.catalog import OFFLINE_DEFAULT, entry, is_here
 
     raster = climate_raster()
     if raster is None:

@@ -34,9 +34,9 @@ def find_entrants(
     models: Sequence[str | Path], bands: str | None, value_range: str | None
 ) -> list[Entrant]:
     """Find every model before any tile is read, and say what each is fed."""
+    from tilezoo.compare.controls import COLOURS, RANDOM
     from tilezoo.probe.data import PRIOR, parse_named
     from tilezoo.zoo import find_model
-    from tilezoo.zoo.controls import COLOURS, RANDOM
 
     if not models:
         raise OptionError("name a model to compare: -m, by a name of `tilezoo models` or a folder")
@@ -79,7 +79,7 @@ def _fed(entrant: Entrant, stating: Entrant) -> Entrant:
 
 def architectures(entrants: Sequence[Entrant]) -> list[Entrant]:
     """Choose one entrant for each architecture, the first."""
-    from tilezoo.zoo.controls import same_network
+    from tilezoo.compare.controls import same_network
 
     chosen: list[Entrant] = []
     for entrant in entrants:

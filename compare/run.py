@@ -228,7 +228,7 @@ class _Job:
 
     def embed_controls(self, entrants: Sequence[Entrant]) -> list[_Made]:
         """Make the tables of random weights, one an architecture, and of colour statistics."""
-        from tilezoo.zoo.controls import COLOURS, RANDOM, colour_statistics, random_weights
+        from tilezoo.compare.controls import COLOURS, RANDOM, colour_statistics, random_weights
 
         made = []
         for number, like in enumerate(architectures(entrants)):

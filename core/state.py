@@ -67,6 +67,8 @@ def to_builtins(value: object) -> Any:
 
 
 def _from_text(kind: type, value: Any) -> object:
+    if kind is object:  # what others define, of any form
+        return value
     if issubclass(kind, Path):
         return kind(value)
     raise NotImplementedError(f"no {kind} in state files")

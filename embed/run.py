@@ -27,7 +27,7 @@ from tilezoo.tiles import Tile, cut_from
 from tilezoo.training_ids import TRAINING_IDS
 from tilezoo.zoo.backbone import Backbone
 from tilezoo.zoo.catalog import OFFLINE_DEFAULT
-from tilezoo.zoo.loading import load
+from tilezoo.zoo.downloader import load
 from tilezoo.zoo.options import Precision
 
 _BATCH = {"cpu": 64, "cuda": 256, "mps": 64}

@@ -4,7 +4,6 @@ import json
 import pickle
 import subprocess
 from collections.abc import Mapping
-from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,19 @@ import torch
 
 from tilezoo import __version__
 from tilezoo.errors import PretrainError
-from tilezoo.io import whole_file, write_json
+from tilezoo.io import whole_file
 from tilezoo.progress import say
 from tilezoo.space import Contract
-from tilezoo.zoo.runs import CHECKPOINTS, LAST, RUN, RUN_VERSION, kept_checkpoints, read_request
+from tilezoo.state import to_builtins, write_state
+from tilezoo.zoo.runs import (
+    CHECKPOINTS,
+    LAST,
+    RUN,
+    RUN_VERSION,
+    RunRequest,
+    kept_checkpoints,
+    read_request,
+)
 
 _VERSION = 1
 
@@ -84,7 +92,7 @@ _FIXED = ("recipe", "contract", "tiles", "ids_sha256")  # what must stay when a 
 _PACKAGES = ("torch", "timm", "numpy", "pyarrow")
 
 
-def settle(folder: Path, request: Mapping[str, Any]) -> None:
+def settle(folder: Path, request: RunRequest) -> None:
     """Put a run's request down, or see that the one there is the same.
 
     Raises:
@@ -93,10 +101,10 @@ def settle(folder: Path, request: Mapping[str, Any]) -> None:
     found = read_request(folder)
     if found is None:
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / RUN, request)
+        write_state(folder / RUN, request)
         return
-    asked = json.loads(json.dumps(request))
-    differing = [text for key in _FIXED for text in _differences(key, found.get(key), asked[key])]
+    there, asked = (json.loads(json.dumps(to_builtins(one))) for one in (found, request))
+    differing = [text for key in _FIXED for text in _differences(key, there[key], asked[key])]
     if differing:
         raise PretrainError(
             f"{folder} holds another run: {'; '.join(differing[:5])}; "
@@ -107,28 +115,28 @@ def settle(folder: Path, request: Mapping[str, Any]) -> None:
 def request_json(
     *,
     recipe_name: str,
-    recipe: Mapping[str, Any],
+    recipe: Mapping[str, object],
     contract: Contract,
     tiles: int,
     ids_sha256: str,
-    pack: Mapping[str, Any],
+    pack: Mapping[str, object],
     steps: int,
-    settings: Mapping[str, Any],
-) -> dict[str, Any]:
+    settings: Mapping[str, object],
+) -> RunRequest:
     """Write down all that a run is: for going on, for export, and for its model's card."""
-    return {
-        "tilezoo_run": RUN_VERSION,
-        "recipe_name": recipe_name,
-        "recipe": dict(recipe),
-        "contract": asdict(contract),
-        "tiles": tiles,
-        "ids_sha256": ids_sha256,
-        "pack": dict(pack),
-        "steps": steps,
-        "settings": dict(settings),
-        "versions": {"tilezoo": __version__, **_versions()},
-        "commit": _commit(),
-    }
+    return RunRequest(
+        tilezoo_run=RUN_VERSION,
+        recipe_name=recipe_name,
+        recipe=recipe,
+        contract=contract,
+        tiles=tiles,
+        ids_sha256=ids_sha256,
+        pack=pack,
+        steps=steps,
+        settings=settings,
+        versions={"tilezoo": __version__, **_versions()},
+        commit=_commit(),
+    )
 
 
 def _versions() -> dict[str, str]:

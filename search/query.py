@@ -16,7 +16,7 @@ from tilezoo.search.index import rows_at, unit
 from tilezoo.sources import discover
 from tilezoo.table import Table, same_space
 from tilezoo.tiles import TileRef
-from tilezoo.zoo.loading import load
+from tilezoo.zoo.downloader import load
 
 if TYPE_CHECKING:
     from tilezoo.zoo.backbone import Backbone

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tilezoo.zoo import entries
-from tilezoo.zoo.catalog_cards import LINE, render_all, rendered
+from tilezoo.zoo.cards import LINE, catalog_card, render_catalog
 
 CARDS = Path(__file__).parent.parent / "MODEL_CARDS"
 
@@ -13,7 +13,7 @@ CARDS = Path(__file__).parent.parent / "MODEL_CARDS"
 @pytest.mark.parametrize("entry", entries(), ids=lambda entry: entry.name)
 def test_a_card_says_what_the_catalogue_says(entry):
     written = (CARDS / f"{entry.name}.md").read_text(encoding="utf-8")
-    assert written.startswith(rendered(entry)), "run `make cards`"
+    assert written.startswith(catalog_card(entry)), "run `make cards`"
 
 
 def test_there_is_no_card_without_a_model():
@@ -35,8 +35,8 @@ def test_a_card_parses_as_the_hub_reads_it(entry):
 
 
 def test_prose_below_the_line_is_kept(tmp_path):
-    render_all(tmp_path)
+    render_catalog(tmp_path)
     path = tmp_path / "dinov2-vits14.md"
     path.write_text(path.read_text() + "Good for nothing in particular.\n")
-    render_all(tmp_path)
+    render_catalog(tmp_path)
     assert path.read_text().endswith(LINE + "Good for nothing in particular.\n")

@@ -20,15 +20,15 @@ from tilezoo.bigearthnet.lists import read_lists
 from tilezoo.cli.app import app
 from tilezoo.cli.compare import compare_models
 from tilezoo.compare.card import update_card
+from tilezoo.compare.controls import ColourStatistics, colour_statistics, random_weights
 from tilezoo.compare.run import compare
 from tilezoo.embed import embed
 from tilezoo.errors import LabelsError, ModelError, OptionError, ProbeError, TooManyFailedError
 from tilezoo.table import open_table
 from tilezoo.zoo import find_model, verify
-from tilezoo.zoo.cards import read_front_matter
-from tilezoo.zoo.checksums import SUMS, write_sums
-from tilezoo.zoo.complete import finish_model_dir
-from tilezoo.zoo.controls import ColourStatistics, colour_statistics, random_weights
+from tilezoo.zoo.cards import Origin, read_front_matter
+from tilezoo.zoo.complete import complete_model_dir
+from tilezoo.zoo.modeldir import CHECKSUMS, write_checksums
 
 QUICK = {"bootstrap": 100, "precision": "fp32"}
 
@@ -300,10 +300,10 @@ def carded(tmp_path):
     """The first model with golden vectors, a card with prose, and hashes."""
     folder = tmp_path / "first"
     making.write_vit(folder, seed=1)
-    finish_model_dir(find_model(folder), name="first", facts={"licence": "MIT"})
+    complete_model_dir(find_model(folder), name="first", origin=Origin(licence="MIT"))
     card = folder / "README.md"
     card.write_text(card.read_text() + "\n## By hand\n\nTrained on a *rainy* day.\n")
-    write_sums(folder)
+    write_checksums(folder)
     return folder
 
 
@@ -380,7 +380,7 @@ def test_a_directory_without_card_gains_one(compared, tmp_path):
     text = (folder / "README.md").read_text()
     assert read_front_matter(text)["model-index"][0]["name"] == "bare"
     assert "# bare" in text
-    assert not (folder / SUMS).exists()
+    assert not (folder / CHECKSUMS).exists()
 
 
 def test_broken_front_matter_is_told_and_left_alone(compared, tmp_path):

@@ -16,7 +16,8 @@ from hubbing import running_hub
 
 from tilezoo.errors import ModelError, RegistryError, UnknownModelError
 from tilezoo.zoo import download, find_model, publish
-from tilezoo.zoo.complete import finish_model_dir
+from tilezoo.zoo.cards import Origin
+from tilezoo.zoo.complete import complete_model_dir
 from tilezoo.zoo.modeldir import read_model_dir
 from tilezoo.zoo.registry import Registry
 
@@ -26,7 +27,7 @@ NAME = "org/tiny"
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = making.write_vit(tmp_path_factory.mktemp("model") / "tiny")
-    return finish_model_dir(read_model_dir(path), name=NAME, facts={"licence": "MIT"}).path
+    return complete_model_dir(read_model_dir(path), name=NAME, origin=Origin(licence="MIT")).path
 
 
 @pytest.fixture
@@ -67,7 +68,7 @@ def test_publishing_again_gives_the_same_revision(model, registry, tmp_path):
 def test_a_revision_stays_when_main_moves_on(model, registry, tmp_path):
     first = Registry(registry).resolve(NAME)
     other = making.write_vit(tmp_path / "other", seed=3)
-    finish_model_dir(read_model_dir(other), name=NAME, facts={})
+    complete_model_dir(read_model_dir(other), name=NAME, origin=Origin())
     second = publish(other, name=NAME, registry=str(registry))
     assert second != first
     old = download(f"{NAME}@{first}", registry=str(registry))

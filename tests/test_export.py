@@ -15,8 +15,8 @@ from stac_model.schema import MLModelProperties
 from tilezoo.errors import ModelError, SourceError
 from tilezoo.zoo import load
 from tilezoo.zoo.cards import read_front_matter
+from tilezoo.zoo.complete import read_golden
 from tilezoo.zoo.exporter import export
-from tilezoo.zoo.golden import read_golden
 from tilezoo.zoo.verifier import refuse_unverified, verify
 
 BANDS13 = (
@@ -85,7 +85,7 @@ def exported(request, tmp_path_factory):
     path = dino_checkpoint(folder / "checkpoint.pth", teacher, student)
     bands = {"bands": BANDS13, "unit": "dn", "value_range": (0.0, 10000.0), "resize": "squash"}
     contract = making.contract(**(bands if request.param == 13 else {}))
-    model = export(path, out=folder / "model", contract=contract, facts={"method": "dino"})
+    model = export(path, out=folder / "model", contract=contract, method="dino")
     return model, teacher, student, path
 
 

@@ -9,10 +9,10 @@ if TYPE_CHECKING:
     from tilezoo.zoo.catalog import CatalogEntry as CatalogEntry
     from tilezoo.zoo.catalog import entries as entries
     from tilezoo.zoo.downloader import download as download
+    from tilezoo.zoo.downloader import find_model as find_model
+    from tilezoo.zoo.downloader import load as load
     from tilezoo.zoo.exporter import export as export
     from tilezoo.zoo.hub.app import serve as serve
-    from tilezoo.zoo.loading import find_model as find_model
-    from tilezoo.zoo.loading import load as load
     from tilezoo.zoo.modeldir import write_model_dir as write_model_dir
     from tilezoo.zoo.publisher import publish as publish
     from tilezoo.zoo.registry import Registry as Registry
@@ -26,8 +26,8 @@ __getattr__ = exports(
     download="downloader",
     entries="catalog",
     export="exporter",
-    find_model="loading",
-    load="loading",
+    find_model="downloader",
+    load="downloader",
     publish="publisher",
     serve="hub.app",
     verify="verifier",

@@ -1,6 +1,5 @@
 """A frozen backbone: tiles in, vectors out, on one device in one precision."""
 
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,7 +17,7 @@ from tilezoo.device import choose_device, keep_freed_layers, start_streams
 from tilezoo.errors import ContractError, ModelError
 from tilezoo.space import Pooling, Space
 from tilezoo.tiles import Tile
-from tilezoo.zoo.modeldir import WEIGHTS, ModelDir
+from tilezoo.zoo.modeldir import WEIGHTS, ModelDir, import_timm
 from tilezoo.zoo.network import (
     Features,
     TimmNetwork,
@@ -78,9 +77,9 @@ class Backbone:
         self.model, self.space, self.request = model, space, request
         self.device = device
         self.precision: Precision = "fp32"
-        self._fp32 = _tuned(network.to(self.device))
+        self._fp32 = _tune(network.to(self.device))
         self._network = self._fp32
-        self.dimension = self._measured_dimension()
+        self.dimension = self._measure_dimension()
 
     @property
     def parameter_count(self) -> int:
@@ -91,7 +90,7 @@ class Backbone:
         """Change the precision that tiles are embedded in."""
         if precision != self.precision:
             exact = precision == "fp32"
-            self._network = self._fp32 if exact else _half(self._fp32, DTYPES[precision])
+            self._network = self._fp32 if exact else _copy_in(self._fp32, DTYPES[precision])
             self.precision = precision
 
     def features(self, images: Tensor) -> Features:
@@ -115,10 +114,10 @@ class Backbone:
             for batch in batches:
                 begun.append((batch, self._begin(batch)))
                 if len(begun) == _BATCHES_BEGUN:
-                    yield self._ended(*begun[0])
+                    yield self._end(*begun[0])
                     begun.popleft()
             while begun:
-                yield self._ended(*begun[0])
+                yield self._end(*begun[0])
                 begun.popleft()
         finally:
             for _, passes in begun:
@@ -132,18 +131,20 @@ class Backbone:
         pixels = fit(torch.from_numpy(tile.pixels)[None], self.space.contract)[0].numpy()
         return replace(tile, pixels=pixels, fitted=True)
 
-    def _begin(self, tiles: Sequence[Tile]) -> list["_Pass"]:
+    def _begin(self, tiles: Sequence[Tile]) -> list[_Pass]:
         """Queue the passes of a batch; each is of tiles that stack."""
         pixels = self.space.contract.size_px**2
         step = max(1, _CPU_PASS_PIXELS // pixels) if self.device.type == "cpu" else len(tiles)
-        parts = [group[i : i + step] for group in _alike(tiles) for i in range(0, len(group), step)]
+        parts = [
+            group[i : i + step] for group in _group_alike(tiles) for i in range(0, len(group), step)
+        ]
         return [
             _Pass(part, self._streams.submit(self._run, [tiles[place] for place in part]))
             for part in parts
         ]
 
-    def _ended(
-        self, tiles: Sequence[Tile], passes: Sequence["_Pass"]
+    def _end(
+        self, tiles: Sequence[Tile], passes: Sequence[_Pass]
     ) -> tuple[Sequence[Tile], NDArray[np.float32]]:
         vectors = np.empty((len(tiles), self.dimension), np.float32)
         for each in passes:
@@ -163,7 +164,7 @@ class Backbone:
     def _streams(self) -> ThreadPoolExecutor:
         return start_streams(self.device)
 
-    def _measured_dimension(self) -> int:
+    def _measure_dimension(self) -> int:
         contract = self.space.contract
         blank = torch.zeros(1, len(contract.bands), contract.size_px, contract.size_px)
         try:
@@ -189,22 +190,21 @@ def build(
         OptionError: The device is not there.
     """
     contract, request = model.contract.adapted(bands=bands, value_range=value_range)
-    network = _strictly_loaded(model)
+    network = _load_strictly(model)
     resize_input(network, contract.size_px)
     space = model.space(contract, pooling)
     return Backbone(model, network, space=space, request=request, device=choose_device(device))
 
 
-def _strictly_loaded(model: ModelDir) -> nn.Module:
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    import timm
+def _load_strictly(model: ModelDir) -> nn.Module:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    timm = import_timm()
     if not timm.is_model(model.architecture):
         raise ModelError(f"{model.path}: timm {timm.__version__} has no {model.architecture!r}")
     try:
-        network = timm.create_model(
+        network: nn.Module = timm.create_model(
             model.architecture, num_classes=model.num_classes, **model.model_args
         )
         state = {name: t.float() for name, t in load_file(model.path / WEIGHTS).items()}
@@ -234,14 +234,14 @@ def resize_input(network: TimmNetwork, size_px: int) -> None:
         raise ContractError(f"the network cannot take {size_px} px") from error
 
 
-def _tuned(network: nn.Module) -> nn.Module:
+def _tune(network: nn.Module) -> nn.Module:
     """Lay the network out for its device; the numbers are in benchmarks/README.md."""
     if next(network.parameters()).device.type == "cpu":
         keep_freed_layers()
     return network.to(memory_format=torch.channels_last)
 
 
-def _half(network: nn.Module, dtype: torch.dtype) -> nn.Module:
+def _copy_in(network: nn.Module, dtype: torch.dtype) -> nn.Module:
     """Copy a network in another precision."""
     copied = deepcopy(network).to(dtype)
     if next(copied.parameters()).device.type == "cpu":
@@ -255,7 +255,7 @@ def _half(network: nn.Module, dtype: torch.dtype) -> nn.Module:
     return copied
 
 
-def _alike(tiles: Sequence[Tile]) -> list[list[int]]:
+def _group_alike(tiles: Sequence[Tile]) -> list[list[int]]:
     """Group tiles' places by shape and dtype, so that each group stacks."""
     groups: dict[tuple[object, ...], list[int]] = {}
     for place, tile in enumerate(tiles):

@@ -1,16 +1,18 @@
-"""The models the zoo knows by name: catalog.json, every fact with its source."""
+"""The models the zoo knows by name (catalog.json, every fact with its source), and which are here."""
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from tilezoo.errors import UnknownModelError
-from tilezoo.io import canonical_json, sha256_text
-from tilezoo.space import Contract, Pooling, contract_from
+from tilezoo.io import cache_folder, canonical_json, sha256_text
+from tilezoo.space import Contract, Pooling
+from tilezoo.state import from_builtins
 
 OFFLINE_DEFAULT = "dino-vitt16-overhead"
 
@@ -38,7 +40,7 @@ class CatalogEntry:
         num_classes: Outputs of the head among the weights.
         dimension: Length of a vector under its pooling.
         contract: What pixels it takes.
-        pooling: How features are pooled unless told otherwise.
+        pooling: How features are pooled unless another pooling is asked for.
         network: `teacher` or `student`, where there are two.
         licence: SPDX identifier, or the licence's name.
         licence_link: Where it has no SPDX identifier.
@@ -60,7 +62,7 @@ class CatalogEntry:
     conversion: Conversion
     package: str | None
     architecture: str
-    model_args: Mapping[str, Any]
+    model_args: Mapping[str, object]
     num_classes: int
     dimension: int
     contract: Contract
@@ -76,7 +78,7 @@ class CatalogEntry:
     sources: Mapping[str, str]
     unconfirmed: tuple[str, ...]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Facts for `tilezoo models --json` and `tilezoo show --json`."""
         return asdict(self)
 
@@ -93,19 +95,20 @@ class CatalogEntry:
 def entries() -> tuple[CatalogEntry, ...]:
     """All models, by name."""
     text = files("tilezoo.zoo").joinpath("catalog.json").read_text(encoding="utf-8")
-    return tuple(sorted(map(_entry, json.loads(text)), key=lambda entry: entry.name))
+    known = from_builtins(json.loads(text), list[CatalogEntry])
+    return tuple(sorted(known, key=lambda entry: entry.name))
 
 
 def entry(name: str) -> CatalogEntry:
     """Find a model by its name.
 
     Raises:
-        UnknownModelError: None is called so; near names are told.
+        UnknownModelError: None is called so; the message has near names.
     """
-    found = {e.name: e for e in entries()}
-    if name not in found:
-        raise UnknownModelError(name, found)
-    return found[name]
+    known = {entry.name: entry for entry in entries()}
+    if name not in known:
+        raise UnknownModelError(name, known)
+    return known[name]
 
 
 def shipped_folder(entry: CatalogEntry) -> Path:
@@ -121,11 +124,23 @@ def is_installed(entry: CatalogEntry) -> bool:
         return False
 
 
-def _entry(facts: Mapping[str, Any]) -> CatalogEntry:
-    return CatalogEntry(
-        **{
-            **facts,
-            "contract": contract_from(facts["contract"]),
-            "unconfirmed": tuple(facts["unconfirmed"]),
-        }
-    )
+def converted_folder(entry: CatalogEntry) -> Path:
+    """Where a catalogued model's directory is kept once it is converted."""
+    return cache_folder() / "models" / entry.name / entry.key
+
+
+def is_here(entry: CatalogEntry) -> bool:
+    """Tell whether a model can be used without the network."""
+    if entry.kind == "shipped" or converted_folder(entry).is_dir():
+        return True
+    return is_installed(entry) if entry.kind == "package" else _in_hub_cache(entry)
+
+
+def _in_hub_cache(entry: CatalogEntry) -> bool:
+    """Look for the weights in huggingface_hub's cache, by its layout and settings."""
+    if entry.repo is None or entry.file is None:
+        return False
+    home = Path(os.environ.get("HF_HOME") or "~/.cache/huggingface").expanduser()
+    cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub").expanduser()
+    snapshots = cache / f"models--{entry.repo.replace('/', '--')}" / "snapshots"
+    return any(snapshots.glob(f"{entry.revision or '*'}/{entry.file}"))

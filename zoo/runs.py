@@ -1,13 +1,14 @@
-"""Folders of pretraining runs: what they are called, and what a model is made of."""
+"""Folders of pretraining runs: what they are called, what was asked, and what a model is made of."""
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tilezoo.errors import ContractError, ModelError, PretrainError
-from tilezoo.space import Contract, contract_from
+from tilezoo.space import Contract
+from tilezoo.state import from_builtins
 from tilezoo.training_ids import TRAINING_IDS
 
 RUN = "run.json"
@@ -18,73 +19,103 @@ _KEPT = re.compile(r"^epoch-(\d{4,})\.pth$")
 
 
 @dataclass(frozen=True, kw_only=True)
+class RunRequest:
+    """All that a run is, for going on, for export and for its model's card: run.json.
+
+    Attributes:
+        tilezoo_run: Version of the format.
+        recipe_name: What the recipe is called.
+        recipe: Its fields.
+        contract: What pixels the network takes.
+        tiles: How many it learns from.
+        ids_sha256: Hash of their ids.
+        pack: Where they lie (`path`) and what they are.
+        steps: Of the whole run.
+        settings: Where and how it runs: what may change when it goes on.
+        versions: Of the packages.
+        commit: Of the code; None for an installed package.
+    """
+
+    tilezoo_run: int
+    recipe_name: str
+    recipe: Mapping[str, object]
+    contract: Contract
+    tiles: int
+    ids_sha256: str
+    pack: Mapping[str, object]
+    steps: int
+    settings: Mapping[str, object]
+    versions: Mapping[str, str]
+    commit: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretraining:
+    """What the model's config states of its training, in the order it is written.
+
+    Attributes:
+        method: Of learning.
+        data: What it was trained on, in words.
+        tiles: How many.
+        ids_sha256: Hash of their ids.
+        recipe: What the recipe is called.
+        epochs: Of the whole run.
+        step: The checkpoint's, which may be of a run that goes on.
+        steps: Of the whole run.
+        commit: Of the code.
+    """
+
+    method: str = "dino"
+    data: str
+    tiles: int
+    ids_sha256: str
+    recipe: str
+    epochs: object
+    step: int
+    steps: int
+    commit: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainedRun:
     """A run as export needs it.
 
     Attributes:
         folder: Where it lies.
         checkpoint: The one to take.
-        contract: What pixels its network takes.
-        request: What the run was asked for: run.json.
+        request: What the run was asked for.
     """
 
     folder: Path
     checkpoint: Path
-    contract: Contract
-    request: dict[str, Any]
+    request: RunRequest
+
+    @property
+    def contract(self) -> Contract:
+        """What pixels its network takes."""
+        return self.request.contract
 
     @property
     def training_ids(self) -> Path:
         """The list of tiles it was trained on."""
         return self.folder / TRAINING_IDS
 
-    def pretraining(self, step: int, data: str | None) -> dict[str, Any]:
-        """What the model's contract says of its training.
-
-        Args:
-            step: The checkpoint's, which may be of a run that goes on.
-            data: What it was trained on, in words; the pack's name unless given.
-        """
-        return {
-            "method": "dino",
-            "data": data or Path(self.request["pack"]["path"]).name,
-            "tiles": self.request["tiles"],
-            "ids_sha256": self.request["ids_sha256"],
-            "recipe": self.request["recipe_name"],
-            "epochs": self.request["recipe"]["epochs"],
-            "step": step,
-            "steps": self.request["steps"],
-            "commit": self.request["commit"],
-        }
+    def pretraining(self, step: int, data: str | None) -> Pretraining:
+        """State the training up to a step; the data is called as its pack unless it is named."""
+        request = self.request
+        return Pretraining(
+            data=data or Path(str(request.pack["path"])).name,
+            tiles=request.tiles,
+            ids_sha256=request.ids_sha256,
+            recipe=request.recipe_name,
+            epochs=request.recipe["epochs"],
+            step=step,
+            steps=request.steps,
+            commit=request.commit,
+        )
 
 
-def read_request(folder: Path) -> dict[str, Any] | None:
-    """Read what a run was asked for; None when the folder holds no run.
-
-    Raises:
-        PretrainError: It is damaged or of another version.
-    """
-    path = folder / RUN
-    if not path.is_file():
-        return None
-    try:
-        request = dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise PretrainError(f"{path}: not readable ({error}); start another run") from error
-    if request.get("tilezoo_run") != RUN_VERSION:
-        found = request.get("tilezoo_run")
-        raise PretrainError(f"{path}: version {found} of the format, this program knows 1; update")
-    return request
-
-
-def kept_checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints of finished epochs, oldest first."""
-    found = (folder / CHECKPOINTS).glob("epoch-*.pth")
-    numbered = [(int(m[1]), path) for path in found if (m := _KEPT.match(path.name))]
-    return [path for _, path in sorted(numbered)]
-
-
-def trained_run(path: Path) -> TrainedRun | None:
+def find_run(path: Path) -> TrainedRun | None:
     """Find the run that a folder, or a checkpoint in it, belongs to; None where there is none.
 
     Raises:
@@ -92,21 +123,50 @@ def trained_run(path: Path) -> TrainedRun | None:
         PretrainError: Its run.json is damaged.
     """
     folder = path if path.is_dir() else path.parent.parent
-    request = read_request(folder)
+    try:
+        request = read_request(folder)
+    except ContractError as error:
+        raise ModelError(f"{folder / RUN}: no usable contract ({error})") from error
     if request is None:
         return None
-    checkpoint = _newest(folder) if path.is_dir() else path
+    checkpoint = _newest_checkpoint(folder) if path.is_dir() else path
+    return TrainedRun(folder=folder, checkpoint=checkpoint, request=request)
+
+
+def read_request(folder: Path) -> RunRequest | None:
+    """Read what a run was asked for; None when the folder holds no run.
+
+    Raises:
+        PretrainError: It is damaged or of another version.
+        ContractError: Its contract is none.
+    """
+    path = folder / RUN
+    if not path.is_file():
+        return None
     try:
-        contract = contract_from(request["contract"])
-    except (KeyError, TypeError, ValueError, ContractError) as error:
-        raise ModelError(f"{folder / RUN}: no usable contract ({error!r})") from error
-    return TrainedRun(folder=folder, checkpoint=checkpoint, contract=contract, request=request)
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        version = stored.get("tilezoo_run")
+        request = from_builtins(stored, RunRequest) if version == RUN_VERSION else None
+    except (OSError, ValueError, AttributeError) as error:
+        raise PretrainError(f"{path}: not readable ({error}); start another run") from error
+    if request is None:
+        raise PretrainError(
+            f"{path}: version {version} of the format, this program knows 1; update"
+        )
+    return request
 
 
-def _newest(folder: Path) -> Path:
+def kept_checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints of finished epochs, oldest first."""
+    paths = (folder / CHECKPOINTS).glob("epoch-*.pth")
+    numbered = [(int(match[1]), path) for path in paths if (match := _KEPT.match(path.name))]
+    return [path for _, path in sorted(numbered)]
+
+
+def _newest_checkpoint(folder: Path) -> Path:
     """The checkpoint the run would go on from; it is the newest unless it was deleted."""
     paths = [folder / CHECKPOINTS / LAST, *reversed(kept_checkpoints(folder))]
-    found = next((path for path in paths if path.is_file()), None)
-    if found is None:
+    newest = next((path for path in paths if path.is_file()), None)
+    if newest is None:
         raise ModelError(f"{folder}: the run has no checkpoint yet; let `tilezoo pretrain` go on")
-    return found
+    return newest

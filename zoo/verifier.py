@@ -6,23 +6,23 @@ from pathlib import Path
 from typing import Literal
 
 from tilezoo.errors import ModelError, TilezooError
+from tilezoo.options import verb
 from tilezoo.zoo.backbone import Backbone, build
-from tilezoo.zoo.cards import CARD, read_front_matter
-from tilezoo.zoo.checksums import SUMS, check_sums
-from tilezoo.zoo.golden import AGREEMENT, Golden, read_golden
-from tilezoo.zoo.loading import find_model
-from tilezoo.zoo.modeldir import ModelDir
+from tilezoo.zoo.cards import read_front_matter
+from tilezoo.zoo.complete import AGREEMENT, Golden, read_golden
+from tilezoo.zoo.downloader import find_model
+from tilezoo.zoo.modeldir import CARD, CHECKSUMS, PICKLES, ModelDir, check_checksums
+from tilezoo.zoo.options import VerifyOptions
 
 Verdict = Literal["ok", "failed", "not there"]
-PICKLES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Check:
-    """One thing that was looked at.
+    """What one check has found.
 
     Attributes:
-        name: What.
+        name: What was checked.
         verdict: Whether it holds.
         detail: The figure, or what is wrong and what to do.
     """
@@ -32,11 +32,9 @@ class Check:
     detail: str
 
 
-def verify(name: str | Path) -> list[Check]:
+@verb(VerifyOptions)
+def verify(options: VerifyOptions) -> list[Check]:
     """Check hashes, contract, strict load, golden vectors in fp32 and bf16, card and file kinds.
-
-    Args:
-        name: A model directory, or a name from `tilezoo models`.
 
     Returns:
         Every check, failed ones included; what a failed load makes pointless is left out.
@@ -45,13 +43,13 @@ def verify(name: str | Path) -> list[Check]:
         UnknownModelError: No such model.
     """
     try:
-        model = find_model(name)
+        model = find_model(options.name)
     except ModelError as error:
         return [Check(name="files, contract, hash", verdict="failed", detail=str(error))]
     checks = [_ok("files, contract, hash", f"weights {model.weights_sha256[:16]}…")]
     checks.append(_check("no pickle", lambda: _no_pickle(model)))
-    if (model.path / SUMS).is_file():
-        checks.append(_check("sums", lambda: check_sums(model.path)))
+    if (model.path / CHECKSUMS).is_file():
+        checks.append(_check("sums", lambda: check_checksums(model.path)))
     try:
         backbone = build(model, device="cpu")
     except TilezooError as error:
@@ -85,10 +83,10 @@ def _golden_checks(model: ModelDir, backbone: Backbone) -> list[Check]:
 def _fp32(golden: Golden, backbone: Backbone) -> str:
     if golden.vectors.shape[1] != backbone.dimension:
         raise ModelError(f"vectors of {golden.vectors.shape[1]}, not {backbone.dimension}")
-    found = golden.agreement(backbone, "fp32")
-    if not found >= AGREEMENT["fp32"]:
-        raise ModelError(f"cosine {found:.6f} is under {AGREEMENT['fp32']}; not the same network")
-    return f"cosine ≥ {found:.6f}"
+    cosine = golden.agreement(backbone, "fp32")
+    if not cosine >= AGREEMENT["fp32"]:
+        raise ModelError(f"cosine {cosine:.6f} is under {AGREEMENT['fp32']}; not the same network")
+    return f"cosine ≥ {cosine:.6f}"
 
 
 def _bf16_check(golden: Golden, backbone: Backbone) -> Check:
@@ -96,15 +94,15 @@ def _bf16_check(golden: Golden, backbone: Backbone) -> Check:
     if golden.bf16 < least:
         detail = f"cosine {golden.bf16:.4f} when it was exported: embed it in fp32"
         return Check(name="golden bf16", verdict="not there", detail=detail)
-    found = golden.agreement(backbone, "bf16")
-    verdict: Verdict = "ok" if found >= least else "failed"
-    return Check(name="golden bf16", verdict=verdict, detail=f"cosine {found:.6f} of {least}")
+    cosine = golden.agreement(backbone, "bf16")
+    verdict: Verdict = "ok" if cosine >= least else "failed"
+    return Check(name="golden bf16", verdict=verdict, detail=f"cosine {cosine:.6f} of {least}")
 
 
 def _no_pickle(model: ModelDir) -> str:
-    found = [path.name for path in model.path.rglob("*") if path.suffix.lower() in PICKLES]
-    if found:
-        raise ModelError(f"{', '.join(found)} could run code when it is opened; remove it")
+    pickles = [path.name for path in model.path.rglob("*") if path.suffix.lower() in PICKLES]
+    if pickles:
+        raise ModelError(f"{', '.join(pickles)} could run code when it is opened; remove it")
     return "safetensors only"
 
 
@@ -112,7 +110,10 @@ def _card_check(model: ModelDir) -> Check:
     path = model.path / CARD
     if not path.is_file():
         return Check(name="card", verdict="not there", detail=f"no {CARD}")
-    matter = read_front_matter(path.read_text(encoding="utf-8"))
+    try:
+        matter = read_front_matter(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        return Check(name="card", verdict="failed", detail=f"{CARD}: {error} as front matter")
     stated = {key: matter.get(key) for key in ("space", "weights_sha256")}
     actual = {"space": model.space().fingerprint, "weights_sha256": model.weights_sha256}
     differing = [key for key, value in stated.items() if value is not None and value != actual[key]]

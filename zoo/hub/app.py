@@ -18,6 +18,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tilezoo.errors import OptionError
+from tilezoo.options import verb
 from tilezoo.zoo.hub.access import Tokens, check_access, read_tokens
 from tilezoo.zoo.hub.commits import commit, preupload
 from tilezoo.zoo.hub.errors import (
@@ -46,6 +47,7 @@ from tilezoo.zoo.hub.models import (
 from tilezoo.zoo.hub.page import index, model
 from tilezoo.zoo.hub.state import Hub, Limits
 from tilezoo.zoo.hub.uploads import Staging, lfs_batch, put_upload
+from tilezoo.zoo.options import HubOptions
 from tilezoo.zoo.registry import Registry
 
 _API = "/api/models/{org}/{name}"
@@ -120,37 +122,27 @@ def make_app(
     return app
 
 
-def serve(
-    root: str | Path,
-    *,
-    host: str = "127.0.0.1",
-    port: int = 8765,
-    token_file: Path | None = None,
-    limits: Limits | None = None,
-) -> None:
-    """Serve a registry until interrupted.
+@verb(HubOptions)
+def serve(options: HubOptions) -> None:
+    """Serve a registry until interrupted; a folder is made if missing.
 
-    Args:
-        root: A folder, made if missing, or a URL that fsspec opens.
-        host: The address to listen at.
-        port: 0 for any that is free; the log's first line says which.
-        token_file: Lines `TOKEN read` and `TOKEN write`.
-        limits: How large what comes in may be.
+    The log's first line says where the hub listens.
 
     Raises:
         TilezooError: The root or the token file cannot be used, or the port is taken.
     """
-    registry = Registry(root, shown_as="of this hub")
+    registry = Registry(options.root, shown_as="of this hub")
     registry.models()  # so that a root that does not answer is said now
-    tokens = read_tokens(token_file) if token_file else None
+    tokens = read_tokens(Path(options.token_file)) if options.token_file else None
+    limits = Limits(file_bytes=options.max_file_mb * 1_000_000)
     app = make_app(registry, tokens=tokens, limits=limits)
     config = uvicorn.Config(
-        app, host=host, port=port, http="h11", access_log=False, log_config=CONFIG,
+        app, host=options.host, port=options.port, http="h11", access_log=False, log_config=CONFIG,
         log_level="warning", proxy_headers=False, server_header=False, timeout_keep_alive=30,
         limit_concurrency=1000,
     )  # fmt: skip
-    bound = _bind(host, port)
-    _Server(config, str(root)).run(sockets=[bound])
+    bound = _bind(options.host, options.port)
+    _Server(config, str(options.root)).run(sockets=[bound])
 
 
 class _Server(uvicorn.Server):

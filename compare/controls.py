@@ -7,7 +7,6 @@ a tile's colours tell without any texture or shape.
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import torch
@@ -17,12 +16,18 @@ from tilezoo.device import choose_device
 from tilezoo.io import canonical_json, made_whole, sha256_text
 from tilezoo.training_ids import TRAINING_IDS, ids_sha256, write_training_ids
 from tilezoo.zoo.backbone import Backbone
-from tilezoo.zoo.modeldir import ModelDir, read_model_dir, write_model_dir
+from tilezoo.zoo.modeldir import (
+    ModelDir,
+    NetworkConfig,
+    import_timm,
+    read_model_dir,
+    write_model_dir,
+)
 
 RANDOM, COLOURS = "random-weights", "colour-statistics"
 _SEED = 0
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-_UNTRAINED: Mapping[str, Any] = {"method": "none", "tiles": 0, "ids_sha256": ids_sha256([])}
+_UNTRAINED: Mapping[str, object] = {"method": "none", "tiles": 0, "ids_sha256": ids_sha256([])}
 
 
 def random_weights(like: ModelDir, folder: Path) -> ModelDir:
@@ -50,7 +55,7 @@ def same_network(first: ModelDir, second: ModelDir) -> bool:
     return _network(first) == _network(second)
 
 
-def _network(model: ModelDir) -> dict[str, Any]:
+def _network(model: ModelDir) -> NetworkConfig:
     return {
         "architecture": model.architecture,
         "model_args": dict(model.model_args),
@@ -59,14 +64,12 @@ def _network(model: ModelDir) -> dict[str, Any]:
 
 
 def _write_random(like: ModelDir, folder: Path) -> None:
-    import timm
-
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)
-        network = timm.create_model(
+        network = import_timm().create_model(
             like.architecture, num_classes=like.num_classes, **like.model_args
         )
-    config = {**_network(like), "pretraining": _UNTRAINED}
+    config: NetworkConfig = {**_network(like), "pretraining": _UNTRAINED}
     write_model_dir(folder, network, contract=like.contract, pooling=like.pooling, config=config)
     write_training_ids(folder / TRAINING_IDS, pa.array([], pa.string()), None)
 
