@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tilezoo.compare.entrants import Entrant, architectures, find_entrants
-from tilezoo.errors import LabelsError
 from tilezoo.options import command_line, defaults
 from tilezoo.space import Pooling
 
@@ -291,19 +290,17 @@ class _Job:
 
 def _refuse_foreign_labels(sources: Sequence[str | Path], labels: str | Path) -> None:
     """Refuse labels none of which is of these tiles before hours go into embedding them."""
-    from tilezoo.labels import read_labels
+    import pyarrow as pa
+
+    from tilezoo.labels import read_labels, refuse_strangers
     from tilezoo.probe.data import FOLDER
     from tilezoo.sources import discover
 
     if str(labels) == FOLDER:
         return
     known = {tile.partition("#")[0] for tile in read_labels(labels)["id"].to_pylist()}
-    found = discover(sources)
-    if not any(source.id in known for source in found):
-        raise LabelsError(
-            f"{labels}: none of its ids is a tile of these sources; ids there look like "
-            f"{min(known)!r}, the sources' like {found[0].id!r}; write these into the labels"
-        )
+    found = pa.array([source.id for source in discover(sources)], pa.string())
+    refuse_strangers(labels, pa.array(sorted(known)), [found], "the sources")
 
 
 def name_of(sources: Sequence[str | Path]) -> str:

@@ -6,10 +6,25 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import shapely
+from numpy.typing import NDArray
 
-_BBOX = ("xmin", "ymin", "xmax", "ymax")
+_SIDES = ("xmin", "ymin", "xmax", "ymax")
+BBOX = pa.struct([(side, pa.float64()) for side in _SIDES])
 _FAMILIES = {3: "Polygon", 6: "MultiPolygon"}
+
+
+def bbox_row(bounds: Sequence[float]) -> dict[str, float]:
+    """Put west, south, east and north into a row of the `bbox` column."""
+    return dict(zip(_SIDES, bounds, strict=True))
+
+
+def read_boxes(column: pa.StructArray | pa.ChunkedArray) -> NDArray[np.float64]:
+    """Read a `bbox` column: west, south, east, north in degrees, shape (N, 4); NaN for null."""
+    structs = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    sides = [pc.struct_field(structs, side).to_numpy(zero_copy_only=False) for side in _SIDES]
+    return np.stack(sides, axis=1).astype(np.float64)
 
 
 def geo_key(table: pa.Table) -> dict[str, Any]:
@@ -38,7 +53,7 @@ def _geo(kinds: set[str], bounds: list[float] | None) -> dict[str, Any]:
     column: dict[str, Any] = {
         "encoding": "WKB",
         "geometry_types": sorted(kinds),
-        "covering": {"bbox": {side: ["bbox", side] for side in _BBOX}},
+        "covering": {"bbox": {side: ["bbox", side] for side in _SIDES}},
     }
     if bounds is not None:
         column["bbox"] = bounds

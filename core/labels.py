@@ -36,6 +36,7 @@ _SPLIT_NAMES = {"val": "validation", "valid": "validation"}
 _PARQUET = b"PAR1"
 _VECTOR_FILES = (".gpkg", ".shp", ".geojson", ".fgb")  # what analysts draw and mark labels in
 _DIVIDERS = re.compile(r"[;|]")
+_EXAMPLES = 2
 
 
 def read_labels(source: str | Path) -> pa.Table:
@@ -101,6 +102,36 @@ def folder_labels(ids: Iterable[str]) -> pa.Table:
         [column, pa.array([[folder] for folder in classes]), nothing, nothing],
         schema=LABELS_SCHEMA,
     )
+
+
+def refuse_strangers(
+    labels: str | Path, ids: pa.Array, tiles: Iterable[pa.Array], whose: str
+) -> None:
+    """Refuse labels that belong to none of the tiles, and show how both are called.
+
+    Args:
+        labels: What `--labels` names.
+        ids: Of the labels.
+        tiles: Ids of the tiles, some thousands at a time; read up to the first match.
+        whose: Name of what holds the tiles.
+
+    Raises:
+        LabelsError: No id is a tile's.
+    """
+    ours = "none at all"
+    for number, part in enumerate(tiles):
+        if pc.any(pc.is_in(part, value_set=ids)).as_py():
+            return
+        ours = _examples(part) if number == 0 and len(part) else ours
+    raise LabelsError(
+        f"{labels}: none of its {len(ids)} ids is a tile of {whose}; they look like "
+        f"{_examples(ids)}, the tiles' like {ours}; write ids as `tilezoo embed` and `pack` do: "
+        "paths below the named folder, or patch names"
+    )
+
+
+def _examples(ids: pa.Array) -> str:
+    return ", ".join(map(repr, ids[:_EXAMPLES].to_pylist()))
 
 
 def _read(path: Path) -> pa.Table:

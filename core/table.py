@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from tilezoo.errors import SpaceError, TableError, TileErrorKind
+from tilezoo.geoparquet import BBOX, bbox_row
 from tilezoo.io import canonical_json, sha256_text
 from tilezoo.space import Space
 from tilezoo.tiles import Tile, TileRef
@@ -24,14 +25,12 @@ ERRORS = "errors.parquet"
 Dtype = Literal["float32", "float16"]
 
 _VECTORS_PER_BATCH = 8192
-_SIDES = ("xmin", "ymin", "xmax", "ymax")
-_BBOX = pa.struct([(name, pa.float64()) for name in _SIDES])
 _PIXEL_BBOX = pa.list_(pa.int32(), 4)
 # What is known of each tile, in tables and in packs of training tiles.
 FACTS = pa.schema(
     [
         pa.field("geometry", pa.binary()),
-        pa.field("bbox", _BBOX),
+        pa.field("bbox", BBOX),
         pa.field("datetime", pa.timestamp("us", tz="UTC")),
         pa.field("source_uri", pa.string(), nullable=False),
         pa.field("pixel_bbox", _PIXEL_BBOX, nullable=False),
@@ -91,7 +90,7 @@ def facts(tiles: Sequence[Tile]) -> dict[str, pa.Array]:
     places = [tile.footprint for tile in tiles]
     data = {
         "geometry": [place and place.wkb for place in places],
-        "bbox": [place and dict(zip(_SIDES, place.bbox, strict=True)) for place in places],
+        "bbox": [place and bbox_row(place.bbox) for place in places],
         "datetime": [tile.datetime for tile in tiles],
         "source_uri": [tile.source_uri for tile in tiles],
         "pixel_bbox": [list(tile.pixel_bbox) for tile in tiles],

@@ -8,11 +8,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tilezoo.errors import TableError
+from tilezoo.geoparquet import BBOX
 from tilezoo.io import whole_file
 
 TRAINING_IDS = "pretraining_ids.parquet"  # in run folders, model directories and tables
-_BBOX = pa.struct([(name, pa.float64()) for name in ("xmin", "ymin", "xmax", "ymax")])
-SCHEMA = pa.schema([pa.field("id", pa.string(), nullable=False), pa.field("bbox", _BBOX)])
+SCHEMA = pa.schema([pa.field("id", pa.string(), nullable=False), pa.field("bbox", BBOX)])
 
 
 def ids_sha256(ids: Iterable[str]) -> str:
@@ -25,7 +25,7 @@ def ids_sha256(ids: Iterable[str]) -> str:
 
 def write_training_ids(path: Path, ids: pa.Array, bboxes: pa.Array | None) -> None:
     """Write ids and, where tiles are georeferenced, their bounding boxes (CRS84)."""
-    boxes = pa.nulls(len(ids), _BBOX) if bboxes is None else bboxes
+    boxes = pa.nulls(len(ids), BBOX) if bboxes is None else bboxes
     with whole_file(path) as temporary:
         pq.write_table(pa.table([ids, boxes], schema=SCHEMA), temporary, compression="zstd")
 

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tilezoo.errors import LabelsError, ProbeError
-from tilezoo.labels import folder_labels, read_labels
+from tilezoo.geoparquet import read_boxes
+from tilezoo.labels import folder_labels, read_labels, refuse_strangers
 from tilezoo.probe.linear import chunks
 from tilezoo.probe.scores import Labels, Task
 from tilezoo.table import Table, open_table
@@ -25,7 +26,6 @@ from tilezoo.table import Table, open_table
 PRIOR = "prior"  # the control that is always there
 FOLDER = "folder"  # `--labels folder`
 _NAME = re.compile(r"[\w-][\w.-]*")  # it becomes part of a file's name
-_SIDES = ("xmin", "ymin", "xmax", "ymax")
 _CONSTANT = 1e-6  # share of a feature's size under which its spread is rounding
 
 
@@ -126,7 +126,7 @@ def join(tables: Mapping[str, Table], labels: str | Path, task: Task | None) -> 
     known = read.filter(pc.is_valid(read["labels"]))
     here = known.filter(pc.is_in(known["id"], value_set=own_ids))
     if not here.num_rows:
-        raise _no_match(labels, known, first, own_ids)
+        refuse_strangers(labels, known["id"].combine_chunks(), [own_ids], first)
     _refuse_other_tiles(known["id"].combine_chunks(), ids_of)
     here = here.sort_by("id").combine_chunks()
     y, classes = _multi_hot(here["labels"].combine_chunks())
@@ -153,15 +153,6 @@ def _ids(name: str, table: Table) -> pa.Array:
             f"({repeated[0]['values'].as_py()!r}, say); embed the tiles again, each once"
         )
     return ids
-
-
-def _no_match(labels: str | Path, known: pa.Table, name: str, ids: pa.Array) -> LabelsError:
-    theirs = known["id"][0].as_py()
-    ours = repr(ids[0].as_py()) if len(ids) else "none at all"
-    return LabelsError(
-        f"{labels}: none of its {known.num_rows} ids is a tile of {name}; ids there look like "
-        f"{theirs!r}, the table's like {ours}; write the table's ids into the labels"
-    )
 
 
 def _refuse_other_tiles(known: pa.Array, ids_of: Mapping[str, pa.Array]) -> None:
@@ -218,10 +209,7 @@ def _boxes(table: Table, own: pa.Array, ids: pa.Array) -> NDArray[np.float64] | 
     structs = table.column("bbox").combine_chunks()
     if structs.null_count == len(structs):
         return None
-    rows = pc.index_in(ids, value_set=own)
-    found = structs.take(rows)
-    sides = [pc.struct_field(found, side).to_numpy(zero_copy_only=False) for side in _SIDES]
-    return np.stack(sides, axis=1).astype(np.float64)
+    return read_boxes(structs.take(pc.index_in(ids, value_set=own)))
 
 
 def load_vectors(

@@ -10,6 +10,7 @@ import shapely
 from numpy.typing import NDArray
 
 from tilezoo.errors import ProbeError
+from tilezoo.geoparquet import read_boxes
 from tilezoo.table import Table
 from tilezoo.training_ids import TRAINING_IDS, ids_sha256, read_training_ids
 
@@ -18,7 +19,6 @@ from tilezoo.training_ids import TRAINING_IDS, ids_sha256, read_training_ids
 _COMMON_GROUND = 0.2
 _WIDE_DEG = 180.0  # bounds across the antimeridian span the globe and tell nothing
 _CHUNK = 4096
-_SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -125,8 +125,7 @@ def _by_place(
     known = structs.drop_null()
     if test is None or len(structs) > len(known) == 0:
         return None
-    sides = [pc.struct_field(known, side).to_numpy(zero_copy_only=False) for side in _SIDES]
-    seen = np.stack(sides, axis=1).astype(np.float64)
+    seen = read_boxes(known)
     seen = seen[seen[:, 2] - seen[:, 0] <= _WIDE_DEG]
     tree = shapely.STRtree(shapely.box(*seen.T))
     usable = np.flatnonzero(test[:, 2] - test[:, 0] <= _WIDE_DEG)  # nor NaN

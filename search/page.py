@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from tilezoo.geoparquet import read_boxes
 from tilezoo.io import write_text
 from tilezoo.pages import page, png_bytes, png_uri
 from tilezoo.pictures import Thumbnailer
 from tilezoo.search.answers import Answers, Hit
 from tilezoo.search.index import rows_at
-from tilezoo.search.query import bbox_array
 from tilezoo.search.sheet import of_hit, of_query
 from tilezoo.table import Table, open_table
 
@@ -41,7 +41,7 @@ class Atlas:
     @classmethod
     def of(cls, table: Table) -> "Atlas":
         """Take every n-th tile that has a place."""
-        boxes = bbox_array(table)
+        boxes = read_boxes(table.column("bbox"))
         placed = np.flatnonzero(np.isfinite(boxes).all(axis=1))
         rows = placed[:: max(1, math.ceil(len(placed) / _DOTS))]
         lonlat = np.stack(

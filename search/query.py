@@ -10,6 +10,7 @@ import shapely
 from numpy.typing import NDArray
 
 from tilezoo.errors import OptionError, SourceError, SpaceError, TilezooError
+from tilezoo.geoparquet import read_boxes
 from tilezoo.image import read_tile
 from tilezoo.options import parse_numbers
 from tilezoo.search.index import rows_at, unit
@@ -72,7 +73,7 @@ def row_at(table: Table, at: str) -> int:
     lon, lat = parse_numbers(at, "--at", count=2, example="12.5,41.9 (longitude, latitude)")
     if not (-180 <= lon <= 180 and -90 <= lat <= 90):
         raise OptionError(f"--at {at}: longitude first (-180..180), then latitude (-90..90)")
-    boxes = bbox_array(table)
+    boxes = read_boxes(table.column("bbox"))
     if not np.isfinite(boxes).any():
         raise SourceError(f"{table.path}: no tile has a place; --at needs georeferenced imagery")
     distance = _distance_km(boxes, lon, lat)
@@ -94,15 +95,6 @@ def row_at(table: Table, at: str) -> int:
     raise SourceError(
         f"--at {at} lies in no tile; the nearest is {tile}, {distance[nearest]:.0f} km off"
     )
-
-
-def bbox_array(table: Table) -> NDArray[np.float64]:
-    """Read all bounding boxes, shape (N, 4): xmin, ymin, xmax, ymax; NaN without a place."""
-    column = table.column("bbox").combine_chunks()
-    sides = [column.field(side).to_numpy(zero_copy_only=False) for side in range(4)]
-    boxes = np.stack(sides, axis=1).astype(np.float64)
-    boxes[column.is_null().to_numpy(zero_copy_only=False)] = np.nan
-    return boxes
 
 
 def _of_row(table: Table, row: int, label: str) -> Query:

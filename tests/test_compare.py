@@ -212,7 +212,7 @@ def test_what_cannot_be_compared_is_refused_before_tiles_are_read(world, tmp_pat
 def test_labels_of_other_tiles_are_refused_before_tiles_are_read(world, tmp_path):
     path = tmp_path / "labels.csv"
     path.write_text("id,label\nelsewhere.tif,a\n")
-    with pytest.raises(LabelsError, match=r"look like 'elsewhere.tif', the sources' like 'dark_0"):
+    with pytest.raises(LabelsError, match=r"look like 'elsewhere.tif', the tiles' like 'dark_0"):
         compare(world / "tiles", labels=path, models=[world / "first"], out=tmp_path / "report")
     assert not (tmp_path / "report").exists()
 

@@ -411,8 +411,8 @@ def test_labels_of_other_tiles_are_refused_with_examples_of_both(
 ) -> None:
     (tmp_path / "labels.csv").write_text("id,label\na.tif,water\nb.tif,forest\n")
     expected = (
-        r"labels.csv: none of its ids \('a.tif', 'b.tif', …\) is a tile's "
-        r"\('tile_0000.tif', 'tile_0001.tif', …\)"
+        r"labels.csv: none of its 2 ids is a tile of the sources; they look like "
+        r"'a.tif', 'b.tif', the tiles' like 'tile_0000.tif', 'tile_0001.tif'"
     )
     with pytest.raises(LabelsError, match=expected):
         pack(tiles, out=tmp_path / "p", labels=tmp_path / "labels.csv")

@@ -1,6 +1,6 @@
 """Which tiles go into a pack, and what they are labelled."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -12,13 +12,12 @@ from numpy.typing import NDArray
 
 from tilezoo.errors import LabelsError, OptionError
 from tilezoo.io import sha256_file
-from tilezoo.labels import folder_labels, read_labels, split_name
+from tilezoo.labels import folder_labels, read_labels, refuse_strangers, split_name
 from tilezoo.plan import Plan
 from tilezoo.tiles import TileRef
 
 FOLDER = "folder"  # `--labels folder`: a tile's class is the folder it lies in
 _IDS_PER_LOOK = 1 << 16
-_EXAMPLES = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +103,7 @@ def find_labels(name: str | Path | None, plan: Plan) -> Labels | None:
         folder_labels(source.id for source in plan.sources)  # refuses what lies in none
         return Labels(name=FOLDER, digest=FOLDER, table=None)
     table = read_labels(name)
-    _refuse_strangers(plan, table["id"].combine_chunks(), str(name))
+    refuse_strangers(name, table["id"].combine_chunks(), _ids(plan), "the sources")
     return Labels(name=str(name), digest=f"sha256:{sha256_file(Path(name))}", table=table)
 
 
@@ -132,19 +131,3 @@ def _ids(plan: Plan) -> Iterator[pa.Array]:
     refs = plan.tiles(0, len(plan))
     while part := [ref.id for ref in islice(refs, _IDS_PER_LOOK)]:
         yield pa.array(part, pa.string())
-
-
-def _refuse_strangers(plan: Plan, known: pa.Array, name: str) -> None:
-    """Refuse labels that belong to none of the tiles."""
-    if any(pc.any(pc.is_in(ids, value_set=known)).as_py() for ids in _ids(plan)):
-        return
-    ours = _told(ref.id for ref in plan.tiles(0, min(_EXAMPLES, len(plan))))
-    theirs = _told(known[:_EXAMPLES].to_pylist())
-    raise LabelsError(
-        f"{name}: none of its ids ({theirs}, …) is a tile's ({ours}, …); "
-        "write ids as `tilezoo embed` and `pack` do: paths below the named folder, or patch names"
-    )
-
-
-def _told(ids: Iterable[str]) -> str:
-    return ", ".join(map(repr, ids))
