@@ -11,6 +11,7 @@ from tilezoo.io import write_text
 from tilezoo.probe.report import words
 from tilezoo.probe.report.pages import to_markdown
 from tilezoo.probe.report.tables import Bullets, Cell, Grid, Heading, Part, Text, score_cell
+from tilezoo.probe.results import Results, Score, parse_results
 from tilezoo.probe.scores import SCALARS
 from tilezoo.zoo.cards import header, split_card
 from tilezoo.zoo.modeldir import CARD, ModelDir, read_model_dir, renew_checksum
@@ -19,7 +20,7 @@ _INDEX = "model-index"
 _METHODS = {"linear": "linear probe", "knn": "kNN"}
 
 
-def update_card(folder: str | Path, results: Mapping[str, Any], dataset: str) -> Path:
+def update_card(folder: str | Path, results: Results | Mapping[str, Any], dataset: str) -> Path:
     """Write what a probe found of a model into its card, and keep all else that stands there.
 
     An earlier probe's results on the same data are replaced. The card's line in SHA256SUMS is
@@ -37,8 +38,9 @@ def update_card(folder: str | Path, results: Mapping[str, Any], dataset: str) ->
         ModelError: It is no model directory, no table was made with its weights, or the card's
             front matter cannot be read.
     """
+    found = results if isinstance(results, Results) else parse_results(results)
     model = read_model_dir(Path(folder))
-    names = _own_tables(model, results)
+    names = _own_tables(model, found)
     card = model.path / CARD
     text = card.read_text(encoding="utf-8") if card.is_file() else f"# {model.path.name}\n"
     try:
@@ -46,18 +48,18 @@ def update_card(folder: str | Path, results: Mapping[str, Any], dataset: str) ->
     except ValueError as error:
         raise ModelError(f"{card}: its front matter is no YAML ({error}); put it right") from error
     called = str(matter.get("model_name") or model.path.name)
-    entries = [entry for name in names for entry in _entries(name, results, dataset)]
+    entries = [entry for name in names for entry in _entries(name, found, dataset)]
     matter[_INDEX] = _merged(matter.get(_INDEX), called, entries)
-    write_text(card, header(matter) + _with_section(body, names, results, dataset))
+    write_text(card, header(matter) + _with_section(body, names, found, dataset))
     renew_checksum(model.path, CARD)
     return card
 
 
-def _own_tables(model: ModelDir, results: Mapping[str, Any]) -> list[str]:
+def _own_tables(model: ModelDir, results: Results) -> list[str]:
     own = [
         name
-        for name, table in results["tables"].items()
-        if table["weights_sha256"] == model.weights_sha256 and name in results["results"]
+        for name, table in results.tables.items()
+        if table.weights_sha256 == model.weights_sha256 and name in results.results
     ]
     if not own:
         raise ModelError(
@@ -67,40 +69,40 @@ def _own_tables(model: ModelDir, results: Mapping[str, Any]) -> list[str]:
     return own
 
 
-def _entries(name: str, results: Mapping[str, Any], dataset: str) -> Iterator[dict[str, Any]]:
+def _entries(name: str, results: Results, dataset: str) -> Iterator[dict[str, Any]]:
     """Write results as `model-index` holds them, one entry for each way of probing.
 
     Source: https://github.com/huggingface/hub-docs/blob/main/modelcard.md
     """
-    recipe, tiles, table = results["recipe"], results["tiles"], results["tables"][name]
+    recipe, tiles, table = results.recipe, results.tiles, results.tables[name]
     for method, called in _METHODS.items():
         yield {
-            "task": {"type": "image-classification", "name": f"{called}, {recipe['task']}"},
+            "task": {"type": "image-classification", "name": f"{called}, {recipe.task}"},
             "dataset": {
                 "name": dataset,
                 "type": _slug(dataset),
                 "split": "test",
                 "args": {
-                    "split": recipe["split"]["kind"],
-                    **{part: tiles[part] for part in ("train", "validation", "test")},
-                    "protocol": recipe["protocol"],
-                    "seed": recipe["seed"],
-                    "recipe_sha256": recipe["sha256"],
-                    "space": table["space"],
-                    "pooling": table["pooling"],
-                    "leakage": results["leakage"][name]["status"],
+                    "split": recipe.split.kind,
+                    **{part: getattr(tiles, part) for part in ("train", "validation", "test")},
+                    "protocol": recipe.protocol,
+                    "seed": recipe.seed,
+                    "recipe_sha256": recipe.sha256,
+                    "space": table.space,
+                    "pooling": table.pooling,
+                    "leakage": results.leakage[name].status,
                 },
             },
             "metrics": [
-                _metric(metric, results["results"][name][method][metric]) for metric in SCALARS
+                _metric(metric, results.results[name][method].of(metric)) for metric in SCALARS
             ],
         }
 
 
-def _metric(metric: str, score: Mapping[str, float]) -> dict[str, Any]:
-    bounds = {side: round(score[side], 4) for side in ("low", "high")}
+def _metric(metric: str, score: Score) -> dict[str, Any]:
+    bounds = {"low": round(score.low, 4), "high": round(score.high, 4)}
     args = {**bounds, "level": 0.95}
-    return {"type": metric, "name": metric, "value": round(score["value"], 4), "args": args}
+    return {"type": metric, "name": metric, "value": round(score.value, 4), "args": args}
 
 
 def _merged(found: Any, called: str, entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -122,9 +124,9 @@ def _key(entry: Any) -> tuple[Any, ...]:
     return task.get("name"), dataset.get("name"), args.get("space"), args.get("protocol")
 
 
-def _with_section(body: str, names: list[str], results: Mapping[str, Any], dataset: str) -> str:
+def _with_section(body: str, names: list[str], results: Results, dataset: str) -> str:
     """Put the section of this data into a card's text, in its place if it is there already."""
-    called = _slug(dataset) + ", dino" * (results["recipe"]["protocol"] == "dino")
+    called = _slug(dataset) + ", dino" * (results.recipe.protocol == "dino")
     begin, end = (f"<!-- tilezoo probe, {called}: {which} -->" for which in ("begin", "end"))
     section = f"{begin}\n{to_markdown(_section(names, results, dataset))}{end}"
     before, found, rest = body.partition(begin)
@@ -134,17 +136,18 @@ def _with_section(body: str, names: list[str], results: Mapping[str, Any], datas
     return f"{body.rstrip()}\n\n{section}\n"
 
 
-def _section(names: list[str], results: Mapping[str, Any], dataset: str) -> Iterator[Part]:
-    by = ", DINO's protocol" * (results["recipe"]["protocol"] == "dino")
+def _section(names: list[str], results: Results, dataset: str) -> Iterator[Part]:
+    by = ", DINO's protocol" * (results.recipe.protocol == "dino")
     yield Heading(text=f"Probe on {dataset}{by}")
     yield Text(text=words.verdict(results).text)
     columns = {
-        f"{name}, {called}" if len(names) > 1 else called: results["results"][name][method]
+        f"{name}, {called}" if len(names) > 1 else called: results.results[name][method]
         for name in names
         for method, called in _METHODS.items()
     }
     rows: tuple[tuple[Cell, ...], ...] = tuple(
-        (metric, *(score_cell(found[metric]) for found in columns.values())) for metric in SCALARS
+        (metric, *(score_cell(found.of(metric)) for found in columns.values()))
+        for metric in SCALARS
     )
     yield Grid(header=("95 % interval in brackets", *columns), rows=rows)
     yield Text(text=words.setting(results))

@@ -49,7 +49,7 @@ def vote(
         k → share of votes for each class, float32, shape (Q, C).
     """
     shares: dict[int, list[Tensor]] = {k: [] for k in ks}
-    for some in x.split(_QUERIES):
+    for some in torch.split(x, _QUERIES):
         for similarity, rows in _nearest_in_turn(bank.unit, unit_rows(some), max(ks)):
             for k, part in _shares(bank.y, similarity, rows, ks):
                 shares[k].append(part)
@@ -95,7 +95,7 @@ def _nearest_in_turn(bank: Tensor, queries: Tensor, k: int) -> Iterator[tuple[Te
     width = min(_BANK_ROWS, len(bank))
     at_a_time = min(max(1, _ELEMENTS // width), len(queries))
     memory = queries.new_empty(at_a_time * width)
-    for some in queries.split(at_a_time):
+    for some in torch.split(queries, at_a_time):
         best = queries.new_empty(len(some), 0)
         rows = torch.empty(len(some), 0, dtype=torch.int64, device=queries.device)
         for first in range(0, len(bank), width):

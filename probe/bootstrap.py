@@ -4,19 +4,16 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tilezoo.errors import ProbeError
+from tilezoo.probe.results import Claim, Unit
 from tilezoo.probe.scores import MACRO, PER_CLASS, SCALARS, Scorer, Weights
 
 _LEVEL = 0.95
 _MOST_THREADS = 8
-
-
-Unit = Literal["tile", "block", "group"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -208,8 +205,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(value) for value in adjusted]
 
 
-def claims(differences: Sequence[Difference], method: str) -> list[dict[str, Any]]:
-    """Write differences as results.json holds them, with what each allows to be said.
+def make_claims(differences: Sequence[Difference], method: str) -> list[Claim]:
+    """Say of each difference what it allows to be claimed.
 
     Args:
         differences: Of several pairs; those of one metric (and class) are one family.
@@ -223,27 +220,26 @@ def claims(differences: Sequence[Difference], method: str) -> list[dict[str, Any
         for family in families.values()
         for difference, p_value in zip(family, holm([member.p for member in family]), strict=True)
     }
-    return [_entry(difference, method, *adjusted[id(difference)]) for difference in differences]
+    return [_claim_of(difference, method, *adjusted[id(difference)]) for difference in differences]
 
 
-def _entry(difference: Difference, method: str, p_holm: float, pairs: int) -> dict[str, Any]:
-    entry: dict[str, Any] = {
-        "a": difference.first,
-        "b": difference.second,
-        "method": method,
-        "metric": difference.metric,
-        "absolute": difference.absolute,
-        "relative": difference.relative,
-        "low": difference.low,
-        "high": difference.high,
-        "p": difference.p,
-        "p_holm": p_holm,
-        "may_be_claimed": may_be_claimed(difference, p_holm, pairs),
-        "claim": claim(difference, p_holm, pairs),
-    }
-    if difference.class_name is not None:
-        entry["class"] = difference.class_name
-    return entry
+def _claim_of(difference: Difference, method: str, p_holm: float, pairs: int) -> Claim:
+    named = {} if difference.class_name is None else {"class_name": difference.class_name}
+    return Claim(
+        a=difference.first,
+        b=difference.second,
+        method=method,
+        metric=difference.metric,
+        absolute=difference.absolute,
+        relative=difference.relative,
+        low=difference.low,
+        high=difference.high,
+        p=difference.p,
+        p_holm=p_holm,
+        may_be_claimed=may_be_claimed(difference, p_holm, pairs),
+        claim=say_claim(difference, p_holm, pairs),
+        **named,
+    )
 
 
 def may_be_claimed(difference: Difference, p_holm: float, pairs: int) -> bool:
@@ -252,7 +248,7 @@ def may_be_claimed(difference: Difference, p_holm: float, pairs: int) -> bool:
     return leaves_out_0 and (pairs == 1 or p_holm <= _ALPHA)
 
 
-def claim(difference: Difference, p_holm: float, pairs: int) -> str:
+def say_claim(difference: Difference, p_holm: float, pairs: int) -> str:
     """Say in one sentence what may be said of a difference, and what not."""
     d = difference
     what = d.metric if d.class_name is None else f"AP of {d.class_name}"
@@ -280,7 +276,7 @@ def all_claims(
     pairs: Sequence[tuple[str, str]],
     measured: Mapping[str, Mapping[str, Measured]],
     classes: Sequence[str],
-) -> list[dict[str, Any]]:
+) -> list[Claim]:
     """Compare each pair by every way both were probed.
 
     Args:
@@ -289,7 +285,7 @@ def all_claims(
         classes: Names of classes.
     """
     methods = dict.fromkeys(m for pair in pairs for m in measured[pair[0]])
-    entries = []
+    entries: list[Claim] = []
     for method in methods:
         found = [
             difference
@@ -299,5 +295,5 @@ def all_claims(
                 (a, b), (measured[a][method], measured[b][method]), classes
             )
         ]
-        entries += claims(found, method)
+        entries += make_claims(found, method)
     return entries

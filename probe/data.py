@@ -20,7 +20,8 @@ from tilezoo.errors import LabelsError, ProbeError
 from tilezoo.geoparquet import read_boxes
 from tilezoo.labels import folder_labels, read_labels, refuse_strangers
 from tilezoo.probe.linear import chunks
-from tilezoo.probe.scores import Labels, Task
+from tilezoo.probe.options import Task
+from tilezoo.probe.scores import Labels
 from tilezoo.table import Table, open_table
 
 PRIOR = "prior"  # the control that is always there

@@ -7,10 +7,9 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,8 +19,9 @@ from torch import Tensor
 from tilezoo.io import canonical_json, sha256_text
 from tilezoo.knn import TEMPERATURE, Bank, unit_rows, vote
 from tilezoo.probe.linear import Linear, Problem, chunks, fit
-from tilezoo.probe.options import Choices, Metric
-from tilezoo.probe.scores import Labels, Ranking, Scores, Task, mean_of_known
+from tilezoo.probe.options import Choices, Metric, Task
+from tilezoo.probe.results import FitFacts
+from tilezoo.probe.scores import Labels, Ranking, Scores, mean_of_known
 from tilezoo.probe.sgd import EPOCHS, Anew, fit_sgd, saved
 from tilezoo.progress import Advance, progress
 
@@ -135,11 +135,11 @@ class Fit:
 
     Attributes:
         scores: Probabilities, float32, shape (test, C).
-        facts: What was chosen, and how the fit went, as JSON.
+        facts: What was chosen, and how the fit went; None where there was nothing to choose.
     """
 
     scores: Scores
-    facts: dict[str, Any] = field(default_factory=dict)
+    facts: FitFacts | None = None
 
 
 def quality(y: Labels, scores: Scores, metric: Metric) -> float:
@@ -172,7 +172,7 @@ def fit_knn(x: Tensor, sets: Sets, seed: int, stages: Stages) -> Fit:
         scored = {k: quality(y_asked, _numpy(votes[k]), sets.metric) for k in ks}
         k = max(ks, key=lambda k: scored[k])
         scores = _numpy(vote(bank, test, (k,), advance)[k])
-    return Fit(scores=scores, facts={"k": k, "validation": scored[k], "chosen_on": len(asked)})
+    return Fit(scores=scores, facts=FitFacts(k=k, validation=scored[k], chosen_on=len(asked)))
 
 
 def _some(count: int, seed: int) -> NDArray[np.int64]:
@@ -202,27 +202,25 @@ def fit_linear(x: Tensor, sets: Sets, stages: Stages) -> tuple[Fit, Fit]:
     y = torch.from_numpy(sets.y).to(x.device)
     test = x[sets.fitted :]
     train = Problem(x[: sets.train], y[: sets.train], sets.task)
-    best, facts = sweep(train, x[sets.train : sets.fitted], sets, stages)
-    alone = Fit(scores=class_scores(train, best, test), facts=dict(facts))
+    best, c, facts = sweep(train, x[sets.train : sets.fitted], sets, stages)
+    alone = Fit(scores=class_scores(train, best, test), facts=facts)
     with stages.step("refit", 1, "fits") as advance:
         both = Problem(x[: sets.fitted], y[: sets.fitted], sets.task)
-        final = fit(
-            both, facts["c"], best.coefficients, tolerance=_TOLERANCE, most_passes=_MOST_PASSES
-        )
+        final = fit(both, c, best.coefficients, tolerance=_TOLERANCE, most_passes=_MOST_PASSES)
         advance(1)
-    facts |= {"passes": final.passes, "converged": final.converged}
+    facts = replace(facts, passes=final.passes, converged=final.converged)
     return Fit(scores=class_scores(both, final, test), facts=facts), alone
 
 
 def sweep(
     problem: Problem, x_validation: Tensor, sets: Sets, stages: Stages
-) -> tuple[Linear, dict[str, Any]]:
+) -> tuple[Linear, float, FitFacts]:
     """Fit every C, each from the last one's coefficients, and take the best on validation.
 
     The sweep does not stop early: weak fits of few values may all predict the largest class.
 
     Returns:
-        The best fit, and what results.json says of it, with `c`.
+        The best fit, its C, and what results.json says of it.
     """
     found: list[tuple[float, float, Linear]] = []
     with stages.step("linear", len(STRENGTHS), "fits") as advance:
@@ -234,7 +232,7 @@ def sweep(
             advance(1)
     scored, c, chosen = max(found, key=itemgetter(0))  # the smallest C of the best
     at_edge = c in (STRENGTHS[0], STRENGTHS[-1])
-    return chosen, {"c": c, "validation": scored, "at_edge": at_edge}
+    return chosen, c, FitFacts(c=c, validation=scored, at_edge=at_edge)
 
 
 def fit_dino(x: Tensor, rows: Tensor, sets: Sets, seed: int, stages: Stages) -> Fit:
@@ -253,7 +251,7 @@ def fit_dino(x: Tensor, rows: Tensor, sets: Sets, seed: int, stages: Stages) -> 
         )
     z = layer.logits(x[sets.fitted :])
     scores = torch.sigmoid(z) if sets.task == "multilabel" else torch.softmax(z, dim=1)
-    return Fit(scores=_numpy(scores), facts={"epochs": EPOCHS})
+    return Fit(scores=_numpy(scores), facts=FitFacts(epochs=EPOCHS))
 
 
 def kept_in(anew: Anew, y: Tensor, task: Task, seed: int) -> Path:
@@ -327,7 +325,7 @@ def _fit_part(
     if choices.protocol == "dino":
         return fit_dino(x, rows, sets, seed, stages)
     problem = Problem(x[rows], torch.from_numpy(sets.y[chosen]).to(x.device), sets.task)
-    best, facts = sweep(problem, x[sets.train : sets.fitted], sets, stages)
+    best, _, facts = sweep(problem, x[sets.train : sets.fitted], sets, stages)
     return Fit(scores=class_scores(problem, best, x[sets.fitted :]), facts=facts)
 
 

@@ -1,7 +1,6 @@
 """Leakage audit: were test tiles among those that a backbone was pretrained on?"""
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from tilezoo.errors import ProbeError
 from tilezoo.geoparquet import read_boxes
+from tilezoo.probe.results import Leakage, LeakageStatus
 from tilezoo.table import Table
 from tilezoo.training_ids import TRAINING_IDS, ids_sha256, read_training_ids
 
@@ -21,64 +21,9 @@ _WIDE_DEG = 180.0  # bounds across the antimeridian span the globe and tell noth
 _CHUNK = 4096
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Audit:
-    """What is known of one table's pretraining tiles and the test set.
-
-    Attributes:
-        test_tiles: Size of the test set.
-        pretraining_tiles: Size of the list; None when there is no list.
-        ids_sha256: Of the list.
-        same_id: Test tiles that are in the list.
-        same_place: Test tiles a fifth of whose bounds or more are covered by one in the list; None
-            where either side has no footprints.
-        examples: Ids of a few test tiles that were seen.
-    """
-
-    test_tiles: int
-    pretraining_tiles: int | None = None
-    ids_sha256: str | None = None
-    same_id: int | None = None
-    same_place: int | None = None
-    examples: tuple[str, ...] = ()
-
-    @property
-    def status(self) -> str:
-        """`unknown`, `overlap` or `none_found`."""
-        if self.pretraining_tiles is None:
-            return "unknown"
-        return "overlap" if self.same_id or self.same_place else "none_found"
-
-    def sentence(self, name: str) -> str:
-        """Say it plainly, in one line."""
-        if self.pretraining_tiles is None:
-            return f"{name}: leakage unknown, the table holds no list of pretraining tiles"
-        by_place = (
-            "footprints unknown" if self.same_place is None else f"{self.same_place:,} by footprint"
-        )
-        verdict = "LEAKAGE" if self.status == "overlap" else "no leakage found"
-        return (
-            f"{name}: {verdict}, {self.same_id:,} of {self.test_tiles:,} test tiles seen in "
-            f"pretraining by id, {by_place}"
-        )
-
-    def to_json(self, name: str) -> dict[str, Any]:
-        """Write it as results.json holds it."""
-        return {
-            "status": self.status,
-            "test_tiles": self.test_tiles,
-            "pretraining_tiles": self.pretraining_tiles,
-            "ids_sha256": self.ids_sha256,
-            "same_id": self.same_id,
-            "same_place": self.same_place,
-            "examples": list(self.examples),
-            "said": self.sentence(name),
-        }
-
-
 def audit(
     name: str, table: Table, test_ids: pa.Array, test_boxes: NDArray[np.float64] | None
-) -> Audit:
+) -> Leakage:
     """Compare a table's list of pretraining tiles, if it holds one, with the test set.
 
     Args:
@@ -93,7 +38,8 @@ def audit(
     """
     path = table.path / TRAINING_IDS
     if not path.is_file():
-        return Audit(test_tiles=len(test_ids))
+        said = f"{name}: leakage unknown, the table holds no list of pretraining tiles"
+        return Leakage(status="unknown", test_tiles=len(test_ids), said=said)
     seen = read_training_ids(path)
     digest = ids_sha256(seen["id"].to_pylist())
     told = (table.manifest.get("pretraining") or {}).get("ids_sha256")
@@ -105,13 +51,27 @@ def audit(
     by_id = pc.is_in(test_ids, value_set=seen["id"].combine_chunks()).to_numpy(zero_copy_only=False)
     by_place = _by_place(seen["bbox"].combine_chunks(), test_boxes)
     either = by_id if by_place is None else by_id | by_place
-    return Audit(
+    status: LeakageStatus = "overlap" if either.any() else "none_found"
+    found = Leakage(
+        status=status,
         test_tiles=len(test_ids),
         pretraining_tiles=seen.num_rows,
         ids_sha256=digest,
         same_id=int(by_id.sum()),
         same_place=None if by_place is None else int(by_place.sum()),
         examples=tuple(test_ids[int(row)].as_py() for row in np.flatnonzero(either)[:3]),
+        said="",
+    )
+    return replace(found, said=_say(name, found))
+
+
+def _say(name: str, found: Leakage) -> str:
+    place = found.same_place
+    by_place = "footprints unknown" if place is None else f"{place:,} by footprint"
+    verdict = "LEAKAGE" if found.status == "overlap" else "no leakage found"
+    return (
+        f"{name}: {verdict}, {found.same_id:,} of {found.test_tiles:,} test tiles seen in "
+        f"pretraining by id, {by_place}"
     )
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tilezoo.probe.scores import Task
+from tilezoo.probe.options import Task
 
 _MEMORY = 10  # pairs of steps and changes of gradient
 _LEAST_WEIGHT = 1e-6  # of w̄, for classes that are fitted all but perfectly

@@ -5,8 +5,8 @@ from typing import Literal, Self
 
 from tilezoo.errors import OptionError
 from tilezoo.options import check_least
-from tilezoo.probe.scores import Task
 
+Task = Literal["multilabel", "multiclass"]
 SplitKind = Literal["given", "random", "blocks", "both"]
 Protocol = Literal["standard", "dino"]
 Rare = Literal["error", "drop"]

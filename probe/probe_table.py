@@ -23,6 +23,7 @@ from tilezoo.probe.fitting import (
 )
 from tilezoo.probe.linear import fast_products, one_thread_for_few
 from tilezoo.probe.options import Choices
+from tilezoo.probe.results import FitFacts
 from tilezoo.probe.scores import Scorer
 from tilezoo.probe.sgd import Anew
 from tilezoo.probe.splits import Usable
@@ -44,6 +45,11 @@ class Probed:
     measured: Mapping[str, Measured]
     points: Sequence[Point]
     seconds: Mapping[str, float]
+
+    @property
+    def facts(self) -> dict[str, FitFacts]:
+        """Way of probing → how the fit went, of those that have anything to say."""
+        return {method: fit.facts for method, fit in self.fits.items() if fit.facts}
 
 
 def sets_of(used: Usable, choices: Choices) -> Sets:

@@ -1,271 +1,462 @@
-"""results.json: what was measured, how, and what may be said; the same bytes for the same probe."""
+"""results.json, as it is read and written: what was measured, how, and what may be said of it.
 
-import hashlib
-import json
-from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import version
+Fields stand in the order of the file's keys.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean, stdev
-from typing import Any
+from typing import Any, Generic, Literal, TypeVar
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
+import msgspec
+from msgspec import UNSET, UnsetType
 
-from tilezoo.io import canonical_json, sha256_text, whole_file
-from tilezoo.knn import TEMPERATURE
-from tilezoo.probe import fitting, sgd
-from tilezoo.probe.bootstrap import Measured, Resampling, centred, interval
-from tilezoo.probe.fitting import Point
-from tilezoo.probe.options import Choices
-from tilezoo.probe.scores import ECE_BINS, PER_CLASS, SCALARS, Scorer, Scores
-from tilezoo.probe.splits import PARTS, Usable
-from tilezoo.training_ids import ids_sha256
+from tilezoo.errors import ProbeError
+from tilezoo.io import canonical_json, sha256_text, write_json
+from tilezoo.probe.options import Metric, Protocol, SplitKind, Task
+from tilezoo.state import from_builtins, read_state, to_builtins
 
 RESULTS = "results.json"
-TIMING = "timing.json"
-_DIGITS = 6
-ENOUGH_BLOCKS = 30  # of which intervals hold the truth in 93 % of simulations; of 20 in 92 %
-
-ScorerOf = Callable[[Scores], Scorer]
-
+NO_AUGMENTATION = "none: saved vectors are of one view of each tile"
 FEW_BLOCKS = "Intervals from so few blocks are rough, and rather too narrow."
 NEIGHBOURS = (
     "The split is random though tiles have places: neighbours of test tiles are learnt from, which "
     "may raise scores. --split both with --block-km tells by how much."
 )
-NOTES = (
-    "Intervals are of resampled test tiles, with the probes as they were fitted.",
-    "They do not tell of other places, other labels, or another pretraining run.",
-    "p_holm is corrected over the pairs of models, not over metrics or classes.",
-    "Intervals are not corrected for the number of comparisons.",
-    "Intervals are too narrow for classes with few test tiles: of 10 to 30, 92 % hold the truth.",
-    "ECE is biased upwards by small test sets, and its intervals with it.",
-)
+_DIGITS = 6
+
+T = TypeVar("T")
+Unit = Literal["tile", "block", "group"]  # what a resample draws
+LeakageStatus = Literal["unknown", "overlap", "none_found"]
 
 
-def notes(used: Usable, resampling: Resampling) -> list[str]:
-    """Say what must be known with the numbers."""
-    few = resampling.blocks is not None and resampling.units < ENOUGH_BLOCKS
-    beside = used.split.kind == "random" and used.joined.boxes is not None
-    return [*[FEW_BLOCKS] * few, *[NEIGHBOURS] * beside, *NOTES]
+@dataclass(frozen=True, kw_only=True)
+class Metrics(Generic[T]):
+    """One value for each metric but `ece`, which comes last wherever these are written."""
+
+    accuracy: T
+    balanced_accuracy: T
+    f1_micro: T
+    f1_macro: T
+    ap_micro: T
+    ap_macro: T
+
+    def of(self, metric: str) -> T:
+        """The value of a metric by its name, `ece` too."""
+        value: T = getattr(self, metric)
+        return value
 
 
-def recipe(
-    used: Usable, choices: Choices, resampling: Resampling, augmentation: str = sgd.NO_AUGMENTATION
-) -> dict[str, Any]:
-    """Write down all that decides scores but the vectors, with one hash over it.
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """A score and its 95 % interval."""
 
-    `augmentation` tells how DINO's protocol sees tiles anew in each epoch.
+    value: float
+    low: float
+    high: float
+
+    @property
+    def has_width(self) -> bool:
+        """Whether its interval is more than a point."""
+        return self.low != self.high
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodScores(Metrics[Score]):
+    """Scores of one way of probing; `ap_per_class` by class."""
+
+    ap_per_class: dict[str, Score]
+    ece: Score
+
+
+ScoresByMethod = dict[str, MethodScores]  # `linear`, `knn`, `centroid`
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leakage:
+    """What is known of one table's pretraining tiles and the test set.
+
+    Attributes:
+        status: Whether test tiles were seen in pretraining.
+        test_tiles: Size of the test set.
+        pretraining_tiles: Size of the list; None when there is no list.
+        ids_sha256: Of the list.
+        same_id: Test tiles that are in the list.
+        same_place: Test tiles a fifth of whose bounds or more are covered by one in the list; None
+            where either side has no footprints.
+        examples: Ids of a few test tiles that were seen.
+        said: All this in one sentence.
     """
-    joined, split = used.joined, used.split
-    ids = {part: joined.ids.take(pa.array(getattr(split, part))).to_pylist() for part in PARTS}
-    side = {"block_deg": choices.block_deg, "block_km": choices.block_km}
-    written = {
-        "protocol": choices.protocol,
-        "task": joined.task,
-        "classes": list(joined.classes),
-        "dropped_classes": list(used.dropped),
-        "labels_sha256": _labels_sha256(used),
-        "split": {
-            "kind": split.kind,
-            **side,
-            **{f"{part}_sha256": ids_sha256(ids[part]) for part in PARTS},
-        },
-        "linear": _linear(choices, augmentation),
-        "knn": {
-            "k": list(fitting.KS),
-            "temperature": TEMPERATURE,
-            "features": "unit length",
-            "fitted_on": "train",
-        },
-        "centroid": {
-            "temperature": TEMPERATURE,
-            "features": "standardised on train",
-            "fitted_on": "train",
-        },
-        "predicted": "highest score" if joined.task == "multiclass" else "scores above 0.5",
-        "chosen_by": choices.metric_of(joined.task),
-        "ece_bins": ECE_BINS,
-        "bootstrap": {
-            "replicates": resampling.replicates,
-            "unit": resampling.called,
-            "level": 0.95,
-            "macro_scores": "of resamples with every class, unless most lack one",
-        },
-        "label_efficiency": {
-            "percent": list(choices.fractions),
-            "seeds": choices.seeds,
-            "fitted_on": "a part of train, C chosen on all of validation",
-        },
-        "seed": choices.seed,
-    }
-    return {**written, "sha256": sha256_text(canonical_json(written))}
+
+    status: LeakageStatus
+    test_tiles: int
+    pretraining_tiles: int | None = None
+    ids_sha256: str | None = None
+    same_id: int | None = None
+    same_place: int | None = None
+    examples: tuple[str, ...] = ()
+    said: str
 
 
-def _linear(choices: Choices, augmentation: str) -> dict[str, Any]:
-    if choices.protocol == "standard":
-        return {
-            "method": "L-BFGS",
-            "c": [float(f"{c:.6g}") for c in fitting.STRENGTHS],
-            "features": "standardised on train",
-            "fitted_on": "train and validation, C chosen on validation",
-        }
-    return {
-        "method": "SGD",
-        "lr": sgd.LR,
-        "momentum": sgd.MOMENTUM,
-        "weight_decay": 0,
-        "schedule": "cosine to 0",
-        "batch": sgd.BATCH,
-        "epochs": sgd.EPOCHS,
-        "augmentation": augmentation,
-        "features": "raw",
-        "fitted_on": "train",
-    }
+@dataclass(frozen=True, kw_only=True)
+class SplitRecipe:
+    """How tiles were split, the side of a block if ground was, and hashes of the parts' ids."""
+
+    kind: SplitKind
+    block_deg: float | None
+    block_km: float | None
+    train_sha256: str
+    validation_sha256: str
+    test_sha256: str
+
+    @property
+    def side(self) -> str:
+        """The side of a block of ground; empty where there are none."""
+        if self.block_km is not None:
+            return f"{self.block_km:g} km"
+        return "" if self.block_deg is None else f"{self.block_deg:g}°"
 
 
-def tile_counts(used: Usable, resampling: Resampling) -> dict[str, int]:
-    """Count what was learnt from, tested on, resampled and left out."""
-    joined, split = used.joined, used.split
-    return {
-        **{part: len(getattr(split, part)) for part in PARTS},
-        "resampled_units": resampling.units,
-        "unlabelled": joined.unlabelled,
-        "labels_without_tile": joined.unmatched,
-        "without_split": split.unnamed,
-        "near_test": split.near_test,
-    }
+@dataclass(frozen=True, kw_only=True)
+class LinearRecipe:
+    """How the linear probe is trained: by L-BFGS (`c`), or by SGD (all that L-BFGS lacks)."""
+
+    method: str
+    c: list[float] | UnsetType = UNSET
+    lr: float | UnsetType = UNSET
+    momentum: float | UnsetType = UNSET
+    weight_decay: int | UnsetType = UNSET
+    schedule: str | UnsetType = UNSET
+    batch: int | UnsetType = UNSET
+    epochs: int | UnsetType = UNSET
+    augmentation: str | UnsetType = UNSET
+    features: str
+    fitted_on: str
 
 
-def class_tiles(used: Usable) -> dict[str, dict[str, int]]:
-    """Count each class's tiles in train, validation and test."""
-    joined, split = used.joined, used.split
-    counts = {part: joined.y[getattr(split, part)].sum(axis=0, dtype=np.int64) for part in PARTS}
-    return {
-        name: {part: int(counts[part][number]) for part in PARTS}
-        for number, name in enumerate(joined.classes)
-    }
+@dataclass(frozen=True, kw_only=True)
+class VoteRecipe:
+    """How neighbours (of several `k`) or centroids are asked."""
+
+    k: list[int] | UnsetType = UNSET
+    temperature: float
+    features: str
+    fitted_on: str
 
 
-def versions() -> dict[str, str]:
-    """Name the libraries that compute scores."""
-    return {package: version(package) for package in ("tilezoo", "torch", "numpy")}
+@dataclass(frozen=True, kw_only=True)
+class BootstrapRecipe:
+    """How intervals are estimated."""
+
+    replicates: int
+    unit: Unit
+    level: float
+    macro_scores: str
 
 
-def _labels_sha256(used: Usable) -> str:
-    """Hash who has which classes, in order of id."""
-    digest = hashlib.sha256(canonical_json(used.joined.classes).encode())
-    for tile, row in zip(used.joined.ids.to_pylist(), used.joined.y, strict=True):
-        digest.update(f"{tile}\n".encode() + row.tobytes())
-    return digest.hexdigest()
+@dataclass(frozen=True, kw_only=True)
+class CurveRecipe:
+    """How the label-efficiency curve is made."""
+
+    percent: list[float]
+    seeds: int
+    fitted_on: str
 
 
-def scored(measured: Measured, classes: Sequence[str]) -> dict[str, Any]:
-    """Write scores with their intervals by metric, `ap_per_class` by class."""
-    low, high = np.clip(interval(centred(measured.values, measured.replicates)), 0, 1)
-    entries = [
-        {"value": float(value), "low": float(least), "high": float(most)}
-        for value, least, most in zip(measured.values, low, high, strict=True)
-    ]
-    by_metric: dict[str, Any] = dict(zip(SCALARS, entries, strict=False))  # classes follow
-    ece = by_metric.pop("ece")
-    each = dict(zip(classes, entries[len(SCALARS) :], strict=True))
-    return {**by_metric, PER_CLASS: each, "ece": ece}
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """All that decides scores but the vectors, with one hash over it."""
+
+    protocol: Protocol
+    task: Task
+    classes: tuple[str, ...]
+    dropped_classes: tuple[str, ...]
+    labels_sha256: str
+    split: SplitRecipe
+    linear: LinearRecipe
+    knn: VoteRecipe
+    centroid: VoteRecipe
+    predicted: str
+    chosen_by: Metric
+    ece_bins: int
+    bootstrap: BootstrapRecipe
+    label_efficiency: CurveRecipe
+    seed: int
+    sha256: str = ""
+
+    def hashed(self) -> str:
+        """Hash all the rest."""
+        written = {key: value for key, value in to_builtins(self).items() if key != "sha256"}
+        return sha256_text(canonical_json(written))
 
 
-def efficiency(curves: Mapping[str, Sequence[Point]], scorer_of: ScorerOf) -> dict[str, Any]:
-    """Write label-efficiency curves: each point's scores, and their mean and spread over seeds."""
-    points: list[dict[str, Any]] = [
-        {
-            "name": name,
-            "percent": point.percent,
-            "seed": point.seed,
-            "tiles": point.tiles,
-            **_scalars(scorer_of(point.fit.scores)),
-        }
-        for name, curve in curves.items()
-        for point in curve
-    ]
-    groups: dict[tuple[str, float], list[dict[str, Any]]] = {}
-    for point in points:
-        groups.setdefault((point["name"], point["percent"]), []).append(point)
-    summary = [
-        {"name": name, "percent": percent, "seeds": len(group), **_spread(group)}
-        for (name, percent), group in groups.items()
-    ]
-    return {"method": "linear", "fitted_on": "train", "points": points, "summary": summary}
+@dataclass(frozen=True, kw_only=True)
+class TableFacts:
+    """Which vectors were probed."""
+
+    fingerprint: str
+    space: str
+    weights_sha256: str
+    model: str
+    pooling: str
+    bands: list[str]
+    value_range: list[int | float]
+    dimension: int
 
 
-def _scalars(scorer: Scorer) -> dict[str, float]:
-    return dict(zip(SCALARS, map(float, scorer.plain()), strict=False))
+@dataclass(frozen=True, kw_only=True)
+class PartCounts:
+    """Tiles of each part."""
+
+    train: int
+    validation: int
+    test: int
 
 
-def _spread(group: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float | None]]:
-    return {
-        metric: {
-            "mean": fmean(point[metric] for point in group),
-            "deviation": stdev(point[metric] for point in group) if len(group) > 1 else None,
-        }
-        for metric in SCALARS
-    }
+@dataclass(frozen=True, kw_only=True)
+class TileCounts(PartCounts):
+    """Tiles that were learnt from, tested on, resampled and left out."""
+
+    resampled_units: int
+    unlabelled: int
+    labels_without_tile: int
+    without_split: int
+    near_test: int
 
 
-def split_gap(
-    by_blocks: Mapping[str, Mapping[str, Measured]], at_random: Mapping[str, Mapping[str, Measured]]
-) -> dict[str, Any]:
-    """Write how much more is scored with a random split than with one by blocks.
+@dataclass(frozen=True, kw_only=True)
+class FitFacts:
+    """What was chosen for a fit, and how the fit went; L-BFGS, kNN and SGD each state their own."""
 
-    Both test sets are resampled apart, so the interval is that of two independent samples.
+    c: float | UnsetType = UNSET
+    k: int | UnsetType = UNSET
+    validation: float | UnsetType = UNSET
+    at_edge: bool | UnsetType = UNSET
+    chosen_on: int | UnsetType = UNSET
+    passes: int | UnsetType = UNSET
+    converged: bool | UnsetType = UNSET
+    epochs: int | UnsetType = UNSET
 
-    Args:
-        by_blocks: Name → way of probing → scores.
-        at_random: The same for the random split.
+
+class Claim(msgspec.Struct, frozen=True, kw_only=True, rename={"class_name": "class"}):
+    """How much more one model scores than another by one metric, and what may be said of it.
+
+    No dataclass, since its key `class` cannot name a field.
+
+    Attributes:
+        a: The model that is subtracted from.
+        b: The model that is subtracted.
+        method: How both were probed.
+        metric: Name of the metric.
+        absolute: First minus second.
+        relative: The same as a share of the second; None where that is 0.
+        low: Of the 95 % interval of `absolute`.
+        high: Of the 95 % interval of `absolute`.
+        p: Two-sided bootstrap p-value.
+        p_holm: The same, corrected over the pairs.
+        may_be_claimed: Whether it stands out from chance.
+        claim: What may be said, in one sentence.
+        class_name: Of a score by class.
     """
-    return {
-        name: {
-            method: _gaps(blocked, at_random[name][method]) for method, blocked in methods.items()
-        }
-        for name, methods in by_blocks.items()
-    }
+
+    a: str
+    b: str
+    method: str
+    metric: str
+    absolute: float
+    relative: float | None
+    low: float
+    high: float
+    p: float
+    p_holm: float
+    may_be_claimed: bool
+    claim: str
+    class_name: str | UnsetType = UNSET
 
 
-def _gaps(blocked: Measured, random: Measured) -> dict[str, Any]:
-    gap = random.values - blocked.values
-    low, high = interval(centred(gap, random.replicates - blocked.replicates))
-    columns = zip(random.values, blocked.values, gap, low, high, strict=True)
-    entries = [
-        dict(zip(("random", "blocks", "gap", "low", "high"), map(float, column), strict=True))
-        for column in columns
-    ]
-    return dict(zip(SCALARS, entries, strict=False))
+class Mistake(msgspec.Struct, frozen=True, kw_only=True, rename={"class_name": "class"}):
+    """A test tile that was mistaken.
 
-
-def write_predictions(path: Path, used: Usable, scores: Scores) -> None:
-    """Write the linear probe's scores of each test tile beside its labels.
-
-    Columns `id`, `labels` (names), `scores` (of each class in the order that the file's key
-    `tilezoo` gives).
+    Attributes:
+        id: Of the tile.
+        labels: Its classes.
+        class_name: The one that was predicted wrongly, or missed where it is among the labels.
+        score: Of that class.
     """
-    joined, rows = used.joined, used.split.test
-    names = np.array(joined.classes, object)
-    columns = {
-        "id": joined.ids.take(pa.array(rows)),
-        "labels": pa.array([names[row > 0] for row in joined.y[rows]], pa.list_(pa.string())),
-        "scores": pa.FixedSizeListArray.from_arrays(pa.array(scores.ravel()), scores.shape[1]),
-    }
-    key = json.dumps({"method": "linear", "classes": list(joined.classes)})
-    table = pa.table(columns).replace_schema_metadata({"tilezoo": key})
-    with whole_file(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
+
+    id: str
+    labels: list[str]
+    class_name: str
+    score: float
 
 
-def rounded(value: Any) -> Any:
+@dataclass(frozen=True, kw_only=True)
+class Mistakes:
+    """Each model's mistakes on the test set.
+
+    Attributes:
+        method: How it was probed.
+        confusion: Name → counts by true class (row) and predicted class (column).
+        tiles: Name → those mistaken most.
+    """
+
+    method: str
+    confusion: dict[str, list[list[int]]]
+    tiles: dict[str, list[Mistake]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _OfSubset:
+    name: str
+    percent: float
+    seed: int
+    tiles: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurvePoint(Metrics[float], _OfSubset):
+    """Scores of a linear probe of one part of the train set."""
+
+    ece: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spread:
+    """Mean and standard deviation over seeds; None of one seed."""
+
+    mean: float
+    deviation: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _OfFraction:
+    name: str
+    percent: float
+    seeds: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurveSummary(Metrics[Spread], _OfFraction):
+    """Scores of a model at one fraction of the train set, over seeds."""
+
+    ece: Spread
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelEfficiency:
+    """The label-efficiency curve."""
+
+    method: str
+    fitted_on: str
+    points: list[CurvePoint]
+    summary: list[CurveSummary]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gap:
+    """How much more a random split gives than one by blocks, with its 95 % interval."""
+
+    random: float
+    blocks: float
+    gap: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gaps(Metrics[Gap]):
+    """The gap by every metric."""
+
+    ece: Gap
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitGap:
+    """Tiles of the random split; name → way of probing → gaps."""
+
+    tiles: TileCounts
+    results: dict[str, dict[str, Gaps]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """What results.json says.
+
+    Attributes:
+        versions: Of the libraries that compute scores.
+        leakage: By table.
+        recipe: How it was measured.
+        tables: What was probed.
+        tiles: How many of each kind.
+        class_tiles: Class → its tiles.
+        results: Model → way of probing → scores.
+        controls: The same of controls.
+        fits: Table → way of probing → how the fit went.
+        differences: Of each pair by each metric.
+        mistakes: Of models.
+        notes: What must be known with the numbers.
+        label_efficiency: Where it was asked for.
+        split_gap: Where it was asked for.
+    """
+
+    versions: dict[str, str]
+    leakage: dict[str, Leakage]
+    recipe: Recipe
+    tables: dict[str, TableFacts]
+    tiles: TileCounts
+    class_tiles: dict[str, PartCounts]
+    results: dict[str, ScoresByMethod]
+    controls: dict[str, ScoresByMethod]
+    fits: dict[str, dict[str, FitFacts]]
+    differences: list[Claim]
+    mistakes: Mistakes
+    notes: list[str]
+    label_efficiency: LabelEfficiency | UnsetType = UNSET
+    split_gap: SplitGap | UnsetType = UNSET
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it as JSON has it."""
+        return dict(round_floats(to_builtins(self)))
+
+
+def read_results(folder: Path) -> Results:
+    """Read a probe's results.json.
+
+    Raises:
+        ProbeError: There is none, or it is damaged.
+    """
+    make = f"make them with `tilezoo probe … -o {folder}`"
+    try:
+        return read_state(folder / RESULTS, Results, fix=make, error=ProbeError)
+    except OSError as error:
+        raise ProbeError(f"{folder}: no results to report; {make}") from error
+
+
+def parse_results(written: Mapping[str, Any]) -> Results:
+    """Take what results.json says, parsed already.
+
+    Raises:
+        ProbeError: It is no results.json; the message names the field.
+    """
+    try:
+        return from_builtins(written, Results)
+    except msgspec.ValidationError as error:
+        raise ProbeError(f"no results of a probe ({error}); read them from {RESULTS}") from error
+
+
+def write_results(folder: Path, results: Results) -> Results:
+    """Write results.json; what is returned has the numbers as they are written."""
+    written = results.to_json()
+    write_json(folder / RESULTS, written)
+    return from_builtins(written, Results)
+
+
+def round_floats(value: Any) -> Any:
     """Round numbers to six digits, so that the last bit of a sum does not change the file."""
     if isinstance(value, float):
         return round(value, _DIGITS) + 0.0  # no -0.0
     if isinstance(value, dict):
-        return {key: rounded(item) for key, item in value.items()}
+        return {key: round_floats(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [rounded(item) for item in value]
+        return [round_floats(item) for item in value]
     return value

@@ -9,25 +9,49 @@ from typing import Any
 
 import pyarrow as pa
 import torch
+from msgspec import UNSET, UnsetType
 
 from tilezoo.device import choose_device
 from tilezoo.errors import OptionError, ProbeError
 from tilezoo.io import write_json
 from tilezoo.options import command_line, defaults
-from tilezoo.probe import results as written
-from tilezoo.probe.bootstrap import Resampling, Unit, all_claims
+from tilezoo.probe.bootstrap import Resampling, all_claims
 from tilezoo.probe.data import PRIOR, Joined, join, open_named
 from tilezoo.probe.leakage import audit
-from tilezoo.probe.mistaken import mistakes
-from tilezoo.probe.options import Choices, Metric, Protocol, Rare, SplitKind, parse_fractions
+from tilezoo.probe.options import Choices, Metric, Protocol, Rare, SplitKind, Task, parse_fractions
+from tilezoo.probe.outcome import (
+    compare_splits,
+    count_classes,
+    count_tiles,
+    describe_recipe,
+    describe_table,
+    draw_curves,
+    list_mistakes,
+    list_notes,
+    list_versions,
+    score_methods,
+    write_predictions,
+)
 from tilezoo.probe.probe_table import Probed, probe_prior, probe_table, sets_of
 from tilezoo.probe.report.pages import forget_report, write_report
-from tilezoo.probe.scores import Scorer, Task
-from tilezoo.probe.sgd import NO_AUGMENTATION, Anew, Views
+from tilezoo.probe.results import (
+    NO_AUGMENTATION,
+    RESULTS,
+    LabelEfficiency,
+    Leakage,
+    Results,
+    SplitGap,
+    Unit,
+    write_results,
+)
+from tilezoo.probe.scores import Scorer
+from tilezoo.probe.sgd import Anew, Views
 from tilezoo.probe.splits import Split, Usable, chosen_kind, make_split, usable
 from tilezoo.progress import say
 from tilezoo.table import Table
 from tilezoo.training_ids import ids_sha256
+
+TIMING = "timing.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,19 +60,24 @@ class ProbeResult:
 
     Attributes:
         out: The folder that holds results.json, timing.json and predictions-NAME.parquet.
-        results: What results.json says.
+        found: What results.json says, typed.
         seconds: Of the whole.
     """
 
     out: Path
-    results: Mapping[str, Any]
+    found: Results
     seconds: float
+
+    @property
+    def results(self) -> dict[str, Any]:
+        """What results.json says, as JSON."""
+        return self.found.to_json()
 
     def to_terminal(self) -> str:
         """Write leakage first, then scores, then what may be claimed; 80 columns wide."""
         from tilezoo.probe.report.terminal import to_terminal
 
-        return to_terminal(self.results)
+        return to_terminal(self.found)
 
 
 def probe(
@@ -137,7 +166,7 @@ def probe(
     used = _used(joined, choices, "blocks" if kind == "both" else kind)
     resampling = _resampling(used, choices)
     folder = _folder(Path(out))
-    leakage = _leakage({**named, **controls}, used)
+    leakage = _audit({**named, **controls}, used)
     probed = {
         name: probe_table(
             name,
@@ -153,14 +182,15 @@ def probe(
     }
     probed[PRIOR] = probe_prior(used, choices, resampling, shown=show_progress)
     augmentation = NO_AUGMENTATION if views is None else views.augmentation
-    recipe = written.recipe(used, choices, resampling, augmentation)
-    results = _assembled(used, choices, resampling, recipe, named, controls, probed, leakage)
+    results = _put_together(
+        used, choices, resampling, named, controls, probed, leakage, augmentation
+    )
     if kind == "both":
-        results["split_gap"] = _gap(
+        gap = _gap(
             named, joined, choices, probed, used.joined.classes, on, views, shown=show_progress
         )
-    results = written.rounded(results)
-    _write(folder, used, results, probed, time.monotonic() - start)
+        results = replace(results, split_gap=gap)
+    results = _write(folder, used, results, probed, time.monotonic() - start)
     if report:
         places = {"labels": labels, "control": tuple(control), "out": out}
         asked = {**asdict(choices), "fractions": fractions, "dataset": dataset, "note": note}
@@ -168,7 +198,7 @@ def probe(
         write_report(
             folder, tables={**named, **controls}, command=command, dataset=dataset, note=note
         )
-    return ProbeResult(out=folder, results=results, seconds=time.monotonic() - start)
+    return ProbeResult(out=folder, found=results, seconds=time.monotonic() - start)
 
 
 def _used(joined: Joined, choices: Choices, kind: SplitKind) -> Usable:
@@ -220,15 +250,15 @@ def _unit(choices: Choices, split: Split) -> Unit:
     return "block" if choices.has_blocks else "group"
 
 
-def _leakage(tables: Mapping[str, Table], used: Usable) -> dict[str, Any]:
+def _audit(tables: Mapping[str, Table], used: Usable) -> dict[str, Leakage]:
     """Audit every table, and say it before anything else is known."""
     joined, rows = used.joined, used.split.test
     ids = joined.ids.take(pa.array(rows))
     boxes = None if joined.boxes is None else joined.boxes[rows]
     audits = {name: audit(name, table, ids, boxes) for name, table in tables.items()}
-    for name, found in audits.items():
-        say(found.sentence(name))
-    return {name: found.to_json(name) for name, found in audits.items()}
+    for found in audits.values():
+        say(found.said)
+    return audits
 
 
 def _folder(out: Path) -> Path:
@@ -241,64 +271,42 @@ def _folder(out: Path) -> Path:
     return out
 
 
-def _assembled(
+def _put_together(
     used: Usable,
     choices: Choices,
     resampling: Resampling,
-    recipe: Mapping[str, Any],
     named: Mapping[str, Table],
     controls: Mapping[str, Table],
     probed: Mapping[str, Probed],
-    leakage: Mapping[str, Any],
-) -> dict[str, Any]:
-    """Put results.json together."""
-    classes = used.joined.classes
+    leakage: dict[str, Leakage],
+    augmentation: str,
+) -> Results:
+    classes, tables = used.joined.classes, {**named, **controls}
     measured = {name: found.measured for name, found in probed.items()}
-    scored = {
-        name: {method: written.scored(one, classes) for method, one in methods.items()}
-        for name, methods in measured.items()
-    }
-    results: dict[str, Any] = {
-        "versions": written.versions(),
-        "leakage": leakage,
-        "recipe": recipe,
-        "tables": {name: _table(table) for name, table in {**named, **controls}.items()},
-        "tiles": written.tile_counts(used, resampling),
-        "class_tiles": written.class_tiles(used),
-        "results": {name: scored[name] for name in named},
-        "controls": {name: scored[name] for name in (PRIOR, *controls)},
-        "fits": {name: _facts(probed[name]) for name in (*named, *controls)},
-        "differences": [
+    scores = {name: score_methods(methods, classes) for name, methods in measured.items()}
+    curves: LabelEfficiency | UnsetType = UNSET
+    if choices.fractions:
+        sets = sets_of(used, choices)
+        points = {name: probed[name].points for name in tables}
+        curves = draw_curves(points, lambda found: Scorer(sets.y_test, found, sets.task))
+    return Results(
+        versions=list_versions(),
+        leakage=leakage,
+        recipe=describe_recipe(used, choices, resampling, augmentation),
+        tables={name: describe_table(table) for name, table in tables.items()},
+        tiles=count_tiles(used, resampling),
+        class_tiles=count_classes(used),
+        results={name: scores[name] for name in named},
+        controls={name: scores[name] for name in (PRIOR, *controls)},
+        fits={name: probed[name].facts for name in tables},
+        differences=[
             *all_claims(list(combinations(named, 2)), measured, classes),
             *all_claims(list(product(named, controls)), measured, classes),
         ],
-        "mistakes": mistakes(used, {name: probed[name].fits["linear"].scores for name in named}),
-        "notes": written.notes(used, resampling),
-    }
-    if choices.fractions:
-        sets = sets_of(used, choices)
-        curves = {name: probed[name].points for name in (*named, *controls)}
-        results["label_efficiency"] = written.efficiency(
-            curves, lambda scores: Scorer(sets.y_test, scores, sets.task)
-        )
-    return results
-
-
-def _table(table: Table) -> dict[str, Any]:
-    return {
-        "fingerprint": table.fingerprint,
-        "space": table.space.fingerprint,
-        "weights_sha256": table.space.weights_sha256,
-        "model": table.manifest["model"]["name"],
-        "pooling": table.space.pooling,
-        "bands": list(table.space.contract.bands),
-        "value_range": list(table.space.contract.value_range),
-        "dimension": table.dimension,
-    }
-
-
-def _facts(probed: Probed) -> dict[str, Any]:
-    return {method: fit.facts for method, fit in probed.fits.items() if fit.facts}
+        mistakes=list_mistakes(used, {name: probed[name].fits["linear"].scores for name in named}),
+        notes=list_notes(used, resampling),
+        label_efficiency=curves,
+    )
 
 
 def _gap(
@@ -311,7 +319,7 @@ def _gap(
     views: Views | None,
     *,
     shown: bool,
-) -> dict[str, Any]:
+) -> SplitGap:
     """Probe once more with a random split, to see how much nearness gives away."""
     used = _used(joined, choices, "random")
     if used.joined.classes != tuple(classes):
@@ -327,24 +335,21 @@ def _gap(
         for name, table in named.items()
     }  # fmt: skip
     by_blocks = {name: probed[name].measured for name in named}
-    counts = written.tile_counts(used, own_draws)
-    return {"tiles": counts, "results": written.split_gap(by_blocks, at_random)}
+    return SplitGap(
+        tiles=count_tiles(used, own_draws), results=compare_splits(by_blocks, at_random)
+    )
 
 
 def _write(
-    folder: Path,
-    used: Usable,
-    results: Mapping[str, Any],
-    probed: Mapping[str, Probed],
-    seconds: float,
-) -> None:
+    folder: Path, used: Usable, results: Results, probed: Mapping[str, Probed], seconds: float
+) -> Results:
     """Write every file, results.json last, so that it stands for all; an earlier probe's go."""
     forget_report(folder)
-    for stale in (folder / written.RESULTS, *folder.glob("predictions-*.parquet")):
+    for stale in (folder / RESULTS, *folder.glob("predictions-*.parquet")):
         stale.unlink(missing_ok=True)
-    for name in results["tables"]:
+    for name in results.tables:
         scores = probed[name].fits["linear"].scores
-        written.write_predictions(folder / f"predictions-{name}.parquet", used, scores)
+        write_predictions(folder / f"predictions-{name}.parquet", used, scores)
     steps = {name: found.seconds for name, found in probed.items()}
-    write_json(folder / written.TIMING, {"seconds": round(seconds, 3), "steps": steps})
-    write_json(folder / written.RESULTS, results)
+    write_json(folder / TIMING, {"seconds": round(seconds, 3), "steps": steps})
+    return write_results(folder, results)

@@ -4,12 +4,11 @@ Sorting is done once; a resample only changes weights, so that a thousand of the
 cumulative sums.
 """
 
-from typing import Literal
-
 import numpy as np
 from numpy.typing import NDArray
 
-Task = Literal["multilabel", "multiclass"]
+from tilezoo.probe.options import Task
+
 Weights = NDArray[np.int32]
 Scores = NDArray[np.float32]
 Labels = NDArray[np.uint8]

@@ -26,7 +26,7 @@ from torch import Tensor
 from tilezoo.errors import InterruptedRunError, ProbeError
 from tilezoo.io import whole_file
 from tilezoo.probe.linear import Linear
-from tilezoo.probe.scores import Task
+from tilezoo.probe.options import Task
 
 
 @dataclass(kw_only=True)
@@ -78,7 +78,6 @@ EPOCHS = 50
 BATCH = 128
 LR = 0.001 * BATCH / 256
 MOMENTUM = 0.9
-NO_AUGMENTATION = "none: saved vectors are of one view of each tile"
 _DEVIATION = 0.01  # of the weights at the start
 
 # Epoch and order of rows, shape (N,) → features of those rows in that order, float32, `BATCH` rows

@@ -16,6 +16,7 @@ from tilezoo.probe.bootstrap import (
     two_sided,
 )
 from tilezoo.probe.scores import MACRO, SCALARS, Ranking, Scorer
+from tilezoo.state import to_builtins
 
 ACCURACY, ECE = SCALARS.index("accuracy"), SCALARS.index("ece")
 
@@ -162,8 +163,8 @@ def test_a_model_and_itself_differ_by_nothing():
     right = np.random.default_rng(0).random(100) < 0.5
     one = {"linear": measured(right, draws(100, 100, seed=0))}
     entries = all_claims([("a", "b")], {"a": one, "b": one}, [])
-    assert {(e["absolute"], e["low"], e["high"], e["p"]) for e in entries} == {(0, 0, 0, 1)}
-    assert all("no difference" in entry["claim"] for entry in entries)
+    assert {(e.absolute, e.low, e.high, e.p) for e in entries} == {(0, 0, 0, 1)}
+    assert all("no difference" in entry.claim for entry in entries)
 
 
 def test_pairing_finds_what_two_intervals_would_hide():
@@ -174,12 +175,12 @@ def test_pairing_finds_what_two_intervals_would_hide():
     models = {name: {"linear": measured(r, weights)} for name, r in (("a", first), ("b", second))}
     low, high = interval(centred(models["a"]["linear"].values, models["a"]["linear"].replicates))
     assert low[0] < second.mean()
-    entries = {e["metric"]: e for e in all_claims([("a", "b")], models, [])}
-    assert entries["accuracy"]["low"] > 0
-    assert entries["accuracy"]["relative"] == pytest.approx(first.mean() / second.mean() - 1)
-    assert entries["accuracy"]["claim"].startswith("a is better than b by accuracy: +0.0")
-    assert entries["ece"]["claim"].startswith("a is worse than b by ece")  # less is better
-    assert set(entries["accuracy"]) == {
+    entries = {e.metric: e for e in all_claims([("a", "b")], models, [])}
+    assert entries["accuracy"].low > 0
+    assert entries["accuracy"].relative == pytest.approx(first.mean() / second.mean() - 1)
+    assert entries["accuracy"].claim.startswith("a is better than b by accuracy: +0.0")
+    assert entries["ece"].claim.startswith("a is worse than b by ece")  # less is better
+    assert set(to_builtins(entries["accuracy"])) == {
         "a", "b", "method", "metric", "absolute", "relative", "low", "high", "p", "p_holm",
         "may_be_claimed", "claim",
     }  # fmt: skip
@@ -192,11 +193,11 @@ def test_many_pairs_are_held_to_holms_correction():
     rng, weights = np.random.default_rng(4), draws(500, 400, seed=0)
     models = {f"m{n}": {"linear": measured(rng.random(500) < 0.5, weights)} for n in range(8)}
     pairs = [(f"m{a}", f"m{b}") for a in range(8) for b in range(a)]
-    entries = [e for e in all_claims(pairs, models, []) if e["metric"] == "accuracy"]
-    bare = [e for e in entries if not e["low"] <= 0 <= e["high"]]
+    entries = [e for e in all_claims(pairs, models, []) if e.metric == "accuracy"]
+    bare = [e for e in entries if not e.low <= 0 <= e.high]
     assert bare  # of 28 pairs of equal models, some look different
     for entry in bare:
-        assert f"over 28 pairs (Holm's p = {entry['p_holm']:.3f})" in entry["claim"]
+        assert f"over 28 pairs (Holm's p = {entry.p_holm:.3f})" in entry.claim
 
 
 def test_p_values_are_never_nought_and_agree_with_intervals():
@@ -217,13 +218,14 @@ def test_classes_are_compared_too():
         found.append({"knn": measure(Scorer(truth, scores, "multilabel"), resampling)})
     models = dict(zip("ab", found, strict=True))
     entries = [
-        e for e in all_claims([("a", "b")], models, ["Inland waters", "Pastures"]) if "class" in e
+        e for e in all_claims([("a", "b")], models, ["Inland waters", "Pastures"]) if e.class_name
     ]
-    assert [(e["metric"], e["class"]) for e in entries] == [
+    assert [(e.metric, e.class_name) for e in entries] == [
         ("ap_per_class", "Inland waters"),
         ("ap_per_class", "Pastures"),
     ]
-    assert "a is better than b by AP of Pastures" in entries[1]["claim"]
+    assert "a is better than b by AP of Pastures" in entries[1].claim
+    assert to_builtins(entries[1])["class"] == "Pastures"
 
 
 def test_resamples_that_lack_a_class_have_no_macro_scores():

@@ -41,8 +41,8 @@ def keep(table, ids, boxes=None, told=None):
 def test_without_a_list_leakage_is_unknown_and_that_is_said(table):
     found = audit("ours", table, TEST_IDS, TEST_BOXES)
     assert found.status == "unknown"
-    assert found.sentence("ours").startswith("ours: leakage unknown")
-    assert found.to_json("ours")["same_id"] is None
+    assert found.said.startswith("ours: leakage unknown")
+    assert found.same_id is None
 
 
 def test_test_tiles_in_the_list_are_counted(table):
@@ -51,8 +51,8 @@ def test_test_tiles_in_the_list_are_counted(table):
     )
     assert (found.status, found.same_id, found.same_place) == ("overlap", 2, None)
     assert found.examples == ("t1", "t3")
-    assert "LEAKAGE, 2 of 4 test tiles" in found.sentence("ours")
-    assert "footprints unknown" in found.sentence("ours")
+    assert "LEAKAGE, 2 of 4 test tiles" in found.said
+    assert "footprints unknown" in found.said
 
 
 def test_the_same_ground_under_another_name_is_found(table):
@@ -72,7 +72,7 @@ def test_neighbours_that_touch_or_hardly_overlap_are_no_leak(table):
     below = [10.0, 49.9, 10.1, 50.0]
     found = audit("ours", keep(table, ["x", "y"], [sliver, below]), TEST_IDS, TEST_BOXES)
     assert (found.status, found.same_id, found.same_place) == ("none_found", 0, 0)
-    assert found.sentence("ours") == (
+    assert found.said == (
         "ours: no leakage found, 0 of 4 test tiles seen in pretraining by id, 0 by footprint"
     )
 

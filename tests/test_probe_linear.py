@@ -105,8 +105,8 @@ def test_a_sweep_goes_on_while_weak_fits_all_predict_the_largest_class():
         y=np.concatenate([y, y, y]), train=100, validation=100, task="multiclass", metric="accuracy"
     )
     final, _ = fit_linear(torch.cat([x, x, x]), both, Stages("x", shown=False))
-    assert final.facts["validation"] > 0.9
-    assert final.facts["c"] > 1e-4
+    assert final.facts.validation > 0.9
+    assert final.facts.c > 1e-4
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "ap_micro", "ap_macro"])

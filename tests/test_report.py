@@ -3,11 +3,13 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from decimal import Decimal
 from itertools import combinations
 from pathlib import Path
 
 import making
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,10 +23,11 @@ from tilezoo.embed import embed
 from tilezoo.errors import ProbeError
 from tilezoo.options import command_line
 from tilezoo.probe import probe, write_report
-from tilezoo.probe.mistaken import most_mistaken
+from tilezoo.probe.outcome import find_most_mistaken
 from tilezoo.probe.report import figures, words
 from tilezoo.probe.report.figures import confusion, plain, wrapped
 from tilezoo.probe.report.pages import escaped
+from tilezoo.probe.results import FitFacts, PartCounts, Score
 from tilezoo.table import open_table
 from tilezoo.training_ids import write_training_ids
 
@@ -150,12 +153,15 @@ def test_the_verdict_tells_overlap_from_none(world, tmp_path, seen, mood, told):
         tmp_path / "listed/pretraining_ids.parquet", pa.array(seen, pa.string()), None
     )
     result = run(world, tmp_path / "out", tmp_path / "listed", "dim", report=False, control=[])
-    verdict = words.verdict(result.results)
+    verdict = words.verdict(result.found)
     assert told in verdict.text
     assert "unknown for dim" in verdict.text
     assert verdict.mood == ("bad" if mood == "bad" else "doubt")
-    alone = {**result.results, "results": {"listed": result.results["results"]["listed"]}}
-    alone["leakage"] = {"listed": result.results["leakage"]["listed"]}
+    alone = replace(
+        result.found,
+        results={"listed": result.found.results["listed"]},
+        leakage={"listed": result.found.leakage["listed"]},
+    )
     assert words.verdict(alone).mood == mood
 
 
@@ -177,17 +183,17 @@ def test_the_headline_claims_what_may_be_claimed_and_nothing_else(many):
 
 def test_too_few_resamples_for_so_many_pairs_are_told(many):
     controls = {f"control{number}": {} for number in range(5)}
-    told = words.cautions({**many.results, "controls": controls})
+    told = words.cautions(replace(many.found, controls=controls))
     assert "100 resamples are too few to claim anything over so many pairs of models." in told
-    assert not any("resamples" in caution for caution in words.cautions(many.results))
+    assert not any("resamples" in caution for caution in words.cautions(many.found))
 
 
 def test_cautions_name_what_is_unlike_weak_or_no_better_than_a_control(many):
     first, *_ = many.results["class_tiles"]
-    tiles = {**many.results["class_tiles"], first: {"train": 2, "validation": 0, "test": 40}}
-    fits = {**many.results["fits"], "dim": {"linear": {"converged": False, "at_edge": True}}}
-    worse = [{**e, "may_be_claimed": False} for e in many.results["differences"]]
-    found = {**many.results, "class_tiles": tiles, "fits": fits, "differences": worse}
+    tiles = {**many.found.class_tiles, first: PartCounts(train=2, validation=0, test=40)}
+    fits = {**many.found.fits, "dim": {"linear": FitFacts(converged=False, at_edge=True)}}
+    worse = [msgspec.structs.replace(e, may_be_claimed=False) for e in many.found.differences]
+    found = replace(many.found, class_tiles=tiles, fits=fits, differences=worse)
     told = "\n".join(words.cautions(found))
     assert "Train and test are unlike: " in told
     assert f"{first} (2 of 240 train, 40 of 80 test)" in told
@@ -197,12 +203,12 @@ def test_cautions_name_what_is_unlike_weak_or_no_better_than_a_control(many):
 
 
 def test_an_interval_without_width_is_no_certainty(one):
-    assert words.without_width(one.results) == []
-    name, found = next(iter(one.results["results"].items()))
-    metric = words.headline_metric(one.results)
-    sure = {"value": 1.0, "low": 1.0, "high": 1.0}
-    linear = {**found["linear"], metric: sure}
-    perfect = {**one.results, "results": {name: {**found, "linear": linear}}}
+    assert words.without_width(one.found) == []
+    name, found = next(iter(one.found.results.items()))
+    metric = words.headline_metric(one.found)
+    sure = Score(value=1.0, low=1.0, high=1.0)
+    linear = replace(found["linear"], **{metric: sure})
+    perfect = replace(one.found, results={name: {**found, "linear": linear}})
     (told,) = words.without_width(perfect)
     assert told.startswith(f"All resamples give {name} the same {metric}")
     assert told in words.cautions(perfect)
@@ -288,10 +294,10 @@ def texts_of(figure: Figure) -> list[tuple[str, object]]:
 
 @pytest.mark.parametrize("name", ["many", "one"])
 def test_no_text_of_a_figure_is_cut_or_overlaps_another(name, request):
-    results = request.getfixturevalue(name).results
+    results = request.getfixturevalue(name).found
     drawn = [figures.by_class(results), figures.differences(results), confusion(results, "clear")]
-    if "label_efficiency" in results:
-        drawn.append(figures.fewer_labels(results))
+    if results.label_efficiency:
+        drawn.append(figures.fewer_labels(results, results.label_efficiency))
     for figure in drawn:
         texts = texts_of(figure)
         width, height = figure.bbox.width, figure.bbox.height
@@ -342,14 +348,14 @@ def test_the_tiles_mistaken_most_are_shown_and_those_that_are_gone_counted(tmp_p
 def test_the_widest_gaps_are_the_most_mistaken():
     truth = np.array([[1, 0], [1, 0], [0, 1], [1, 1]], np.uint8)
     scores = np.array([[0.9, 0.1], [0.2, 0.3], [0.4, 0.95], [0.9, 0.1]], np.float32)
-    found = most_mistaken(pa.array(list("wxyz")), truth, scores, ["p", "q"], "multilabel")
-    assert [(one["id"], one["class"], one["labels"]) for one in found] == [
+    found = find_most_mistaken(pa.array(list("wxyz")), truth, scores, ["p", "q"], "multilabel")
+    assert [(one.id, one.class_name, one.labels) for one in found] == [
         ("z", "q", ["p", "q"]), ("x", "p", ["p"]),
     ]  # fmt: skip
     single = np.array([[1, 0], [0, 1], [0, 1]], np.uint8)
     guesses = np.array([[0.4, 0.6], [0.2, 0.8], [0.9, 0.1]], np.float32)
-    found = most_mistaken(pa.array(list("xyz")), single, guesses, ["p", "q"], "multiclass")
-    assert [(one["id"], one["class"], one["labels"]) for one in found] == [
+    found = find_most_mistaken(pa.array(list("xyz")), single, guesses, ["p", "q"], "multiclass")
+    assert [(one.id, one.class_name, one.labels) for one in found] == [
         ("z", "p", ["q"]), ("x", "q", ["p"]),
     ]  # fmt: skip
 

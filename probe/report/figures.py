@@ -2,7 +2,7 @@
 
 import textwrap
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,14 @@ from numpy.typing import NDArray
 
 from tilezoo.io import whole_file
 from tilezoo.probe.report.tables import tiles_by_percent
-from tilezoo.probe.report.words import Entry, Results, headline_metric, main_metrics, pairs
-from tilezoo.probe.scores import PER_CLASS
+from tilezoo.probe.report.words import headline_metric, main_metrics, pairs
+from tilezoo.probe.results import (
+    Claim,
+    CurveSummary,
+    LabelEfficiency,
+    Results,
+    ScoresByMethod,
+)
 
 WIDTH_IN = 5.6
 INK, SOFT, LINE = "#1c2430", "#5c6773", "#dfe4ea"
@@ -58,24 +64,24 @@ class Series:
     label: str
     colour: str
     mark: str
-    found: Mapping[str, Any]
+    found: ScoresByMethod
 
 
-def series_of(results: Mapping[str, Any]) -> list[Series]:
+def series_of(results: Results) -> list[Series]:
     """Give each model a colour, and each control a grey."""
     models = [
         _series(name, "", COLOURS, _MODEL_MARKS, number, found)
-        for number, (name, found) in enumerate(results["results"].items())
+        for number, (name, found) in enumerate(results.results.items())
     ]
     controls = [
         _series(name, " (control)", GREYS, _CONTROL_MARKS, number, found)
-        for number, (name, found) in enumerate(results["controls"].items())
+        for number, (name, found) in enumerate(results.controls.items())
     ]
     return [*models, *controls]
 
 
 def _series(
-    name: str, kind: str, colours: tuple[str, ...], marks: str, number: int, found: Any
+    name: str, kind: str, colours: tuple[str, ...], marks: str, number: int, found: ScoresByMethod
 ) -> Series:
     return Series(
         name=name,
@@ -141,7 +147,7 @@ _NAME_CHARACTERS = 30  # of a class, a line
 
 def shown_classes(results: Results) -> list[str]:
     """Choose the classes of a figure: those with the most test tiles first."""
-    counts = {name: parts["test"] for name, parts in results["class_tiles"].items()}
+    counts = {name: parts.test for name, parts in results.class_tiles.items()}
     return sorted(counts, key=lambda name: -counts[name])[:MOST_CLASSES]
 
 
@@ -156,7 +162,7 @@ def by_class(results: Results) -> Figure:
         _draw_classes(axes, one, classes, shift)
     names = [wrapped(name, _NAME_CHARACTERS, most_lines=3) for name in classes]
     axes.set_yticks(range(len(classes)), names, fontsize=8, linespacing=1.05)
-    _write_counts(axes, [results["class_tiles"][name]["test"] for name in classes])
+    _write_counts(axes, [results.class_tiles[name].test for name in classes])
     axes.set_ylim(len(classes) - 0.5, -0.5)
     axes.set_xlim(0, 1)
     axes.set_xlabel("average precision, 95 % interval", fontsize=8.5)
@@ -187,11 +193,12 @@ def _write_counts(axes: Axes, counts: Sequence[int]) -> None:
 
 
 def _draw_classes(axes: Axes, one: Series, classes: Sequence[str], shift: float) -> None:
-    found = one.found["linear"][PER_CLASS]
+    found = one.found["linear"].ap_per_class
     places = [number + shift for number in range(len(classes))]
-    low, high = ([found[name][side] for name in classes] for side in ("low", "high"))
+    low = [found[name].low for name in classes]
+    high = [found[name].high for name in classes]
     axes.hlines(places, low, high, color=one.colour, linewidth=1.4, alpha=0.75)
-    values = [found[name]["value"] for name in classes]
+    values = [found[name].value for name in classes]
     # A mark at 1 reaches over the edge; cut in half it would be taken for another.
     axes.plot(
         values, places, one.mark, color=one.colour, markersize=4.2, clip_on=False, label=one.label
@@ -218,25 +225,25 @@ def differences(results: Results) -> Figure:
     return figure
 
 
-_Rows = list[tuple[str, list[Entry]]]  # header, differences below it
+_Rows = list[tuple[str, list[Claim]]]  # header, differences below it
 
 
 def _rows_of_models(results: Results) -> _Rows:
     """Each pair, with the main metrics of the linear probe and the first of kNN."""
     main = main_metrics(results)
     wanted = (("linear", main[0]), ("linear", main[1]), ("knn", main[0]))
-    found: dict[str, list[Entry]] = {}
+    found: dict[str, list[Claim]] = {}
     for method, metric in wanted:
         for entry in pairs(results, controls=False, method=method, metric=metric):
-            found.setdefault(f"{plain(entry['a'])} − {plain(entry['b'])}", []).append(entry)
+            found.setdefault(f"{plain(entry.a)} − {plain(entry.b)}", []).append(entry)
     return list(found.items())
 
 
 def _rows_of_controls(results: Results) -> _Rows:
     """Each model against each control, by the headline's metric of the linear probe."""
-    found: dict[str, list[Entry]] = {}
+    found: dict[str, list[Claim]] = {}
     for entry in pairs(results, controls=True, method="linear", metric=headline_metric(results)):
-        found.setdefault(f"{plain(entry['a'])} minus", []).append(entry)
+        found.setdefault(f"{plain(entry.a)} minus", []).append(entry)
     return list(found.items())
 
 
@@ -268,22 +275,22 @@ def _draw_pairs(axes: Axes, rows: _Rows) -> None:
     axes.margins(x=0.08)
 
 
-def _row_name(entry: Entry, header: str) -> str:
+def _row_name(entry: Claim, header: str) -> str:
     if header.endswith(" minus"):
-        return plain(entry["b"])
-    return f"{'kNN' if entry['method'] == 'knn' else entry['method']}, {entry['metric']}"
+        return plain(entry.b)
+    return f"{'kNN' if entry.method == 'knn' else entry.method}, {entry.metric}"
 
 
-def _draw_difference(axes: Axes, entry: Entry, place: int) -> None:
-    claimed = entry["may_be_claimed"]
+def _draw_difference(axes: Axes, entry: Claim, place: int) -> None:
+    claimed = entry.may_be_claimed
     colour = COLOURS[0] if claimed else SOFT
-    axes.hlines(place, entry["low"], entry["high"], color=colour, linewidth=2)
+    axes.hlines(place, entry.low, entry.high, color=colour, linewidth=2)
     face = colour if claimed else "white"
-    axes.plot(entry["absolute"], place, "o", color=colour, markerfacecolor=face, markersize=5.5)
+    axes.plot(entry.absolute, place, "o", color=colour, markerfacecolor=face, markersize=5.5)
     axes.text(
         1.02,
         place,
-        f"{entry['absolute']:+.3f}".replace("-", "−"),
+        f"{entry.absolute:+.3f}".replace("-", "−"),
         transform=axes.get_yaxis_transform(),
         fontsize=8.5,
         va="center",
@@ -292,16 +299,16 @@ def _draw_difference(axes: Axes, entry: Entry, place: int) -> None:
     )
 
 
-def fewer_labels(results: Results) -> Figure:
+def fewer_labels(results: Results, curve: LabelEfficiency) -> Figure:
     """Draw the headline's metric over the share of train that is learnt from."""
     metric = headline_metric(results)
-    summary = results["label_efficiency"]["summary"]
-    series = [one for one in series_of(results) if any(e["name"] == one.name for e in summary)]
+    summary = curve.summary
+    series = [one for one in series_of(results) if any(e.name == one.name for e in summary)]
     figure = new_figure(3.5 + 0.2 * ((len(series) + 1) // 2))
     axes = figure.add_subplot()
     for one in series:
-        _draw_curve(axes, one, [entry for entry in summary if entry["name"] == one.name], metric)
-    tiles = tiles_by_percent(results)
+        _draw_curve(axes, one, [entry for entry in summary if entry.name == one.name], metric)
+    tiles = tiles_by_percent(curve)
     axes.set_xscale("log")
     names = [f"{percent:g} %\n{count:,}" for percent, count in tiles.items()]
     axes.set_xticks(list(tiles), names)
@@ -314,12 +321,12 @@ def fewer_labels(results: Results) -> Figure:
     return figure
 
 
-def _draw_curve(axes: Axes, one: Series, points: Sequence[Mapping[str, Any]], metric: str) -> None:
+def _draw_curve(axes: Axes, one: Series, points: Sequence[CurveSummary], metric: str) -> None:
     is_model = not one.label.endswith("(control)")
     axes.errorbar(
-        [point["percent"] for point in points],
-        [point[metric]["mean"] for point in points],
-        yerr=[point[metric]["deviation"] or 0 for point in points],
+        [point.percent for point in points],
+        [point.of(metric).mean for point in points],
+        yerr=[point.of(metric).deviation or 0 for point in points],
         color=one.colour,
         marker=one.mark,
         markersize=4.5,
@@ -341,8 +348,8 @@ def confusion(results: Results, name: str) -> Figure:
 
     Columns carry the numbers of the rows, because long names do not fit below them.
     """
-    classes, counts = results["recipe"]["classes"], np.array(results["mistakes"]["confusion"][name])
-    tiles = np.array([results["class_tiles"][one]["test"] for one in classes])
+    classes, counts = results.recipe.classes, np.array(results.mistakes.confusion[name])
+    tiles = np.array([results.class_tiles[one].test for one in classes])
     shares = counts / np.maximum(tiles, 1)[:, None]
     numbered = len(classes) > _MOST_NAMED
     row_in = 0.32 if numbered else 0.55

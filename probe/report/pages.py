@@ -1,6 +1,5 @@
 """A probe's report: Markdown, one HTML page and pictures, all of results.json and nothing else."""
 
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -10,8 +9,8 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from msgspec import UnsetType
 
-from tilezoo.errors import ProbeError
 from tilezoo.io import whole_file, write_text
 from tilezoo.pages import page, png_bytes, png_uri
 from tilezoo.probe.report import tables as tables_of
@@ -26,12 +25,12 @@ from tilezoo.probe.report.tables import (
     Heading,
     Part,
     Picture,
-    Score,
+    ScoreCell,
     Shown,
     Text,
 )
-from tilezoo.probe.report.words import Results, Verdict
-from tilezoo.probe.results import RESULTS
+from tilezoo.probe.report.words import Verdict
+from tilezoo.probe.results import Mistake, Results, read_results
 from tilezoo.table import Table
 
 _BESIDE = 4  # tiles of a gallery
@@ -94,7 +93,7 @@ def _row(cells: Iterable[str]) -> str:
 
 
 def _cell(cell: Cell) -> str:
-    if isinstance(cell, Score):
+    if isinstance(cell, ScoreCell):
         return f"{cell.value} ({cell.low}–{cell.high})"
     return escaped(cell)
 
@@ -219,7 +218,7 @@ def _folded(shown: str, name: str | None) -> str:
 
 
 def _cell_page_html(cell: Cell) -> str:
-    if isinstance(cell, Score):
+    if isinstance(cell, ScoreCell):
         return f"<td>{cell.value}<small>{cell.low}–{cell.high}</small></td>"
     return f"<td>{_text(cell)}</td>"
 
@@ -264,7 +263,7 @@ def write_report(
         ProbeError: There are no results.
     """
     folder = Path(out)
-    results = _read(folder)
+    results = read_results(folder)
     forget_report(folder)
     (folder / PICTURES).mkdir(exist_ok=True)
     title = words.title(results, dataset)
@@ -278,15 +277,6 @@ def forget_report(folder: Path) -> None:
     """Remove an earlier report, which would tell of other results."""
     for stale in (folder / REPORT, folder / PAGE, *(folder / PICTURES).glob("*.png")):
         stale.unlink(missing_ok=True)
-
-
-def _read(folder: Path) -> Results:
-    try:
-        return dict(json.loads((folder / RESULTS).read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
-        raise ProbeError(
-            f"{folder}: no results to report; make them with `tilezoo probe … -o {folder}`"
-        ) from error
 
 
 def _parts(
@@ -326,12 +316,12 @@ def _scores(results: Results) -> Iterator[Part]:
 def _differences(folder: Path, results: Results) -> Iterator[Part]:
     from tilezoo.probe.report import figures
 
-    if not results["differences"]:
+    if not results.differences:
         return
     yield Heading(text="Differences")
     alt = "Differences of pairs with their intervals"
     yield _drawn(folder, "differences", alt, partial(figures.differences, results))
-    if len(results["results"]) > 1:  # else they are the headline
+    if len(results.results) > 1:  # else they are the headline
         yield Bullets(items=tuple(words.against_controls(results)))
     yield tables_of.differences(results)
 
@@ -342,7 +332,7 @@ def _classes(folder: Path, results: Results) -> Iterator[Part]:
     yield Heading(text="By class")
     alt = "Average precision of each class, with intervals"
     yield _drawn(folder, "by-class", alt, partial(figures.by_class, results))
-    if len(results["class_tiles"]) > figures.MOST_CLASSES:
+    if len(results.class_tiles) > figures.MOST_CLASSES:
         yield Text(text="The classes with the most test tiles are drawn; the table holds all.")
     yield tables_of.by_class(results)
 
@@ -350,30 +340,35 @@ def _classes(folder: Path, results: Results) -> Iterator[Part]:
 def _curve(folder: Path, results: Results) -> Iterator[Part]:
     from tilezoo.probe.report import figures
 
-    if "label_efficiency" not in results:
+    if isinstance(results.label_efficiency, UnsetType):
         return
     yield Heading(text="Fewer labels")
     alt = "Scores over the number of labels learnt from"
-    yield _drawn(folder, "fewer-labels", alt, partial(figures.fewer_labels, results))
+    yield _drawn(
+        folder,
+        "fewer-labels",
+        alt,
+        partial(figures.fewer_labels, results, results.label_efficiency),
+    )
     yield Text(text="Bars and ± are the standard deviation over subsets drawn with other seeds.")
-    yield tables_of.fewer_labels(results, words.headline_metric(results))
+    yield tables_of.fewer_labels(results.label_efficiency, words.headline_metric(results))
 
 
 def _gap(results: Results) -> Iterator[Part]:
-    if "split_gap" in results:
+    if not isinstance(results.split_gap, UnsetType):
         metric = words.headline_metric(results)
         yield Heading(text="A random split against one by blocks")
         yield Text(text=f"What neighbours in train and test give away, by {metric}.")
-        yield tables_of.split_gap(results, metric)
+        yield tables_of.split_gap(results.split_gap, metric)
 
 
 def _confusion(folder: Path, results: Results) -> Iterator[Part]:
     from tilezoo.probe.report.figures import confusion
 
-    matrices = results["mistakes"]["confusion"]
+    matrices = results.mistakes.confusion
     if not matrices:
         return
-    several = results["recipe"]["task"] == "multilabel"
+    several = results.recipe.task == "multilabel"
     yield Heading(text="True and predicted together" if several else "Taken for each other")
     more = "; a tile may have several" if several else ""
     yield Text(text=f"Percent of a true class's test tiles that are predicted as a class{more}.")
@@ -381,13 +376,13 @@ def _confusion(folder: Path, results: Results) -> Iterator[Part]:
         yield Heading(text=name, level=3)
         alt = f"Predicted classes by true class, {name}"
         drawn = partial(confusion, results, name)
-        wide = len(results["recipe"]["classes"]) > _NARROW_CLASSES
+        wide = len(results.recipe.classes) > _NARROW_CLASSES
         yield _drawn(folder, f"confusion-{name}", alt, drawn, wide=wide)
 
 
 def _mistaken(folder: Path, results: Results, tables: Mapping[str, Table]) -> Iterator[Part]:
     yield Heading(text="Test tiles mistaken most")
-    for name, mistaken in results["mistakes"]["tiles"].items():
+    for name, mistaken in results.mistakes.tiles.items():
         yield Heading(text=name, level=3)
         shown = _pictured(folder, name, mistaken, tables.get(name))
         missing = len(mistaken) - len(shown)
@@ -400,7 +395,7 @@ def _mistaken(folder: Path, results: Results, tables: Mapping[str, Table]) -> It
 
 
 def _pictured(
-    folder: Path, name: str, mistaken: Sequence[Mapping[str, Any]], table: Table | None
+    folder: Path, name: str, mistaken: Sequence[Mistake], table: Table | None
 ) -> list[Shown]:
     """Make pictures of the tiles whose files are still there."""
     from tilezoo.pictures import Thumbnailer  # rasterio is wanted for this alone
@@ -418,9 +413,9 @@ def _pictured(
     return shown
 
 
-def _rows(table: Table, mistaken: Sequence[Mapping[str, Any]]) -> list[dict[str, Any] | None]:
+def _rows(table: Table, mistaken: Sequence[Mistake]) -> list[dict[str, Any] | None]:
     """Find the rows of tiles by id; None for those that the table does not hold."""
-    wanted = pa.array([told["id"] for told in mistaken], pa.string())
+    wanted = pa.array([told.id for told in mistaken], pa.string())
     places = pc.index_in(wanted, value_set=table.column("id").combine_chunks()).to_pylist()
     found = iter(table.take([place for place in places if place is not None]))
     return [None if place is None else next(found) for place in places]
@@ -429,10 +424,10 @@ def _rows(table: Table, mistaken: Sequence[Mapping[str, Any]]) -> list[dict[str,
 def _again(results: Results, command: str) -> Iterator[Part]:
     yield Heading(text="Do it again")
     yield Code(text=command)
-    versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
-    yield Text(text=f"Recipe {results['recipe']['sha256']}; {versions}.")
+    versions = ", ".join(f"{name} {version}" for name, version in results.versions.items())
+    yield Text(text=f"Recipe {results.recipe.sha256}; {versions}.")
     yield tables_of.provenance(results)
-    yield Bullets(items=tuple(results["notes"]))
+    yield Bullets(items=tuple(results.notes))
 
 
 def _drawn(

@@ -3,19 +3,28 @@
 All text is plain. Cells of tables are those of results.json, rounded and put side by side.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from tilezoo.probe.report.words import (
     MEANING,
     METHODS,
-    Results,
     Verdict,
     main_metrics,
     model_name,
 )
-from tilezoo.probe.scores import PER_CLASS, SCALARS
+from tilezoo.probe.results import (
+    Claim,
+    LabelEfficiency,
+    Results,
+    Score,
+    ScoresByMethod,
+    SplitGap,
+    Spread,
+    TableFacts,
+)
+from tilezoo.probe.scores import SCALARS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,7 +65,7 @@ class Bullets:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Score:
+class ScoreCell:
     """A value and its 95 % interval, as they are printed."""
 
     value: str
@@ -64,7 +73,7 @@ class Score:
     high: str
 
 
-Cell = str | Score
+Cell = str | ScoreCell
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -127,10 +136,10 @@ class Code:
 Part = Verdict | Heading | Text | Caution | Bullets | Grid | Picture | Gallery | Code
 
 
-def beside(results: Results) -> dict[str, Mapping[str, Any]]:
+def beside(results: Results) -> dict[str, ScoresByMethod]:
     """Put models first and controls beside them, by the name that heads their column."""
-    controls = {f"{name} (control)": found for name, found in results["controls"].items()}
-    return {**results["results"], **controls}
+    controls = {f"{name} (control)": found for name, found in results.controls.items()}
+    return {**results.results, **controls}
 
 
 def scores(results: Results) -> Iterator[Part]:
@@ -144,13 +153,13 @@ def scores(results: Results) -> Iterator[Part]:
         yield Grid(header=("", *columns), rows=tuple(rows), folded=folded)
 
 
-def _row(metric: str, method: str, columns: Iterable[Mapping[str, Any]]) -> tuple[Cell, ...]:
-    return (metric, *(score_cell(found[method][metric]) for found in columns))
+def _row(metric: str, method: str, columns: Iterable[ScoresByMethod]) -> tuple[Cell, ...]:
+    return (metric, *(score_cell(found[method].of(metric)) for found in columns))
 
 
 def meanings(results: Results) -> tuple[str, ...]:
     """Say what each metric is, and the control that is always there."""
-    task = results["recipe"]["task"]
+    task = results.recipe.task
     metrics = [f"{metric}: {MEANING[metric][task]}" for metric in SCALARS]
     return *metrics, "prior: each class's share of train for every tile, so labels alone"
 
@@ -158,13 +167,13 @@ def meanings(results: Results) -> tuple[str, ...]:
 def by_class(results: Results) -> Grid:
     """Write the linear probe's average precision of each class, by models."""
     columns = beside(results)
-    rows = tuple(
+    rows: tuple[tuple[Cell, ...], ...] = tuple(
         (
             name,
-            f"{counts['test']:,}",
-            *(score_cell(found["linear"][PER_CLASS][name]) for found in columns.values()),
+            f"{counts.test:,}",
+            *(score_cell(found["linear"].ap_per_class[name]) for found in columns.values()),
         )
-        for name, counts in results["class_tiles"].items()
+        for name, counts in results.class_tiles.items()
     )
     return Grid(header=("class", "test tiles", *columns), rows=rows, folded="The figures by class")
 
@@ -172,7 +181,7 @@ def by_class(results: Results) -> Grid:
 def differences(results: Results) -> Grid:
     """Write what may be said of each pair, by the main metrics of each way of probing."""
     metrics = main_metrics(results)
-    entries = [entry for entry in results["differences"] if entry["metric"] in metrics]
+    entries = [entry for entry in results.differences if entry.metric in metrics]
     header = ("a − b", "probe", "metric", "difference", "relative", "95 % interval", "p (Holm)")
     return Grid(
         header=(*header, "may be claimed"),
@@ -181,56 +190,56 @@ def differences(results: Results) -> Grid:
     )
 
 
-def _difference(entry: Mapping[str, Any]) -> tuple[str, ...]:
-    relative = "" if entry["relative"] is None else f"{entry['relative']:+.1%}"
+def _difference(entry: Claim) -> tuple[str, ...]:
+    relative = "" if entry.relative is None else f"{entry.relative:+.1%}"
     return (
-        f"{entry['a']} − {entry['b']}",
-        METHODS[entry["method"]],
-        entry["metric"],
-        f"{entry['absolute']:+.4f}",
+        f"{entry.a} − {entry.b}",
+        METHODS[entry.method],
+        entry.metric,
+        f"{entry.absolute:+.4f}",
         relative,
-        f"{entry['low']:+.4f} to {entry['high']:+.4f}",
-        f"{entry['p_holm']:.3f}",
-        "yes" if entry["may_be_claimed"] else "no",
+        f"{entry.low:+.4f} to {entry.high:+.4f}",
+        f"{entry.p_holm:.3f}",
+        "yes" if entry.may_be_claimed else "no",
     )
 
 
-def fewer_labels(results: Results, metric: str) -> Grid:
+def fewer_labels(curve: LabelEfficiency, metric: str) -> Grid:
     """Write the label-efficiency curve: rows of fractions, mean and deviation over seeds."""
-    curve = results["label_efficiency"]
-    found = {(entry["name"], entry["percent"]): entry[metric] for entry in curve["summary"]}
+    found = {(entry.name, entry.percent): entry.of(metric) for entry in curve.summary}
     names = list(dict.fromkeys(name for name, _ in found))
     rows = tuple(
-        (f"{percent:g} %", f"{tiles:,}", *(_mean(found[name, percent]) for name in names))
-        for percent, tiles in tiles_by_percent(results).items()
+        (f"{percent:g} %", f"{tiles:,}", *(say_spread(found[name, percent]) for name in names))
+        for percent, tiles in tiles_by_percent(curve).items()
     )
     return Grid(header=("of train", "tiles", *names), rows=rows)
 
 
-def tiles_by_percent(results: Results) -> dict[float, int]:
+def tiles_by_percent(curve: LabelEfficiency) -> dict[float, int]:
     """How many tiles each fraction of the train set is (of the first seed)."""
-    points = results["label_efficiency"]["points"]
-    return dict(sorted((point["percent"], point["tiles"]) for point in reversed(points)))
+    return dict(sorted((point.percent, point.tiles) for point in reversed(curve.points)))
 
 
-def _mean(entry: Mapping[str, float | None]) -> str:
-    spread = "" if entry["deviation"] is None else f" ± {entry['deviation']:.3f}"
-    return f"{entry['mean']:.3f}{spread}"
+def say_spread(entry: Spread) -> str:
+    """Write a mean, and the deviation if there is one."""
+    spread = "" if entry.deviation is None else f" ± {entry.deviation:.3f}"
+    return f"{entry.mean:.3f}{spread}"
 
 
-def split_gap(results: Results, metric: str) -> Grid:
+def split_gap(found: SplitGap, metric: str) -> Grid:
     """Write how much more a random split gives than one by blocks."""
     header = ("", "probe", "random", "blocks", "gap", "95 % interval")
     rows = [
         (
             name,
             METHODS[method],
-            *(f"{gaps[metric][kind]:.3f}" for kind in ("random", "blocks")),
-            f"{gaps[metric]['gap']:+.3f}",
-            f"{gaps[metric]['low']:+.3f} to {gaps[metric]['high']:+.3f}",
+            f"{gap.random:.3f}",
+            f"{gap.blocks:.3f}",
+            f"{gap.gap:+.3f}",
+            f"{gap.low:+.3f} to {gap.high:+.3f}",
         )
-        for name, methods in results["split_gap"]["results"].items()
-        for method, gaps in methods.items()
+        for name, methods in found.results.items()
+        for method, gap in ((method, gaps.of(metric)) for method, gaps in methods.items())
     ]
     return Grid(header=header, rows=tuple(rows))
 
@@ -243,24 +252,24 @@ def provenance(results: Results) -> Grid:
             name,
             model_name(table),
             pixels(table),
-            table["pooling"],
-            f"{table['dimension']:,}",
-            table["space"],
-            table["fingerprint"],
+            table.pooling,
+            f"{table.dimension:,}",
+            table.space,
+            table.fingerprint,
         )
-        for name, table in results["tables"].items()
+        for name, table in results.tables.items()
     ]
     return Grid(header=header, rows=tuple(rows))
 
 
-def pixels(table: Mapping[str, Any]) -> str:
+def pixels(table: TableFacts) -> str:
     """Say which bands were fed, and which values were black and white."""
-    bands, (low, high) = table["bands"], table["value_range"]
+    bands, (low, high) = table.bands, table.value_range
     named = ", ".join(bands) if len(bands) <= 4 else f"{len(bands)} bands"
     return f"{named}; {low:g} to {high:g}"
 
 
-def score_cell(entry: Mapping[str, float]) -> Score:
+def score_cell(entry: Score) -> ScoreCell:
     """Round a score and its interval."""
-    value, low, high = (f"{entry[key]:.3f}" for key in ("value", "low", "high"))
-    return Score(value=value, low=low, high=high)
+    value, low, high = (f"{number:.3f}" for number in (entry.value, entry.low, entry.high))
+    return ScoreCell(value=value, low=low, high=high)

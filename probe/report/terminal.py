@@ -2,10 +2,20 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from textwrap import wrap
-from typing import Any
 
+from msgspec import UnsetType
+
+from tilezoo.probe.report.tables import say_spread
 from tilezoo.probe.report.words import augmentation, headline_metric, without_width
-from tilezoo.probe.results import FEW_BLOCKS, NEIGHBOURS
+from tilezoo.probe.results import (
+    FEW_BLOCKS,
+    NEIGHBOURS,
+    Claim,
+    Gap,
+    Results,
+    Score,
+    ScoresByMethod,
+)
 from tilezoo.probe.scores import SCALARS
 
 WIDTH = 80
@@ -15,15 +25,15 @@ _BESIDE = (WIDTH - _LABEL) // _COLUMN
 _METHODS = ("linear", "knn", "centroid")
 
 
-def to_terminal(results: Mapping[str, Any]) -> str:
+def to_terminal(results: Results) -> str:
     """Write results as text."""
     parts = [
-        _wrapped(audit["said"] for audit in results["leakage"].values()),
+        _wrapped(audit.said for audit in results.leakage.values()),
         _wrapped([_setting(results), *_warnings(results)]),
-        *_tables({**results["results"], **results["controls"]}),
+        *_tables({**results.results, **results.controls}),
         _curve(results),
         _gap(results),
-        _wrapped(entry["claim"] for entry in _headlines(results)),
+        _wrapped(entry.claim for entry in _headlines(results)),
     ]
     return "\n\n".join(part for part in parts if part)
 
@@ -33,40 +43,40 @@ def _wrapped(sentences: Iterable[str]) -> str:
     return "\n".join(lines)
 
 
-def _setting(results: Mapping[str, Any]) -> str:
-    recipe, tiles = results["recipe"], results["tiles"]
+def _setting(results: Results) -> str:
+    recipe, tiles = results.recipe, results.tiles
     return (
-        f"{tiles['test']:,} test tiles, {len(recipe['classes'])} classes, {recipe['task']}; "
-        f"{recipe['protocol']} protocol{augmentation(recipe)}; 95 % intervals from "
-        f"{recipe['bootstrap']['replicates']:,} resamples of {tiles['resampled_units']:,} "
-        f"{recipe['bootstrap']['unit']}s"
+        f"{tiles.test:,} test tiles, {len(recipe.classes)} classes, {recipe.task}; "
+        f"{recipe.protocol} protocol{augmentation(recipe)}; 95 % intervals from "
+        f"{recipe.bootstrap.replicates:,} resamples of {tiles.resampled_units:,} "
+        f"{recipe.bootstrap.unit}s"
     )
 
 
-def _warnings(results: Mapping[str, Any]) -> list[str]:
+def _warnings(results: Results) -> list[str]:
     """What must be known before the scores are read."""
-    notes = [note for note in (FEW_BLOCKS, NEIGHBOURS) if note in results["notes"]]
+    notes = [note for note in (FEW_BLOCKS, NEIGHBOURS) if note in results.notes]
     unfinished = [
         f"{name}: the linear probe stopped before its optimum; scores may be a little low"
-        for name, fits in results["fits"].items()
-        if fits["linear"].get("converged") is False
+        for name, fits in results.fits.items()
+        if fits["linear"].converged is False
     ]
     at_edge = [
-        f"{name}: C = {fits['linear']['c']:g} is the last that was tried"
-        for name, fits in results["fits"].items()
-        if fits["linear"].get("at_edge")
+        f"{name}: C = {fits['linear'].c:g} is the last that was tried"
+        for name, fits in results.fits.items()
+        if fits["linear"].at_edge is True
     ]
     return [*notes, *without_width(results), *unfinished, *at_edge]
 
 
-def _tables(models: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+def _tables(models: Mapping[str, ScoresByMethod]) -> Iterator[str]:
     """Write each way of probing as a table, and another one where models do not fit beside."""
     for method in _METHODS:
         names = [name for name in models if method in models[name]]
         for first in range(0, len(names), _BESIDE):
             beside = names[first : first + _BESIDE]
             rows = [
-                _row(metric, [_cell(models[name][method][metric]) for name in beside])
+                _row(metric, [_cell(models[name][method].of(metric)) for name in beside])
                 for metric in SCALARS
             ]
             yield "\n".join([_row(method, [_short(name) for name in beside]), *rows])
@@ -81,53 +91,50 @@ def _short(name: str) -> str:
     return name if len(name) <= most else f"{name[: most - 1]}…"
 
 
-def _cell(score: Mapping[str, float]) -> str:
-    return f"{score['value']:.3f} {score['low']:.3f}–{score['high']:.3f}"
+def _cell(score: Score) -> str:
+    return f"{score.value:.3f} {score.low:.3f}–{score.high:.3f}"
 
 
-def _headlines(results: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def _headlines(results: Results) -> list[Claim]:
     """Choose the claims that are printed: of the linear probe by the metric it is chosen by."""
     metric = headline_metric(results)
     return [
         entry
-        for entry in results["differences"]
-        if entry["metric"] == metric and entry["method"] == "linear"
+        for entry in results.differences
+        if entry.metric == metric and entry.method == "linear"
     ]
 
 
-def _curve(results: Mapping[str, Any]) -> str:
+def _curve(results: Results) -> str:
     """Write the label-efficiency curve of the headline metric, mean over seeds."""
-    if "label_efficiency" not in results:
+    if isinstance(results.label_efficiency, UnsetType):
         return ""
-    metric, summary = headline_metric(results), results["label_efficiency"]["summary"]
-    names = list(dict.fromkeys(entry["name"] for entry in summary))
-    found = {(entry["name"], entry["percent"]): entry[metric] for entry in summary}
+    metric, summary = headline_metric(results), results.label_efficiency.summary
+    names = list(dict.fromkeys(entry.name for entry in summary))
+    found = {(entry.name, entry.percent): entry.of(metric) for entry in summary}
     tables = []
     for first in range(0, len(names), _BESIDE):
         beside = names[first : first + _BESIDE]
         rows = [_row(f"{metric} by labels", [_short(name) for name in beside])]
-        for percent in dict.fromkeys(entry["percent"] for entry in summary):
-            cells = [_mean(found[name, percent]) for name in beside]
+        for percent in dict.fromkeys(entry.percent for entry in summary):
+            cells = [say_spread(found[name, percent]) for name in beside]
             rows.append(_row(f"{percent:g} % of train", cells))
         tables.append("\n".join(rows))
     return "\n\n".join(tables)
 
 
-def _mean(entry: Mapping[str, float | None]) -> str:
-    spread = "" if entry["deviation"] is None else f" ± {entry['deviation']:.3f}"
-    return f"{entry['mean']:.3f}{spread}"
-
-
-def _gap(results: Mapping[str, Any]) -> str:
+def _gap(results: Results) -> str:
     metric = headline_metric(results)
-    gaps = results.get("split_gap", {}).get("results", {})
+    if isinstance(results.split_gap, UnsetType):
+        return ""
+    gaps = results.split_gap.results
     return _wrapped(
-        _gap_sentence(name, metric, gap["linear"][metric]) for name, gap in gaps.items()
+        _gap_sentence(name, metric, gap["linear"].of(metric)) for name, gap in gaps.items()
     )
 
 
-def _gap_sentence(name: str, metric: str, gap: Mapping[str, float]) -> str:
+def _gap_sentence(name: str, metric: str, gap: Gap) -> str:
     return (
-        f"{name}: linear {metric} is {gap['random']:.3f} with a random split, {gap['blocks']:.3f} by "
-        f"blocks; gap {gap['gap']:+.3f}, 95 % interval {gap['low']:+.3f} to {gap['high']:+.3f}"
+        f"{name}: linear {metric} is {gap.random:.3f} with a random split, {gap.blocks:.3f} by "
+        f"blocks; gap {gap.gap:+.3f}, 95 % interval {gap.low:+.3f} to {gap.high:+.3f}"
     )

@@ -3,14 +3,22 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import Any, Literal
+from typing import Literal
 
-from tilezoo.probe.results import FEW_BLOCKS, NEIGHBOURS
-from tilezoo.probe.scores import Task
-from tilezoo.probe.sgd import NO_AUGMENTATION
+from tilezoo.probe.options import Task
+from tilezoo.probe.results import (
+    FEW_BLOCKS,
+    NEIGHBOURS,
+    NO_AUGMENTATION,
+    Claim,
+    FitFacts,
+    Leakage,
+    Mistake,
+    Recipe,
+    Results,
+    TableFacts,
+)
 
-Results = Mapping[str, Any]
-Entry = Mapping[str, Any]  # of `differences`
 Mood = Literal["good", "doubt", "bad"]
 
 # What tables show of each model, headlines' usual metric first.
@@ -50,18 +58,18 @@ class Verdict:
 
 def headline_metric(results: Results) -> str:
     """Name the metric that headlines are about."""
-    return str(results["recipe"]["chosen_by"])
+    return results.recipe.chosen_by
 
 
 def main_metrics(results: Results) -> tuple[str, str]:
     """Name the headlines' metric, and the one told beside it."""
     first = headline_metric(results)
-    return first, next(name for name in MAIN[results["recipe"]["task"]] if name != first)
+    return first, next(name for name in MAIN[results.recipe.task] if name != first)
 
 
 def title(results: Results, dataset: str | None) -> str:
     """Name the report."""
-    beside = _enumerated(list(results["results"]))
+    beside = _enumerated(list(results.results))
     return f"{beside} on {dataset}" if dataset else f"Probe of {beside}"
 
 
@@ -73,24 +81,24 @@ def verdict(results: Results) -> Verdict:
     """Say whether test tiles were pretrained on: none, so many, or nobody knows."""
     audits = {
         name: audit
-        for name, audit in results["leakage"].items()
-        if name in results["results"] or audit["status"] == "overlap"
+        for name, audit in results.leakage.items()
+        if name in results.results or audit.status == "overlap"
     }
-    moods = {audit["status"] for audit in audits.values()}
+    moods = {audit.status for audit in audits.values()}
     mood: Mood = "bad" if "overlap" in moods else "doubt" if "unknown" in moods else "good"
-    told = [_overlap(name, audit) for name, audit in audits.items() if audit["status"] != "unknown"]
-    unknown = [name for name, audit in audits.items() if audit["status"] == "unknown"]
+    told = [_overlap(name, audit) for name, audit in audits.items() if audit.status != "unknown"]
+    unknown = [name for name, audit in audits.items() if audit.status == "unknown"]
     if unknown:
         told.append(f"unknown for {_enumerated(unknown)}, no list of pretraining tiles is known")
     return Verdict(text=f"Overlap of pretraining and test tiles: {'; '.join(told)}.", mood=mood)
 
 
-def _overlap(name: str, audit: Mapping[str, Any]) -> str:
-    place = audit["same_place"]
+def _overlap(name: str, audit: Leakage) -> str:
+    place = audit.same_place
     by_place = "footprints unknown" if place is None else f"{place or 'zero'} by footprint"
-    of = f"of {_tiles(audit['test_tiles'])}"
-    if audit["status"] == "overlap":
-        return f"LEAKAGE into {name}, {audit['same_id']:,} {of} by id, {by_place}"
+    of = f"of {_tiles(audit.test_tiles)}"
+    if audit.status == "overlap":
+        return f"LEAKAGE into {name}, {audit.same_id:,} {of} by id, {by_place}"
     return f"zero for {name} ({of}, by id; {by_place})"
 
 
@@ -98,25 +106,25 @@ def _tiles(count: int, kind: str = "") -> str:
     return f"{count:,} {kind}{'tile' if count == 1 else 'tiles'}"
 
 
-def pairs(results: Results, *, controls: bool, method: str, metric: str) -> list[Entry]:
+def pairs(results: Results, *, controls: bool, method: str, metric: str) -> list[Claim]:
     """Choose the differences between models, or between models and controls."""
     return [
         entry
-        for entry in results["differences"]
-        if (entry["b"] in results["controls"]) is controls
-        and entry["method"] == method
-        and entry["metric"] == metric
+        for entry in results.differences
+        if (entry.b in results.controls) is controls
+        and entry.method == method
+        and entry.metric == metric
     ]
 
 
 def headlines(results: Results) -> list[str]:
     """Say which differences between models may be claimed; of one model, those from controls."""
     metric = headline_metric(results)
-    if len(results["results"]) == 1:
-        name, methods = next(iter(results["results"].items()))
-        score = methods["linear"][metric]
-        bounds = f"95 % interval {score['low']:.3f} to {score['high']:.3f}"
-        own = f"{name} scores {score['value']:.3f} by {metric} of the linear probe, {bounds}."
+    if len(results.results) == 1:
+        name, methods = next(iter(results.results.items()))
+        score = methods["linear"].of(metric)
+        bounds = f"95 % interval {score.low:.3f} to {score.high:.3f}"
+        own = f"{name} scores {score.value:.3f} by {metric} of the linear probe, {bounds}."
         return [own, *against_controls(results)]
     told = []
     for method in ("linear", "knn"):
@@ -132,92 +140,87 @@ def against_controls(results: Results) -> list[str]:
     return [_said(entry) for entry in entries]
 
 
-def _said(entry: Entry) -> str:
+def _said(entry: Claim) -> str:
     """Say what may be claimed; of what may not, what was measured all the same."""
-    claim = f"{METHODS[entry['method']]}: {entry['claim']}"
-    if entry["may_be_claimed"]:
+    claim = f"{METHODS[entry.method]}: {entry.claim}"
+    if entry.may_be_claimed:
         return claim
-    relative = "" if entry["relative"] is None else f" ({entry['relative']:+.1%})"
-    return f"{claim} Measured: {entry['absolute']:+.4f}{relative}."
+    relative = "" if entry.relative is None else f" ({entry.relative:+.1%})"
+    return f"{claim} Measured: {entry.absolute:+.4f}{relative}."
 
 
 def setting(results: Results) -> str:
     """Say what was measured, how, and on what."""
-    recipe, tiles = results["recipe"], results["tiles"]
+    recipe, tiles = results.recipe, results.tiles
     kinds = {
         "given": "The labels' own split",
         "random": "Random split",
-        "blocks": f"Split by blocks of {_side(recipe['split'])}",
+        "blocks": f"Split by blocks of {recipe.split.side}",
     }
-    parts = ", ".join(f"{tiles[part]:,} {part}" for part in ("train", "validation", "test"))
-    several = "several classes a tile" if recipe["task"] == "multilabel" else "one class a tile"
-    linear, bootstrap = recipe["linear"], recipe["bootstrap"]
-    fitted = f"{linear['method']}, fitted on {linear['fitted_on']}"
-    how = f"{recipe['protocol']} protocol{augmentation(recipe)} ({fitted})"
+    parts = ", ".join(
+        f"{getattr(tiles, part):,} {part}" for part in ("train", "validation", "test")
+    )
+    several = "several classes a tile" if recipe.task == "multilabel" else "one class a tile"
+    linear, bootstrap = recipe.linear, recipe.bootstrap
+    fitted = f"{linear.method}, fitted on {linear.fitted_on}"
+    how = f"{recipe.protocol} protocol{augmentation(recipe)} ({fitted})"
     units = {
         "tile": "tiles",
-        "block": f"blocks of ground of {_side(recipe['split'])}",
+        "block": f"blocks of ground of {recipe.split.side}",
         "group": "groups of tiles that the labels name",
-    }[bootstrap["unit"]]
+    }[bootstrap.unit]
     return (
-        f"{kinds[recipe['split']['kind']]}: {parts} tiles; {len(recipe['classes'])} classes, "
-        f"{several}. Linear probe by the {how}, seed {recipe['seed']}. 95 % intervals come from "
-        f"{bootstrap['replicates']:,} resamples of {tiles['resampled_units']:,} test {units}."
+        f"{kinds[recipe.split.kind]}: {parts} tiles; {len(recipe.classes)} classes, "
+        f"{several}. Linear probe by the {how}, seed {recipe.seed}. 95 % intervals come from "
+        f"{bootstrap.replicates:,} resamples of {tiles.resampled_units:,} test {units}."
     )
 
 
-def augmentation(recipe: Mapping[str, Any]) -> str:
+def augmentation(recipe: Recipe) -> str:
     """Say, of DINO's protocol, whether it saw tiles anew in each epoch; empty for another."""
-    if recipe["protocol"] != "dino":
+    if recipe.protocol != "dino":
         return ""
-    bare = recipe["linear"]["augmentation"] == NO_AUGMENTATION
+    bare = recipe.linear.augmentation == NO_AUGMENTATION
     return " without augmentation" if bare else " with random crops and flips"
-
-
-def _side(split: Mapping[str, Any]) -> str:
-    """Write the side of a block of ground, where there are such."""
-    if split["block_km"] is not None:
-        return f"{split['block_km']:g} km"
-    return "" if split["block_deg"] is None else f"{split['block_deg']:g}°"
 
 
 def left_out(results: Results) -> str:
     """Say which tiles and classes were left out; empty when none were."""
-    tiles = results["tiles"]
+    tiles = results.tiles
     told = [
-        f"{tiles[key]:,} {noun if tiles[key] == 1 else f'{noun}s'} {what}"
-        for key, noun, what in (
-            ("unlabelled", "tile", "without labels"),
-            ("labels_without_tile", "label", "without a tile"),
-            ("without_split", "labelled tile", "without a split"),
-            ("near_test", "tile", "within a block of a test tile"),
+        f"{count:,} {noun if count == 1 else f'{noun}s'} {what}"
+        for count, noun, what in (
+            (tiles.unlabelled, "tile", "without labels"),
+            (tiles.labels_without_tile, "label", "without a tile"),
+            (tiles.without_split, "labelled tile", "without a split"),
+            (tiles.near_test, "tile", "within a block of a test tile"),
         )
-        if tiles[key]
+        if count
     ]
-    told += [f"the class {name}" for name in results["recipe"]["dropped_classes"]]
+    told += [f"the class {name}" for name in results.recipe.dropped_classes]
     return f"Left out: {', '.join(told)}." if told else ""
 
 
 def cautions(results: Results) -> list[str]:
     """Say what weakens the figures: little data, unlike data, fits that did not end well."""
-    tiles, told = results["tiles"], []
-    unit = results["recipe"]["bootstrap"]["unit"]
-    if tiles["test"] < _SMALL_TEST:
-        told.append(f"Small data: only {_tiles(tiles['test'], 'test ')}.")
-    if FEW_BLOCKS in results["notes"]:
-        told.append(f"Only {tiles['resampled_units']:,} {unit}s are resampled. {FEW_BLOCKS}")
-    told += [NEIGHBOURS] if NEIGHBOURS in results["notes"] else []
+    tiles, told = results.tiles, []
+    unit = results.recipe.bootstrap.unit
+    if tiles.test < _SMALL_TEST:
+        told.append(f"Small data: only {_tiles(tiles.test, 'test ')}.")
+    if FEW_BLOCKS in results.notes:
+        told.append(f"Only {tiles.resampled_units:,} {unit}s are resampled. {FEW_BLOCKS}")
+    told += [NEIGHBOURS] if NEIGHBOURS in results.notes else []
     told += without_width(results)
     told += _few_resamples(results)
     told += [*_few(results), *_unlike(results), *_weak_fits(results)]
-    return told if len(results["results"]) == 1 else [*told, *_no_better(results)]
+    return told if len(results.results) == 1 else [*told, *_no_better(results)]
 
 
 def without_width(results: Results) -> list[str]:
     """Name models whose interval has no width, which a few test tiles without a mistake give."""
     metric = headline_metric(results)
-    scores = {name: found["linear"][metric] for name, found in results["results"].items()}
-    names = [name for name, score in scores.items() if score["low"] == score["high"]]
+    scores = {name: found["linear"].of(metric) for name, found in results.results.items()}
+    names = [name for name, score in scores.items() if not score.has_width]
     if not names:
         return []
     same = f"All resamples give {_enumerated(names)} the same {metric}"
@@ -226,35 +229,35 @@ def without_width(results: Results) -> list[str]:
 
 def _few_resamples(results: Results) -> list[str]:
     """Say where even the smallest p-value that resamples can give is no claim over all pairs."""
-    resamples, models = results["recipe"]["bootstrap"]["replicates"], len(results["results"])
-    compared = models * max((models - 1) / 2, len(results["controls"]) - 1)
+    resamples, models = results.recipe.bootstrap.replicates, len(results.results)
+    compared = models * max((models - 1) / 2, len(results.controls) - 1)
     if 2 * compared / (resamples + 1) <= _LEVEL:
         return []
     return [f"{resamples:,} resamples are too few to claim anything over so many pairs of models."]
 
 
 def _few(results: Results) -> list[str]:
-    counts = {name: parts["test"] for name, parts in results["class_tiles"].items()}
+    counts = {name: parts.test for name, parts in results.class_tiles.items()}
     few = [f"{name} ({count:,})" for name, count in counts.items() if count < _FEW_TILES]
     return [f"Few test tiles, so their scores are rough: {_named(few)}."] if few else []
 
 
 def _unlike(results: Results) -> list[str]:
     """Name classes whose share of train is another than of test."""
-    train, test = (results["tiles"][part] for part in ("train", "test"))
+    train, test = results.tiles.train, results.tiles.test
     unlike = []
-    for name, parts in results["class_tiles"].items():
-        low, high = sorted((parts["train"] / train, parts["test"] / test))
+    for name, parts in results.class_tiles.items():
+        low, high = sorted((parts.train / train, parts.test / test))
         if high - low > _UNLIKE_SHARE and high > _UNLIKE_TIMES * low:
-            counts = f"{parts['train']:,} of {train:,} train, {parts['test']:,} of {test:,} test"
+            counts = f"{parts.train:,} of {train:,} train, {parts.test:,} of {test:,} test"
             unlike.append(f"{name} ({counts})")
     return [f"Train and test are unlike: {_named(unlike)}."] if unlike else []
 
 
 def _weak_fits(results: Results) -> list[str]:
-    linear = {name: fits.get("linear", {}) for name, fits in results["fits"].items()}
-    stopped = [name for name, facts in linear.items() if facts.get("converged") is False]
-    at_edge = [name for name, facts in linear.items() if facts.get("at_edge")]
+    linear = {name: fits.get("linear", FitFacts()) for name, fits in results.fits.items()}
+    stopped = [name for name, facts in linear.items() if facts.converged is False]
+    at_edge = [name for name, facts in linear.items() if facts.at_edge is True]
     told = []
     if stopped:
         told.append(f"The linear probe did not converge for {_named(stopped)}.")
@@ -266,8 +269,8 @@ def _weak_fits(results: Results) -> list[str]:
 def _no_better(results: Results) -> list[str]:
     metric, of = headline_metric(results), dict[str, list[str]]()
     for entry in pairs(results, controls=True, method="linear", metric=metric):
-        if not entry["may_be_claimed"] or entry["absolute"] < 0:
-            of.setdefault(entry["a"], []).append(entry["b"])
+        if not entry.may_be_claimed or entry.absolute < 0:
+            of.setdefault(entry.a, []).append(entry.b)
     return [
         f"{name} is not shown to be better than the control{'s' * (len(beaten_by) > 1)} "
         f"{_enumerated(beaten_by)} by {metric}."
@@ -280,14 +283,14 @@ def _named(names: Sequence[str]) -> str:
     return ", ".join(names[:_MOST_NAMED]) + more
 
 
-def mistake(told: Mapping[str, Any]) -> tuple[str, ...]:
+def mistake(told: Mistake) -> tuple[str, ...]:
     """Say in three lines what was mistaken in a tile."""
-    missed = told["class"] in told["labels"]
-    first = f"{'Missed' if missed else 'Predicted'} {told['class']} ({told['score']:.2f})"
-    labels = ", ".join(told["labels"]) or "none"
-    return first, f"{'Label' if len(told['labels']) == 1 else 'Labels'}: {labels}", told["id"]
+    missed = told.class_name in told.labels
+    first = f"{'Missed' if missed else 'Predicted'} {told.class_name} ({told.score:.2f})"
+    labels = ", ".join(told.labels) or "none"
+    return first, f"{'Label' if len(told.labels) == 1 else 'Labels'}: {labels}", told.id
 
 
-def model_name(table: Mapping[str, Any]) -> str:
+def model_name(table: TableFacts) -> str:
     """Name a table's model without the folders that it lies in."""
-    return PurePath(table["model"]).name
+    return PurePath(table.model).name
