@@ -25,8 +25,6 @@ _MOVING = {
     "search": "search:search_table",
     "probe": "probe:probe_tables",
     "compare": "compare:compare_models",
-    "pack": "pack:pack_sources",
-    "pretrain": "pretrain:pretrain_backbone",
     "launch": "launch:launch_command",
     "demo": "demo:run_demo",
 }

@@ -86,10 +86,16 @@ class AllowedErrors:
 
 
 @options
-class Share:
-    """Which of all tiles a run takes."""
+class Limit:
+    """How many tiles a run takes at most."""
 
     limit: int | None = option(default=None, min=1, help="Only the first so many tiles.")
+
+
+@options
+class Share(Limit):
+    """Which of all tiles a run takes."""
+
     shard: str | None = option(default=None, help="I/N: only this of N equal shares, I from 0.")
 
     @cached_property

@@ -1,4 +1,4 @@
-"""Batches: which tiles come when, and their pixels on the device in time."""
+"""Batches: which tiles come when, their pixels in time, and what these pixels are."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -20,51 +20,8 @@ from tilezoo.space import Contract
 
 # Mean and std of ImageNet's RGB: facebookresearch/dino, main_dino.py, DataAugmentationDINO.
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-_RESIZE_RATIO = 256 / 224  # facebookresearch/dino, eval_linear.py: resize to 256, crop 224
-
-
-def model_contract(pack: Pack, recipe: Recipe) -> Contract:
-    """What a model trained on the pack takes: pixels as the pack's sources had them.
-
-    Raises:
-        OptionError: ImageNet's mean and std are asked for, but the pack has not three bands.
-    """
-    mean, std = _mean_std(pack, recipe)
-    return Contract(
-        bands=pack.bands,
-        unit=pack.manifest["unit"],
-        value_range=pack.value_range,
-        quantize_uint8=pack.dtype == "uint8",
-        size_px=recipe.global_px,
-        resize="shorter_side_then_center_crop",
-        resize_px=round(recipe.global_px * _RESIZE_RATIO),
-        interpolation="bicubic",
-        gsd_m=pack.manifest["gsd_m"] and tuple(pack.manifest["gsd_m"]),
-        mean=mean,
-        std=std,
-    )
-
-
-def stored_contract(pack: Pack, recipe: Recipe) -> Contract:
-    """What stands in the pack: 8-bit tiles are scaled already."""
-    contract = model_contract(pack, recipe)
-    if pack.dtype != "uint8":
-        return contract
-    return replace(contract, unit="uint8", value_range=(0.0, 255.0))
-
-
-def _mean_std(pack: Pack, recipe: Recipe) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    if recipe.mean_std == "measured":
-        return pack.mean, pack.std
-    if len(pack.bands) != len(_IMAGENET[0]):
-        raise OptionError(
-            f"{pack.path} has {len(pack.bands)} bands, ImageNet's mean and std are of 3; "
-            "take --set mean_std=measured"
-        )
-    return _IMAGENET
-
-
 _AHEAD = 3  # batches read before they are needed
+_RESIZE_RATIO = 256 / 224  # facebookresearch/dino, eval_linear.py: resize to 256, crop 224
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +106,7 @@ class Feed:
         epoch, place = divmod(step, self._order.steps_per_epoch)
         share = self._order.batch_size // self._world.size
         rows = self._rows_of(epoch)[place][self._world.rank * share :][:share]
-        pixels = torch.from_numpy(_as_torch_knows(self._pack.read(rows)))
+        pixels = torch.from_numpy(_widen(self._pack.read(rows)))
         draw = self._maker.draw(epoch, rows, self._pack.size_px)
         return Batch(step=step, pixels=pixels.pin_memory() if self._pinned else pixels, draw=draw)
 
@@ -159,6 +116,47 @@ class Feed:
         return self._epoch[1]
 
 
-def _as_torch_knows(pixels: NDArray[np.generic]) -> NDArray[np.generic]:
+def _widen(pixels: NDArray[np.generic]) -> NDArray[np.generic]:
     """Widen uint16, for which torch has few operations."""
     return pixels.astype(np.int32) if pixels.dtype == np.uint16 else pixels
+
+
+def model_contract(pack: Pack, recipe: Recipe) -> Contract:
+    """What a model trained on the pack takes: pixels as the pack's sources had them.
+
+    Raises:
+        OptionError: ImageNet's mean and std are asked for, but the pack has not three bands.
+    """
+    mean, std = _mean_std(pack, recipe)
+    return Contract(
+        bands=pack.bands,
+        unit=pack.manifest.unit,
+        value_range=pack.value_range,
+        quantize_uint8=pack.dtype == "uint8",
+        size_px=recipe.global_px,
+        resize="shorter_side_then_center_crop",
+        resize_px=round(recipe.global_px * _RESIZE_RATIO),
+        interpolation="bicubic",
+        gsd_m=pack.manifest.gsd_m,
+        mean=mean,
+        std=std,
+    )
+
+
+def stored_contract(pack: Pack, recipe: Recipe) -> Contract:
+    """What stands in the pack: 8-bit tiles are scaled already."""
+    contract = model_contract(pack, recipe)
+    if pack.dtype != "uint8":
+        return contract
+    return replace(contract, unit="uint8", value_range=(0.0, 255.0))
+
+
+def _mean_std(pack: Pack, recipe: Recipe) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    if recipe.mean_std == "measured":
+        return pack.mean, pack.std
+    if len(pack.bands) != len(_IMAGENET[0]):
+        raise OptionError(
+            f"{pack.path} has {len(pack.bands)} bands, ImageNet's mean and std are of 3; "
+            "take --set mean_std=measured"
+        )
+    return _IMAGENET

@@ -1,70 +1,89 @@
-"""Checkpoints: all that a run needs to go on, in one file, whole or not at all."""
+"""What a run goes on from: run.json, which says what it is, and checkpoints, whole or not at all."""
 
-import json
 import pickle
 import subprocess
 from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from tilezoo import __version__
 from tilezoo.errors import PretrainError
 from tilezoo.io import whole_file
 from tilezoo.progress import say
-from tilezoo.space import Contract
 from tilezoo.state import to_builtins, write_state
-from tilezoo.zoo.runs import (
-    CHECKPOINTS,
-    LAST,
-    RUN,
-    RUN_VERSION,
-    RunRequest,
-    kept_checkpoints,
-    read_request,
-)
+from tilezoo.zoo.runs import CHECKPOINTS, LAST, RUN, RunRequest, kept_checkpoints, read_request
 
 _VERSION = 1
+_FIXED = ("recipe", "contract", "tiles", "ids_sha256")  # what must stay when a run goes on
+_MOST_SHOWN = 5  # differences that a message names
+_PACKAGES = ("torch", "timm", "numpy", "pyarrow")
+
+StateDict = Mapping[str, Any]  # as torch's modules and optimisers give and take it
 
 
-def save_last(run: Path, state: Mapping[str, Any]) -> Path:
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """All that a run needs to go on after `step` steps; random numbers follow from the step.
+
+    Attributes:
+        step: How many are done.
+        student: Its weights.
+        teacher: Its weights.
+        optimiser: Its moments.
+        scaler: Of the gradients in fp16; empty in other precisions.
+        center: Of the teacher's outputs, shape (1, K).
+    """
+
+    step: int
+    student: StateDict
+    teacher: StateDict
+    optimiser: StateDict
+    scaler: StateDict
+    center: Tensor
+
+
+def save_last(run: Path, checkpoint: Checkpoint) -> Path:
     """Replace the checkpoint that a stopped run goes on from."""
-    return _save(run / CHECKPOINTS / LAST, state)
+    return _save(run / CHECKPOINTS / LAST, checkpoint)
 
 
-def save_kept(run: Path, state: Mapping[str, Any], *, epoch: int, keep: int) -> Path:
+def save_kept(run: Path, checkpoint: Checkpoint, *, epoch: int, keep: int) -> Path:
     """Keep a checkpoint of a finished epoch, and only the newest `keep` of those."""
-    path = _save(run / CHECKPOINTS / f"epoch-{epoch:04d}.pth", state)
+    path = _save(run / CHECKPOINTS / f"epoch-{epoch:04d}.pth", checkpoint)
     for old in kept_checkpoints(run)[:-keep]:
         old.unlink()
     return path
 
 
-def newest_state(run: Path) -> dict[str, Any] | None:
-    """Read the checkpoint that is furthest on; a damaged one is told and passed over.
+def find_newest(run: Path) -> Checkpoint | None:
+    """Read the checkpoint that is furthest on; a damaged one is passed over with a warning.
 
     Raises:
         PretrainError: There are checkpoints, but none can be read.
     """
     paths = [p for p in (run / CHECKPOINTS / LAST, *reversed(kept_checkpoints(run))) if p.exists()]
-    states = []
+    read = []
     for path in paths[:2]:  # the last one, and the newest kept one beside it
         try:
-            states.append(_load(path))
+            read.append(_load(path))
         except PretrainError as error:
             say(f"warning: {error}")
-    if paths and not states:
+    if paths and not read:
         raise PretrainError(f"{run / CHECKPOINTS}: no checkpoint can be read; start another RUN")
-    return max(states, key=lambda state: int(state["step"]), default=None)
+    return max(read, key=lambda checkpoint: checkpoint.step, default=None)
 
 
-def _save(path: Path, state: Mapping[str, Any]) -> Path:
+def _save(path: Path, checkpoint: Checkpoint) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
+    content = {field.name: getattr(checkpoint, field.name) for field in fields(checkpoint)}
     try:
         with whole_file(path) as temporary:
-            torch.save({"tilezoo_checkpoint": _VERSION, **state}, temporary)
+            torch.save({"tilezoo_checkpoint": _VERSION, **content}, temporary)
     except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into the latter
         reason = _first_line(error) if isinstance(error, OSError) else "the disk is full, it seems"
         raise PretrainError(
@@ -74,92 +93,40 @@ def _save(path: Path, state: Mapping[str, Any]) -> Path:
     return path
 
 
-def _load(path: Path) -> dict[str, Any]:
+def _load(path: Path) -> Checkpoint:
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
         raise PretrainError(f"{path}: not readable ({_first_line(error)})") from error
-    if not isinstance(state, dict) or state.get("tilezoo_checkpoint") != _VERSION:
+    names = {field.name for field in fields(Checkpoint)}
+    known = isinstance(content, dict) and content.pop("tilezoo_checkpoint", None) == _VERSION
+    if not known or names - content.keys():
         raise PretrainError(f"{path}: no checkpoint of this version")
-    return state
+    return Checkpoint(**{name: content[name] for name in names})
 
 
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-_FIXED = ("recipe", "contract", "tiles", "ids_sha256")  # what must stay when a run goes on
-_PACKAGES = ("torch", "timm", "numpy", "pyarrow")
-
-
 def settle(folder: Path, request: RunRequest) -> None:
-    """Put a run's request down, or see that the one there is the same.
+    """Put down what a run is, or see that the folder holds the same one.
 
     Raises:
         PretrainError: The folder holds another run; names what differs.
     """
-    found = read_request(folder)
-    if found is None:
+    there = read_request(folder)
+    if there is None:
         folder.mkdir(parents=True, exist_ok=True)
         write_state(folder / RUN, request)
         return
-    there, asked = (json.loads(json.dumps(to_builtins(one))) for one in (found, request))
-    differing = [text for key in _FIXED for text in _differences(key, there[key], asked[key])]
+    found, asked = to_builtins(there), to_builtins(request)
+    differing = [text for key in _FIXED for text in _differences(key, found[key], asked[key])]
     if differing:
         raise PretrainError(
-            f"{folder} holds another run: {'; '.join(differing[:5])}; "
+            f"{folder} holds another run: {'; '.join(differing[:_MOST_SHOWN])}; "
             "ask for the same again to go on, or choose another -o"
         )
-
-
-def request_json(
-    *,
-    recipe_name: str,
-    recipe: Mapping[str, object],
-    contract: Contract,
-    tiles: int,
-    ids_sha256: str,
-    pack: Mapping[str, object],
-    steps: int,
-    settings: Mapping[str, object],
-) -> RunRequest:
-    """Write down all that a run is: for going on, for export, and for its model's card."""
-    return RunRequest(
-        tilezoo_run=RUN_VERSION,
-        recipe_name=recipe_name,
-        recipe=recipe,
-        contract=contract,
-        tiles=tiles,
-        ids_sha256=ids_sha256,
-        pack=pack,
-        steps=steps,
-        settings=settings,
-        versions={"tilezoo": __version__, **_versions()},
-        commit=_commit(),
-    )
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:  # a container's own build
-            found[package] = "unknown"
-    return found
-
-
-def _commit() -> str | None:
-    """The commit of a checkout this code runs from; None for an installed package."""
-    here = Path(__file__).resolve().parent
-    if not (here.parent / ".git").exists():
-        return None
-    command = ["git", "-C", str(here), "rev-parse", "HEAD"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
 
 
 def _differences(key: str, found: object, asked: object) -> list[str]:
@@ -170,3 +137,28 @@ def _differences(key: str, found: object, asked: object) -> list[str]:
     else:
         pairs = [(key, found, asked)]
     return [f"{name} is {old} there, {new} asked" for name, old, new in pairs if old != new]
+
+
+def find_versions() -> dict[str, str]:
+    """The versions of what a run is computed with."""
+    return {"tilezoo": __version__} | {name: _find_version(name) for name in _PACKAGES}
+
+
+def _find_version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # a container's own build
+        return "unknown"
+
+
+def find_commit() -> str | None:
+    """The commit of a checkout this code runs from; None for an installed package."""
+    here = Path(__file__).resolve().parent
+    if not (here.parent / ".git").exists():
+        return None
+    command = ["git", "-C", str(here), "rev-parse", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

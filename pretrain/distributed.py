@@ -16,9 +16,9 @@ from torch import Tensor
 
 from tilezoo.device import choose_device
 from tilezoo.errors import OptionError
+from tilezoo.pretrain.options import Backend
 
-Backend = Literal["smddp", "nccl", "gloo"]
-BackendWish = Literal["auto", "smddp", "nccl", "gloo"]
+BackendWish = Literal["auto"] | Backend
 _PATIENCE = timedelta(hours=2)  # the first process may pack tiles while the others wait
 # What SageMaker's launchers set for its data-parallel library (SMDDP).
 _SMDDP_FLAGS = ("SMDATAPARALLEL_USE_SINGLENODE", "SMDATAPARALLEL_USE_HOMOGENEOUS")
@@ -70,8 +70,8 @@ def find_world(wish: BackendWish, environment: Mapping[str, str], *, cuda: bool)
     Raises:
         OptionError: The backend asked for by name is not to be had.
     """
-    rank, size, local_rank = _ranks(environment)
-    backend = _backend(wish, environment, cuda=cuda)
+    rank, size, local_rank = _read_ranks(environment)
+    backend = _choose_backend(wish, environment, cuda=cuda)
     if wish == "smddp" and size == 1:
         raise OptionError("--backend smddp: one process alone; SMDDP is started by mpirun")
     return World(
@@ -102,7 +102,7 @@ def find_master(environment: Mapping[str, str]) -> tuple[str, str]:
     return "127.0.0.1", port
 
 
-def _ranks(environment: Mapping[str, str]) -> tuple[int, int, int]:
+def _read_ranks(environment: Mapping[str, str]) -> tuple[int, int, int]:
     for names in _RANK_NAMES:
         if names[0] in environment and names[1] in environment:
             rank, size, local, _ = (int(environment.get(name, 0)) for name in names)
@@ -110,7 +110,7 @@ def _ranks(environment: Mapping[str, str]) -> tuple[int, int, int]:
     return 0, 1, 0
 
 
-def _backend(wish: BackendWish, environment: Mapping[str, str], *, cuda: bool) -> Backend:
+def _choose_backend(wish: BackendWish, environment: Mapping[str, str], *, cuda: bool) -> Backend:
     if wish == "smddp" and find_spec("smdistributed") is None:
         raise OptionError(
             "--backend smddp: smdistributed is not installed here; it comes with SageMaker's "
@@ -137,7 +137,7 @@ def _smddp_is_set_up(environment: Mapping[str, str]) -> bool:
 
 
 @contextmanager
-def together(world: World) -> Iterator[None]:
+def join(world: World) -> Iterator[None]:
     """Join the process group for the block; nothing for a process alone."""
     if world.backend is None:
         yield
@@ -160,7 +160,7 @@ def wait_for_all(world: World) -> None:
         dist.barrier()
 
 
-def summed(values: Tensor, world: World) -> Tensor:
+def add_up(values: Tensor, world: World) -> Tensor:
     """Add up a tensor over all processes, in place."""
     if world.backend is not None:
         dist.all_reduce(values)
@@ -169,12 +169,12 @@ def summed(values: Tensor, world: World) -> Tensor:
 
 def same_for_all(number: int, world: World, device: torch.device) -> bool:
     """Whether all processes have the same number; all of them learn it."""
-    total = summed(torch.tensor(float(number), device=device), world)
+    total = add_up(torch.tensor(float(number), device=device), world)
     differs = float(total) != number * world.size
-    return float(summed(torch.tensor(float(differs), device=device), world)) == 0
+    return float(add_up(torch.tensor(float(differs), device=device), world)) == 0
 
 
-def training_device(wish: str, world: World) -> torch.device:
+def choose_own_device(wish: str, world: World) -> torch.device:
     """Choose the device of this process: its own GPU where there is one.
 
     Raises:

@@ -4,61 +4,123 @@ import json
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
+
+from msgspec import UNSET, UnsetType
 
 from tilezoo.io import whole_file, write_text
 from tilezoo.progress import say
+from tilezoo.state import from_builtins, to_builtins
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 LOG = "log.jsonl"
+CURVES = "curves.png"
 _BOARD = "tensorboard"
 _BOARD_VARIABLE = "TILEZOO_TENSORBOARD"  # another folder for it, as SageMaker wants
 _SAID = ("step", "epoch", "loss", "entropy", "lr", "images_per_s", "knn_accuracy")
 _SAY_EVERY_S = 10.0
+# What stands in each panel of the picture, and how it is labelled.
+_PANELS = (
+    ("loss", "loss"),
+    ("knn_accuracy", "kNN accuracy, validation"),
+    ("lr", "learning rate"),
+    ("weight_decay", "weight decay"),
+    ("teacher_momentum", "teacher momentum"),
+    ("teacher_temp", "teacher temperature"),
+    ("entropy", "teacher entropy, nats"),
+    ("spread", "spread of teacher outputs"),
+    ("images_per_s", "images/s"),
+)
+_FEW_POINTS = 30  # of a curve, which are marked
+
+Number = float | UnsetType
 
 
-def read_log(run: Path) -> list[dict[str, Any]]:
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A line of the log: what a window of steps came to, or kNN accuracy.
+
+    Attributes:
+        step: Steps that are done.
+        epoch: The same in epochs.
+        loss: Mean of the window; so for the next two.
+        entropy: Of the teacher's targets, nats.
+        spread: Of the teacher's outputs.
+        lr: Of the window's last step; so for the next three.
+        weight_decay: λ of the regularised parameters.
+        teacher_momentum: λ of the teacher's moving average.
+        teacher_temp: τ_t.
+        images_per_s: Tiles per second, over all processes.
+        data_wait: Share of the time that training waited for tiles.
+        knn_accuracy: Of the teacher on labelled tiles.
+    """
+
+    step: int
+    epoch: float
+    loss: Number = UNSET
+    entropy: Number = UNSET
+    spread: Number = UNSET
+    lr: Number = UNSET
+    weight_decay: Number = UNSET
+    teacher_momentum: Number = UNSET
+    teacher_temp: Number = UNSET
+    images_per_s: Number = UNSET
+    data_wait: Number = UNSET
+    knn_accuracy: Number = UNSET
+
+
+def read_log(run: Path) -> list[Entry]:
     """Read a run's log; a last line that a kill cut off is left out."""
     path = run / LOG
     if not path.is_file():
         return []
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    return [from_builtins(json.loads(line), Entry) for line in lines if line.endswith("\n")]
+
+
+def curve(entries: Sequence[Entry], name: str) -> list[tuple[float, float]]:
+    """Take epoch and value from the entries that have a value of this name."""
+    points = [(entry.epoch, getattr(entry, name)) for entry in entries]
+    return [(epoch, value) for epoch, value in points if value is not UNSET]
 
 
 class Log:
     """Writes what a run measures, line by line."""
 
-    def __init__(self, run: Path, step: int, *, told: bool = False) -> None:
+    def __init__(self, run: Path, step: int, *, aloud: bool = False) -> None:
         """Open a run's log, without what was written after `step`: it will come again.
 
         Args:
             run: Its folder.
             step: Of the checkpoint that the run goes on from.
-            told: Say a line of it on stderr now and then, where that is no terminal: what reads
+            aloud: Say a line of it on stderr now and then, where that is no terminal: what reads
                 the output of a job finds its curves there.
         """
-        kept = [entry for entry in read_log(run) if entry["step"] <= step]
-        write_text(run / LOG, "".join(json.dumps(entry) + "\n" for entry in kept))
+        kept = [entry for entry in read_log(run) if entry.step <= step]
+        write_text(run / LOG, "".join(map(_to_line, kept)))
         self._file = (run / LOG).open("a", encoding="utf-8")
-        self._board = _board(Path(os.environ.get(_BOARD_VARIABLE) or run / _BOARD), step)
-        self._told = told and not sys.stderr.isatty()
+        self._board = _open_board(Path(os.environ.get(_BOARD_VARIABLE) or run / _BOARD), step)
+        self._aloud = aloud and not sys.stderr.isatty()
         self._said = float("-inf")
 
-    def write(self, entry: Mapping[str, Any]) -> None:
+    def write(self, entry: Entry) -> None:
         """Add one line; each of its numbers is a curve in TensorBoard."""
-        self._file.write(json.dumps(dict(entry)) + "\n")
+        self._file.write(_to_line(entry))
         self._file.flush()
+        numbers = {name: value for name, value in asdict(entry).items() if value is not UNSET}
         if self._board is not None:
-            for name, value in entry.items():
-                if name not in ("step", "epoch"):
-                    self._board.add_scalar(name, value, entry["step"])
+            for name in numbers.keys() - {"step", "epoch"}:
+                self._board.add_scalar(name, numbers[name], entry.step)
         now = time.monotonic()
-        if self._told and (now - self._said >= _SAY_EVERY_S or "knn_accuracy" in entry):
-            say(" ".join(f"{name}={_short(entry[name])}" for name in _SAID if name in entry))
+        if self._aloud and (now - self._said >= _SAY_EVERY_S or "knn_accuracy" in numbers):
+            say(" ".join(f"{name}={_round(numbers[name])}" for name in _SAID if name in numbers))
             self._said = now
 
     def sync(self) -> None:
@@ -81,31 +143,20 @@ class Log:
             self._board.close()
 
 
-def _short(value: float) -> str:
+def _to_line(entry: Entry) -> str:
+    return json.dumps(to_builtins(entry)) + "\n"
+
+
+def _round(value: float) -> str:
     return str(value) if isinstance(value, int) else f"{value:.6g}"
 
 
-def _board(folder: Path, step: int) -> Any:
+def _open_board(folder: Path, step: int) -> "SummaryWriter | None":
     if find_spec("tensorboard") is None:
         return None
     from torch.utils.tensorboard import SummaryWriter
 
     return SummaryWriter(str(folder), purge_step=step + 1)
-
-
-CURVES = "curves.png"
-# What stands in each panel, and how it is labelled.
-_PANELS = (
-    ("loss", "loss"),
-    ("knn_accuracy", "kNN accuracy, validation"),
-    ("lr", "learning rate"),
-    ("weight_decay", "weight decay"),
-    ("teacher_momentum", "teacher momentum"),
-    ("teacher_temp", "teacher temperature"),
-    ("entropy", "teacher entropy, nats"),
-    ("spread", "spread of teacher outputs"),
-    ("images_per_s", "images/s"),
-)
 
 
 def draw_curves(run: Path, title: str) -> Path | None:
@@ -118,14 +169,15 @@ def draw_curves(run: Path, title: str) -> Path | None:
     figure = Figure(figsize=(12, 8), layout="constrained")
     figure.suptitle(title)
     for axes, (name, label) in zip(figure.subplots(3, 3).flat, _PANELS, strict=True):
-        _draw(axes, entries, name, label)
+        _draw_panel(axes, curve(entries, name), label, starts_random=name == "knn_accuracy")
     with whole_file(run / CURVES) as temporary:
         figure.savefig(temporary, format="png", dpi=100)
     return run / CURVES
 
 
-def _draw(axes: Any, entries: Sequence[dict[str, Any]], name: str, label: str) -> None:
-    points = [(entry["epoch"], entry[name]) for entry in entries if name in entry]
+def _draw_panel(
+    axes: Any, points: Sequence[tuple[float, float]], label: str, *, starts_random: bool
+) -> None:
     axes.set_title(label, fontsize=10, loc="left")
     axes.set_xlabel("epoch", fontsize=8)
     axes.tick_params(labelsize=8)
@@ -134,8 +186,9 @@ def _draw(axes: Any, entries: Sequence[dict[str, Any]], name: str, label: str) -
         axes.text(0.5, 0.5, "not measured", ha="center", transform=axes.transAxes, color="grey")
         return
     epochs, values = zip(*points, strict=True)
-    axes.plot(epochs, values, linewidth=1.2, marker="o" if len(points) < 30 else None, markersize=3)
+    marker = "o" if len(points) < _FEW_POINTS else None
+    axes.plot(epochs, values, linewidth=1.2, marker=marker, markersize=3)
     axes.set_title(f"{values[-1]:.4g}", fontsize=9, loc="right", color="tab:blue")
-    if name == "knn_accuracy" and epochs[0] == 0:
+    if starts_random and epochs[0] == 0:
         axes.axhline(values[0], color="grey", linestyle="--", linewidth=1, label="random weights")
         axes.legend(fontsize=8, loc="lower right")

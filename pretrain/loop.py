@@ -9,20 +9,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import torch
 
 from tilezoo.errors import PretrainError
 from tilezoo.pretrain.batches import Batch, Feed
 from tilezoo.pretrain.checkpoint import save_kept, save_last
-from tilezoo.pretrain.distributed import World, summed
+from tilezoo.pretrain.distributed import World, add_up
 from tilezoo.pretrain.knn_task import KnnTask
-from tilezoo.pretrain.log import Log, draw_curves
+from tilezoo.pretrain.log import Entry, Log, draw_curves
 from tilezoo.pretrain.recipe import Recipe, Schedules
 from tilezoo.pretrain.trainer import Measures, Trainer
 from tilezoo.progress import Advance
 
+_LOOK_EVERY = 10  # steps; to look is to wait for the device
 # A network that has collapsed stays so; what lasts this many looks is no passing state.
 _PATIENCE = 20
 _NO_SPREAD = 1e-3
@@ -51,7 +51,7 @@ class Watch:
     _alike: int = 0
     _even: int = 0
 
-    def look(self, step: int, *, loss: float, entropy: float, spread: float) -> None:
+    def check(self, step: int, *, loss: float, entropy: float, spread: float) -> None:
         """Check one window's means.
 
         Raises:
@@ -70,9 +70,6 @@ class Watch:
             )
 
 
-_LOOK_EVERY = 10  # steps; to look is to wait for the device
-
-
 @dataclass
 class Stop:
     """Whether a signal asked the run to stop, and which."""
@@ -84,7 +81,7 @@ class Stop:
 def stop_on_signals() -> Iterator[Stop]:
     """Turn SIGTERM (a spot instance is reclaimed) and Ctrl-C into a wish to stop after a step.
 
-    Only the main thread is told of signals; elsewhere the caller has to deal with them.
+    Only the main thread receives signals; elsewhere the caller has to deal with them.
     """
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
@@ -100,6 +97,16 @@ def stop_on_signals() -> Iterator[Stop]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Means:
+    """Means of a window of steps, over all processes."""
+
+    loss: float
+    entropy: float
+    spread: float
+    asked_to_stop: bool
 
 
 @dataclass(kw_only=True)
@@ -118,7 +125,7 @@ class Loop:
         world: The processes.
         checkpoint_seconds: Between checkpoints of a run that goes on; 0 for one every step.
         stop: Looked at after every step.
-        advance: Told how many tiles are done.
+        advance: Called with the number of tiles that are done.
     """
 
     run: Path
@@ -154,7 +161,7 @@ class Loop:
                 self._window.append(self.trainer.step(batch))
                 done = batch.step + 1
                 self.advance(self.recipe.batch_size)
-                stopping = self._look(done, watch, last=done == last_step)
+                stopping = self._take_stock(done, watch, last=done == last_step)
                 self._end_epoch(done)
                 self._keep(done, now=stopping or done == last_step)
                 if stopping:
@@ -170,49 +177,55 @@ class Loop:
                 return
             yield batch
 
-    def _look(self, done: int, watch: Watch, *, last: bool) -> bool:
+    def _take_stock(self, done: int, watch: Watch, *, last: bool) -> bool:
         """Every few steps see how it goes, in all processes; tell whether to stop."""
         alone = self.world.backend is None
         due = done % _LOOK_EVERY == 0 or last
         if not due and not (alone and self.stop.asked):
             return False
         means = self._means()
-        watch.look(done, loss=means["loss"], entropy=means["entropy"], spread=means["spread"])
+        watch.check(done, loss=means.loss, entropy=means.entropy, spread=means.spread)
         self._write(done, means)
-        return means.pop("stop") > 0
+        return means.asked_to_stop
 
-    def _means(self) -> dict[str, float]:
+    def _means(self) -> _Means:
         """Mean of the window over its steps and all processes."""
         window = self._window
-        names = ("loss", "entropy", "spread")
-        sums = [torch.stack([getattr(m, name) for m in window]).mean() for name in names]
+        measured = (
+            torch.stack([getattr(measures, name) for measures in window]).mean()
+            for name in ("loss", "entropy", "spread")
+        )
+        sums = list(measured)
         asked = torch.tensor(float(self.stop.asked is not None), device=sums[0].device)
-        total = summed(torch.stack([*sums, asked]), self.world) / self.world.size
-        return dict(zip((*names, "stop"), total.tolist(), strict=True))
+        total = add_up(torch.stack([*sums, asked]), self.world) / self.world.size
+        loss, entropy, spread, stop = total.tolist()
+        return _Means(loss=loss, entropy=entropy, spread=spread, asked_to_stop=stop > 0)
 
-    def _write(self, done: int, means: dict[str, float]) -> None:
+    def _write(self, done: int, means: _Means) -> None:
         now = time.monotonic()
         seconds = max(now - self._opened, 1e-9)
         images = len(self._window) * self.recipe.batch_size
         step = done - 1  # the values in force in the window's last step
         if self.log is not None:
-            self.log.write(
-                {
-                    **self._place(done),
-                    **{name: means[name] for name in ("loss", "entropy", "spread")},
-                    "lr": float(self.schedules.lr[step]),
-                    "weight_decay": float(self.schedules.weight_decay[step]),
-                    "teacher_momentum": float(self.schedules.teacher_momentum[step]),
-                    "teacher_temp": float(self.schedules.teacher_temp[step]),
-                    "images_per_s": round(images / seconds, 2),
-                    "data_wait": round(self._waited / seconds, 4),
-                }
+            entry = Entry(
+                step=done,
+                epoch=self._epoch(done),
+                loss=means.loss,
+                entropy=means.entropy,
+                spread=means.spread,
+                lr=float(self.schedules.lr[step]),
+                weight_decay=float(self.schedules.weight_decay[step]),
+                teacher_momentum=float(self.schedules.teacher_momentum[step]),
+                teacher_temp=float(self.schedules.teacher_temp[step]),
+                images_per_s=round(images / seconds, 2),
+                data_wait=round(self._waited / seconds, 4),
             )
+            self.log.write(entry)
         self._window.clear()
         self._opened, self._waited = now, 0.0
 
-    def _place(self, done: int) -> dict[str, Any]:
-        return {"step": done, "epoch": round(done / self.steps_per_epoch, 4)}
+    def _epoch(self, done: int) -> float:
+        return round(done / self.steps_per_epoch, 4)
 
     def _end_epoch(self, done: int) -> None:
         """Measure kNN accuracy and draw the curves, when an epoch is over."""
@@ -228,7 +241,7 @@ class Loop:
         """Write the teacher's kNN accuracy into the log."""
         if self.knn is not None and self.log is not None:
             accuracy = self.knn.accuracy(self.trainer.teacher.backbone, self.trainer.device)
-            self.log.write({**self._place(done), "knn_accuracy": accuracy})
+            self.log.write(Entry(step=done, epoch=self._epoch(done), knn_accuracy=accuracy))
 
     def _keep(self, done: int, *, now: bool) -> None:
         """Write the checkpoints that are due."""
@@ -239,11 +252,11 @@ class Loop:
         kept = rest == 0 and epoch % self.recipe.checkpoint_every_epochs == 0
         if not (due or now or kept):
             return
-        if not self.trainer.sound():
+        if not self.trainer.is_finite():
             raise NotFiniteError(done, "a weight is NaN or infinite")
         self.log.sync()
-        state = self.trainer.state(done)
-        save_last(self.run, state)
+        checkpoint = self.trainer.checkpoint(done)
+        save_last(self.run, checkpoint)
         if kept:
-            save_kept(self.run, state, epoch=epoch, keep=self.recipe.keep_checkpoints)
+            save_kept(self.run, checkpoint, epoch=epoch, keep=self.recipe.keep_checkpoints)
         self._saved = time.monotonic()

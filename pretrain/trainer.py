@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,11 +13,20 @@ from torch.nn.parallel import DistributedDataParallel
 from tilezoo.device import keep_freed_steps
 from tilezoo.errors import OptionError
 from tilezoo.pretrain.batches import Batch
+from tilezoo.pretrain.checkpoint import Checkpoint
 from tilezoo.pretrain.crops import CropMaker
 from tilezoo.pretrain.distributed import World
 from tilezoo.pretrain.loss import balanced_center, dino_loss, next_center, teacher_entropy
 from tilezoo.pretrain.network import Network, build_network, follow, fused_attention, same_weights
 from tilezoo.pretrain.recipe import Recipe, Schedules
+from tilezoo.zoo.options import Precision
+
+_DTYPES: Mapping[Precision, torch.dtype] = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
+_FAST_BF16 = frozenset({"avx512_bf16", "amx_bf16"})  # /proc/cpuinfo's names
 
 
 def make_optimiser(network: nn.Module, *, fused: bool) -> torch.optim.AdamW:
@@ -82,19 +91,9 @@ def freeze_last_layer(network: nn.Module) -> None:
             parameter.grad = None
 
 
-Precision = Literal["fp32", "bf16", "fp16"]
-PrecisionWish = Literal["auto", "fp32", "bf16", "fp16"]
-_DTYPES: Mapping[Precision, torch.dtype] = {
-    "fp32": torch.float32,
-    "bf16": torch.bfloat16,
-    "fp16": torch.float16,
-}
-_FAST_BF16 = frozenset({"avx512_bf16", "amx_bf16"})  # /proc/cpuinfo's names
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Measures:
-    """What one step tells, on the device, of this process's share.
+    """What one step shows, on the device, of this process's share.
 
     Attributes:
         loss: Of the step.
@@ -136,13 +135,13 @@ class Trainer:
         if device.type == "cpu":
             keep_freed_steps()
         torch.manual_seed(recipe.seed)
-        self._student = _built(recipe, len(maker.bands), recipe.drop_path, device, precision)
-        self.teacher = _built(recipe, len(maker.bands), 0.0, device, precision)
+        self._student = _build(recipe, len(maker.bands), recipe.drop_path, device, precision)
+        self.teacher = _build(recipe, len(maker.bands), 0.0, device, precision)
         same_weights(self._student, self.teacher)
         self._center = torch.zeros(1, recipe.out_dim, device=device)
         self._optimiser = make_optimiser(self._student, fused=device.type in ("cpu", "cuda"))
         self._scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
-        self._learner = _learner(self._student, world, device, compiled=compiled)
+        self._learner = _wrap_student(self._student, world, device, compiled=compiled)
         if compiled:
             self.teacher.compile()
 
@@ -153,32 +152,32 @@ class Trainer:
         temperature = float(self._schedules.teacher_temp[batch.step])
         targets, center, loss = self._compare(*crops, temperature)
         self._learn(loss, batch.step)
-        measures = self._measured(loss, targets, center, temperature)
+        measures = self._measure(loss, targets, center, temperature)
         self._center = next_center(self._center, targets, self.recipe.center_momentum)
         return measures
 
-    def sound(self) -> bool:
+    def is_finite(self) -> bool:
         """Whether every weight of the student is a number; waits for the device."""
         return bool(torch.stack([p.isfinite().all() for p in self._student.parameters()]).all())
 
-    def state(self, step: int) -> dict[str, Any]:
-        """All that a run needs to go on after `step` steps; random numbers follow from the step."""
-        return {
-            "step": step,
-            "student": self._student.state_dict(),
-            "teacher": self.teacher.state_dict(),
-            "optimiser": self._optimiser.state_dict(),
-            "scaler": self._scaler.state_dict(),
-            "center": self._center,
-        }
+    def checkpoint(self, step: int) -> Checkpoint:
+        """All that a run needs to go on after `step` steps."""
+        return Checkpoint(
+            step=step,
+            student=self._student.state_dict(),
+            teacher=self.teacher.state_dict(),
+            optimiser=self._optimiser.state_dict(),
+            scaler=self._scaler.state_dict(),
+            center=self._center,
+        )
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Go back to where `state` was taken."""
-        self._student.load_state_dict(state["student"])
-        self.teacher.load_state_dict(state["teacher"])
-        self._optimiser.load_state_dict(state["optimiser"])
-        self._scaler.load_state_dict(state["scaler"])
-        self._center = state["center"].to(self.device)
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go back to where a checkpoint was taken."""
+        self._student.load_state_dict(checkpoint.student)
+        self.teacher.load_state_dict(checkpoint.teacher)
+        self._optimiser.load_state_dict(dict(checkpoint.optimiser))
+        self._scaler.load_state_dict(dict(checkpoint.scaler))
+        self._center = checkpoint.center.to(self.device)
 
     def _seed(self, step: int) -> None:
         """Let drop path depend on the step and the process alone."""
@@ -223,7 +222,7 @@ class Trainer:
         follow(self.teacher, self._student, float(schedules.teacher_momentum[step]))
 
     @torch.no_grad()
-    def _measured(
+    def _measure(
         self, loss: Tensor, targets: Tensor, center: Tensor, temperature: float
     ) -> Measures:
         length = targets.norm(dim=1).mean()
@@ -236,7 +235,7 @@ class Trainer:
         return torch.autocast(self.device.type, _DTYPES[self.precision], enabled=enabled)
 
 
-def chosen_precision(wish: PrecisionWish, device: torch.device) -> Precision:
+def choose_precision(wish: Literal["auto"] | Precision, device: torch.device) -> Precision:
     """Resolve `auto`: bf16 where the hardware multiplies in it, fp16 on older GPUs, else fp32.
 
     Raises:
@@ -261,7 +260,7 @@ def _cpu_flags() -> frozenset[str]:
     return frozenset(flags.partition(":")[2].split())
 
 
-def _built(
+def _build(
     recipe: Recipe, bands: int, drop_path: float, device: torch.device, precision: Precision
 ) -> Network:
     network = build_network(recipe, bands, drop_path=drop_path).to(device)
@@ -269,7 +268,9 @@ def _built(
     return network
 
 
-def _learner(student: Network, world: World, device: torch.device, *, compiled: bool) -> nn.Module:
+def _wrap_student(
+    student: Network, world: World, device: torch.device, *, compiled: bool
+) -> nn.Module:
     """The student as it is called in training: its gradients are averaged over all processes."""
     learner: nn.Module = student
     if world.backend is not None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tilezoo.errors import ContractError, ModelError, PretrainError
-from tilezoo.space import Contract
+from tilezoo.space import Contract, Unit
 from tilezoo.state import from_builtins
 from tilezoo.training_ids import TRAINING_IDS
 
@@ -16,6 +16,52 @@ RUN_VERSION = 1
 CHECKPOINTS = "checkpoints"
 LAST = "last.pth"
 _KEPT = re.compile(r"^epoch-(\d{4,})\.pth$")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackUsed:
+    """The pack that a run reads.
+
+    Attributes:
+        path: Its folder.
+        bands: As pack.json has them; so for the rest.
+        dtype: Of its pixels.
+        size_px: Side of its tiles, pixels.
+        unit: Of the sources' pixels.
+        value_range: Values of the sources' pixels that are 0 and 1.
+        tiles: In all its shards.
+        ids_sha256: Of all its tiles' ids.
+        shards: What pack.json says of each.
+    """
+
+    path: str
+    bands: tuple[str, ...]
+    dtype: str
+    size_px: int
+    unit: Unit
+    value_range: tuple[float, float]
+    tiles: int
+    ids_sha256: str
+    shards: tuple[dict[str, object], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """How a run is computed, which is no part of what it is.
+
+    Attributes:
+        device: Its type.
+        precision: Of the networks' products.
+        compiled: Whether the networks are compiled.
+        backend: How processes talk; None for one alone.
+        processes: How many train together.
+    """
+
+    device: str
+    precision: str
+    compiled: bool
+    backend: str | None
+    processes: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +75,7 @@ class RunRequest:
         contract: What pixels the network takes.
         tiles: How many it learns from.
         ids_sha256: Hash of their ids.
-        pack: Where they lie (`path`) and what they are.
+        pack: Where they lie.
         steps: Of the whole run.
         settings: Where and how it runs: what may change when it goes on.
         versions: Of the packages.
@@ -42,9 +88,9 @@ class RunRequest:
     contract: Contract
     tiles: int
     ids_sha256: str
-    pack: Mapping[str, object]
+    pack: PackUsed
     steps: int
-    settings: Mapping[str, object]
+    settings: RunSettings
     versions: Mapping[str, str]
     commit: str | None
 
@@ -104,7 +150,7 @@ class TrainedRun:
         """State the training up to a step; the data is called as its pack unless it is named."""
         request = self.request
         return Pretraining(
-            data=data or Path(str(request.pack["path"])).name,
+            data=data or Path(request.pack.path).name,
             tiles=request.tiles,
             ids_sha256=request.ids_sha256,
             recipe=request.recipe_name,

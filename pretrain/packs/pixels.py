@@ -1,8 +1,8 @@
 """What becomes of a tile's pixels in a pack: chosen bands, one size, one dtype, one scale."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Self, get_args
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,16 +11,19 @@ from PIL import Image as Pillow
 from tilezoo.bands import BandRequest, canonical, same
 from tilezoo.errors import OptionError, TileError
 from tilezoo.image import MAX_TILE_BYTES, Image
-from tilezoo.space import Contract
+from tilezoo.pretrain.options import RANGE_FIX, PackDtype
+from tilezoo.space import Contract, Unit
 from tilezoo.tiles import Tile
 from tilezoo.values import to_8bit
 
 RGB = ("red", "green", "blue")
-PackDtype = Literal["uint8", "uint16"]
 _RANGE_8BIT = (0.0, 255.0)
-_UNITS = {"u": "dn", "i": "dn", "f": "reflectance"}  # by NumPy's kind; uint8 is a unit of its own
+_UNITS: Mapping[str, Unit] = {
+    "u": "dn",
+    "i": "dn",
+    "f": "reflectance",
+}  # by NumPy's kind; uint8 is a unit of its own
 _ANY_SIDE = 224  # before a size is settled: what "cut it with --tile-px" proposes
-_RANGE_FIX = "say what maps to 0 and 1 with --value-range LOW,HIGH (0,2000 for Sentinel-2)"
 
 
 class RgbRequest(BandRequest):
@@ -56,9 +59,9 @@ def band_request(bands: Sequence[str] | None) -> BandRequest:
     return BandRequest(wanted=names, given=given, values_stated=True, taker="the pack")
 
 
-def unit_of(dtype: str) -> str:
+def unit_of(dtype: str) -> Unit:
     """Name the unit that pixels of a dtype have in a contract."""
-    return "uint8" if dtype == "uint8" else _UNITS.get(np.dtype(dtype).kind, dtype)
+    return "uint8" if dtype == "uint8" else _UNITS[np.dtype(dtype).kind]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,16 +85,7 @@ class Shaping:
     resized: bool
     max_nodata: float
     size_px: int | None
-    unit: str | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse options that make no sense alone or together."""
-        if self.dtype not in get_args(PackDtype):
-            raise OptionError(f"--dtype {self.dtype}: one of {', '.join(get_args(PackDtype))}")
-        if not 0 <= self.max_nodata <= 1:
-            raise OptionError(f"--max-nodata {self.max_nodata:g}: a share, from 0 to 1")
-        if self.dtype == "uint16" and self.value_range is None:
-            raise OptionError(f"--dtype uint16 keeps raw values: {_RANGE_FIX}")
+    unit: Unit | None = None
 
     @property
     def stored_range(self) -> tuple[float, float]:
@@ -114,7 +108,7 @@ class Shaping:
             value_range=self.stored_range,
             quantize_uint8=self.quantized,
             size_px=side,
-            resize="squash",  # what is too large for the pack is told by `finish`
+            resize="squash",  # `finish` refuses what is too large for the pack
             resize_px=side,
             interpolation="bicubic",
             gsd_m=None,
@@ -133,7 +127,7 @@ class Shaping:
         if self.size_px is None:
             self._check_square(*image.size)
 
-    def settled(self, image: Image) -> Self:
+    def settle(self, image: Image) -> Self:
         """Take size and unit from the first image that fits."""
         return replace(self, size_px=self.size_px or image.size[0], unit=unit_of(image.dtype))
 
@@ -158,7 +152,7 @@ class Shaping:
 
     def _check_dtype(self, dtype: str) -> None:
         if self.value_range is None and dtype != "uint8":
-            raise TileError("contract", f"pixels are {dtype}, not 8-bit: {_RANGE_FIX}")
+            raise TileError("contract", f"pixels are {dtype}, not 8-bit: {RANGE_FIX}")
         unit = unit_of(dtype)
         if self.dtype == "uint16" and unit == "reflectance":
             fix = "leave it out, and floats are scaled to 8 bits"
@@ -204,11 +198,11 @@ def resize(pixels: NDArray[np.generic], side: int) -> NDArray[np.generic]:
     # The centre's square, in the source's pixels: what a crop after resizing would leave.
     left, top = (width - shorter) / 2, (height - shorter) / 2
     box = (left, top, left + shorter, top + shorter)
-    bands = [_resized_band(band, side, box) for band in pixels]
+    bands = [_resize_band(band, side, box) for band in pixels]
     return np.stack(bands)
 
 
-def _resized_band(
+def _resize_band(
     band: NDArray[Any], side: int, box: tuple[float, float, float, float]
 ) -> NDArray[np.generic]:
     """Resize one band; 16 bits go by way of floats, and bicubic's overshoot is clipped."""
@@ -221,6 +215,21 @@ def _resized_band(
     return made
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PixelSums:
+    """Sums over pixels, as segments keep them.
+
+    Attributes:
+        pixels: How many, of each band.
+        values: Their sum, per band.
+        squares: The sum of their squares, per band.
+    """
+
+    pixels: int
+    values: tuple[float, ...]
+    squares: tuple[float, ...]
+
+
 class Sums:
     """Sums over pixels, band by band, from which mean and std come.
 
@@ -230,9 +239,9 @@ class Sums:
 
     def __init__(self, bands: int, low: float, high: float) -> None:
         self._low, self._high = low, high
-        self.pixels = 0
-        self.values = np.zeros(bands)
-        self.squares = np.zeros(bands)
+        self._pixels = 0
+        self._values = np.zeros(bands)
+        self._squares = np.zeros(bands)
 
     def add(self, pixels: NDArray[np.generic]) -> None:
         """Add one tile, shape (C, H, W)."""
@@ -240,28 +249,29 @@ class Sums:
         if pixels.dtype != np.uint8:  # 8 bits hold the range and nothing else
             np.clip(flat, self._low, self._high, out=flat)
             flat -= self._low
-        self.pixels += flat.shape[1]
-        self.values += flat.sum(axis=1)
-        self.squares += np.einsum("cp,cp->c", flat, flat)
+        self._pixels += flat.shape[1]
+        self._values += flat.sum(axis=1)
+        self._squares += np.einsum("cp,cp->c", flat, flat)
 
-    def to_json(self) -> dict[str, Any]:
-        """Write the sums as JSON holds them exactly."""
-        return {
-            "pixels": self.pixels,
-            "values": self.values.tolist(),
-            "squares": self.squares.tolist(),
-        }
+    @property
+    def state(self) -> PixelSums:
+        """The sums so far; JSON holds them exactly."""
+        return PixelSums(
+            pixels=self._pixels,
+            values=tuple(self._values.tolist()),
+            squares=tuple(self._squares.tolist()),
+        )
 
-    def add_json(self, stored: dict[str, Any]) -> None:
-        """Add what `to_json` wrote."""
-        self.pixels += stored["pixels"]
-        self.values += stored["values"]
-        self.squares += stored["squares"]
+    def add_state(self, kept: PixelSums) -> None:
+        """Add sums that were kept."""
+        self._pixels += kept.pixels
+        self._values += kept.values
+        self._squares += kept.squares
 
-    def mean_std(self) -> tuple[list[float], list[float]]:
+    def mean_std(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation of each band on the 0..1 scale; zeros without pixels."""
-        count = max(1, self.pixels)
-        mean = self.values / count
-        std = np.sqrt(np.maximum(self.squares / count - mean**2, 0.0))
+        count = max(1, self._pixels)
+        mean = self._values / count
+        std = np.sqrt(np.maximum(self._squares / count - mean**2, 0.0))
         width = self._high - self._low
-        return (mean / width).tolist(), (std / width).tolist()
+        return tuple((mean / width).tolist()), tuple((std / width).tolist())

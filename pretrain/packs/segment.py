@@ -99,10 +99,10 @@ class Segment:
 
 
 @contextmanager
-def written_segment(
+def write_segment(
     number: int, form: ShardForm, labels: Labels | None, *, shard: Path, rows: Path, errors: Path
 ) -> Iterator[Segment]:
-    """Yield a segment whose three files are there, whole, once the block succeeds."""
+    """Yield a segment to fill; its three files are there, whole, once the block succeeds."""
 
     def tile_rows(tiles: Sequence[Tile], first: int) -> pa.Table:
         return _tile_rows(tiles, number, first, labels)

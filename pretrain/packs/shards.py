@@ -3,13 +3,12 @@
 import json
 import os
 import re
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from tokenize import TokenError
-from typing import Any
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -18,20 +17,100 @@ from numpy.typing import NDArray
 
 from tilezoo.errors import PackError
 from tilezoo.io import sha256_file
+from tilezoo.pretrain.options import PackDtype
+from tilezoo.space import Unit
+from tilezoo.state import from_builtins
 from tilezoo.training_ids import ids_sha256
 
 PACK_VERSION = 1
 MANIFEST = "pack.json"
 TILES = "tiles.parquet"
 UNFINISHED = ".packing"  # the folder in which `tilezoo pack` keeps what it has done so far
-DTYPES = ("uint8", "uint16")
 
 _SHARD_NAME = re.compile(r"shard-\d{5,}\.npy")
-_COUNTED = ("tiles", "size_px")
-_PER_BAND = ("mean", "std")
 _HASHING_THREADS = 8
 # What NumPy raises for a .npy file whose head is damaged, or that is too short for it.
 _NO_NPY = (OSError, ValueError, TypeError, OverflowError, SyntaxError, TokenError)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shard:
+    """One file of pixels.
+
+    Attributes:
+        file: Its name in the pack's folder.
+        tiles: How many it holds.
+        sha256: Of the file.
+    """
+
+    file: str
+    tiles: int
+    sha256: str
+
+    def __post_init__(self) -> None:
+        """Refuse names elsewhere, and shards of no tiles."""
+        if not _SHARD_NAME.fullmatch(self.file) or self.tiles < 1:
+            raise ValueError(f"no shard: {self.file!r} of {self.tiles} tiles")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackManifest:
+    """What pack.json says of a finished pack; packs of others may lack what has a default.
+
+    Attributes:
+        tilezoo_pack: Version of the format.
+        complete: True, or there is no manifest.
+        bands: Their names, in the order of axis C.
+        dtype: Of the stored pixels.
+        size_px: Side of every tile, pixels.
+        unit: Of the sources' pixels: `uint8`, `dn` or `reflectance`; `stated` of no tiles.
+        value_range: Values of the sources' pixels that become 0 and 1; 8-bit tiles hold 0..1 as
+            0..255.
+        quantized: Whether values were scaled to 8 bits.
+        tiles: In all shards.
+        failed: Tiles left out, each a row of errors.parquet.
+        nodata: Of those, left out for too little data.
+        ids_sha256: Of the tiles' ids.
+        splits: How many tiles each split has.
+        gsd_m: Smallest and largest ground sampling distance, metres; None without places.
+        mean: Of each band over all tiles, on the 0..1 scale.
+        std: Standard deviation of each band over all tiles' pixels, on the 0..1 scale.
+        shards: In the order of rows.
+        request: The options that decide the pack.
+        tiles_sha256: Of what the sources were.
+        versions: Of the packages it was made with.
+    """
+
+    tilezoo_pack: int
+    complete: Literal[True]
+    bands: tuple[str, ...]
+    dtype: PackDtype
+    size_px: int
+    unit: Unit
+    value_range: tuple[float, float]
+    quantized: bool
+    tiles: int
+    failed: int = 0
+    nodata: int = 0
+    ids_sha256: str
+    splits: dict[str, int]
+    gsd_m: tuple[float, float] | None
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    shards: tuple[Shard, ...]
+    request: dict[str, object] = field(default_factory=dict)
+    tiles_sha256: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse fields that contradict each other."""
+        low, high = self.value_range
+        if not low < high:
+            raise ValueError(f"value_range {low},{high} is empty")
+        if not len(self.bands) == len(self.mean) == len(self.std):
+            raise ValueError("bands, mean and std are of different lengths")
+        if sum(shard.tiles for shard in self.shards) != self.tiles or self.size_px < 0:
+            raise ValueError(f"shards do not hold {self.tiles} tiles")
 
 
 @dataclass(frozen=True)
@@ -47,44 +126,43 @@ class Pack:
     """
 
     path: Path
-    manifest: Mapping[str, Any]
+    manifest: PackManifest
 
     def __len__(self) -> int:
-        return int(self.manifest["tiles"])
+        return self.manifest.tiles
 
-    def __reduce__(self) -> tuple[type["Pack"], tuple[Path, Mapping[str, Any]]]:
+    def __reduce__(self) -> tuple[type["Pack"], tuple[Path, PackManifest]]:
         return Pack, (self.path, self.manifest)  # a pickled memory map would be all its pixels
 
     @property
     def bands(self) -> tuple[str, ...]:
         """Names of the bands, in the order of axis C."""
-        return tuple(self.manifest["bands"])
+        return self.manifest.bands
 
     @property
-    def dtype(self) -> str:
-        """Of the stored pixels: `uint8` or `uint16`."""
-        return str(self.manifest["dtype"])
+    def dtype(self) -> PackDtype:
+        """Of the stored pixels."""
+        return self.manifest.dtype
 
     @property
     def size_px(self) -> int:
         """Side of every tile, pixels."""
-        return int(self.manifest["size_px"])
+        return self.manifest.size_px
 
     @property
     def value_range(self) -> tuple[float, float]:
         """Values of the sources' pixels that become 0 and 1; 8-bit tiles hold 0..1 as 0..255."""
-        low, high = self.manifest["value_range"]
-        return float(low), float(high)
+        return self.manifest.value_range
 
     @property
     def mean(self) -> tuple[float, ...]:
         """Mean of each band over all tiles, on the 0..1 scale."""
-        return tuple(map(float, self.manifest["mean"]))
+        return self.manifest.mean
 
     @property
     def std(self) -> tuple[float, ...]:
         """Standard deviation of each band over all tiles' pixels, on the 0..1 scale."""
-        return tuple(map(float, self.manifest["std"]))
+        return self.manifest.std
 
     def column(self, name: str) -> pa.ChunkedArray:
         """Read one column of tiles.parquet whole, in the order of rows.
@@ -104,7 +182,7 @@ class Pack:
 
     def where_split(self, split: str) -> NDArray[np.int64]:
         """Find the rows of one split, in order; every row for `all`, or in a pack without splits."""
-        if split == "all" or not self.manifest["splits"]:
+        if split == "all" or not self.manifest.splits:
             return np.arange(len(self), dtype=np.int64)
         return np.flatnonzero(self.column("split").to_numpy() == split)
 
@@ -127,8 +205,8 @@ class Pack:
             IndexError: A row number is not of this pack.
             ValueError: `out` has another shape or dtype.
         """
-        wanted = self._checked(np.asarray(rows, np.int64))
-        made = self._checked_out(out, len(wanted))
+        wanted = self._check_rows(np.asarray(rows, np.int64))
+        made = self._check_out(out, len(wanted))
         shards = np.searchsorted(self._starts, wanted, side="right") - 1
         inside = wanted - self._starts[shards]
         # By their places on disk: neighbours are fetched together.
@@ -145,29 +223,29 @@ class Pack:
         Raises:
             PackError: Naming the first that is damaged.
         """
-        shards = self.manifest["shards"]
+        shards = self.manifest.shards
         with ThreadPoolExecutor(min(_HASHING_THREADS, os.cpu_count() or 1)) as pool:
-            found = pool.map(lambda shard: _hash(self.path / shard["file"]), shards)
+            found = pool.map(lambda shard: _hash_file(self.path / shard.file), shards)
             for shard, digest in zip(shards, found, strict=True):
-                if digest != shard["sha256"]:
-                    file = self.path / shard["file"]
+                if digest != shard.sha256:
+                    file = self.path / shard.file
                     raise PackError(f"{file}: not the bytes that were packed; {_fix(self.path)}")
-        if ids_sha256(self.column("id").to_pylist()) != self.manifest["ids_sha256"]:
+        if ids_sha256(self.column("id").to_pylist()) != self.manifest.ids_sha256:
             file = self.path / TILES
             raise PackError(f"{file}: not the ids that were packed; {_fix(self.path)}")
 
     @cached_property
     def _maps(self) -> tuple[NDArray[np.generic], ...]:
         """The shards, each (N, C, H, W), without np.memmap's slow indexing."""
-        return tuple(np.asarray(_mapped(self, shard)) for shard in self.manifest["shards"])
+        return tuple(np.asarray(_map_shard(self, shard)) for shard in self.manifest.shards)
 
     @cached_property
     def _starts(self) -> NDArray[np.int64]:
         """First row of each shard."""
-        counts = [int(shard["tiles"]) for shard in self.manifest["shards"]]
+        counts = [shard.tiles for shard in self.manifest.shards]
         return np.cumsum([0, *counts[:-1]], dtype=np.int64)
 
-    def _checked(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    def _check_rows(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         if rows.ndim != 1:
             raise ValueError(f"rows have shape {rows.shape}, not (n,)")
         if len(rows) and not 0 <= rows.min() <= rows.max() < len(self):
@@ -175,7 +253,7 @@ class Pack:
             raise IndexError(f"{self.path}: no row {wrong}; there are {len(self)}")
         return rows
 
-    def _checked_out(self, out: NDArray[np.generic] | None, count: int) -> NDArray[np.generic]:
+    def _check_out(self, out: NDArray[np.generic] | None, count: int) -> NDArray[np.generic]:
         shape = (count, len(self.bands), self.size_px, self.size_px)
         if out is None:
             return np.empty(shape, self.dtype)
@@ -200,8 +278,8 @@ def open_pack(path: str | Path) -> Pack:
     pack = Pack(folder, read_manifest(folder))
     if not len(pack):
         raise PackError(f"{folder}: an empty pack; why is in {folder / 'errors.parquet'}")
-    for shard in pack.manifest["shards"]:
-        _mapped(pack, shard)
+    for shard in pack.manifest.shards:
+        _map_shard(pack, shard)
     tiles = folder / TILES
     try:
         found = pq.read_metadata(tiles).num_rows
@@ -212,7 +290,7 @@ def open_pack(path: str | Path) -> Pack:
     return pack
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: Path) -> PackManifest:
     """Read and check a finished pack's manifest, and none of its other files.
 
     Raises:
@@ -224,47 +302,22 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             raise PackError(f"{folder}: an unfinished pack; run its `tilezoo pack` again")
         raise PackError(f"{folder}: no pack here; make one with `tilezoo pack … -o {folder}`")
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        version = manifest["tilezoo_pack"]
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        version = stored["tilezoo_pack"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise PackError(f"{path}: not a pack's manifest; {_fix(folder)}") from error
     if version != PACK_VERSION:
         known = f"version {version} of the format, this program knows {PACK_VERSION}"
         raise PackError(f"{path}: {known}; update tilezoo, or pack again")
     try:
-        _check_manifest(manifest)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise PackError(f"{path}: fields are missing or wrong; {_fix(folder)}") from error
-    return dict(manifest)
+        return from_builtins(stored, PackManifest)
+    except ValueError as error:
+        raise PackError(f"{path}: fields are missing or wrong; {_fix(folder)} ({error})") from error
 
 
-def _check_manifest(manifest: dict[str, Any]) -> None:
-    """Refuse fields that contradict each other, or that name files elsewhere."""
-    bands, shards = manifest["bands"], manifest["shards"]
-    low, high = map(float, manifest["value_range"])
-    right = (
-        manifest["complete"] is True
-        and manifest["dtype"] in DTYPES
-        and low < high
-        and isinstance(bands, list)
-        and all(isinstance(manifest[name], int) and manifest[name] >= 0 for name in _COUNTED)
-        and all(isinstance(band, str) for band in bands)
-        and all(len(list(map(float, manifest[name]))) == len(bands) for name in _PER_BAND)
-        and all(_SHARD_NAME.fullmatch(shard["file"]) for shard in shards)
-        and all(isinstance(shard["tiles"], int) and shard["tiles"] > 0 for shard in shards)
-        and sum(shard["tiles"] for shard in shards) == manifest["tiles"]
-        and all(isinstance(shard["sha256"], str) for shard in shards)
-        and isinstance(manifest["splits"], dict)
-        and isinstance(manifest["ids_sha256"], str)
-        and {"unit", "gsd_m", "quantized"} <= set(manifest)
-    )
-    if not right:
-        raise ValueError("fields contradict each other")
-
-
-def _mapped(pack: Pack, shard: Mapping[str, Any]) -> NDArray[np.generic]:
+def _map_shard(pack: Pack, shard: Shard) -> NDArray[np.generic]:
     """Map a shard into memory, if it is whole and holds what the manifest says."""
-    path = pack.path / shard["file"]
+    path = pack.path / shard.file
     if not path.is_file():
         raise PackError(f"{path}: the shard is missing; {_fix(pack.path)}")
     try:
@@ -272,7 +325,7 @@ def _mapped(pack: Pack, shard: Mapping[str, Any]) -> NDArray[np.generic]:
         size = path.stat().st_size
     except _NO_NPY as error:
         raise PackError(f"{path}: the shard is damaged or cut short; {_fix(pack.path)}") from error
-    shape = (shard["tiles"], len(pack.bands), pack.size_px, pack.size_px)
+    shape = (shard.tiles, len(pack.bands), pack.size_px, pack.size_px)
     if pixels.shape != shape or pixels.dtype != pack.dtype or not pixels.flags.c_contiguous:
         found = f"{pixels.dtype} of shape {pixels.shape}, not {pack.dtype} of {shape}"
         raise PackError(f"{path}: {found}; {_fix(pack.path)}")
@@ -281,7 +334,7 @@ def _mapped(pack: Pack, shard: Mapping[str, Any]) -> NDArray[np.generic]:
     return pixels
 
 
-def _hash(path: Path) -> str:
+def _hash_file(path: Path) -> str:
     try:
         return sha256_file(path)
     except OSError as error:

@@ -8,31 +8,89 @@ same tiles, so the bytes are the same.
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from msgspec import UNSET, UnsetType
 
 from tilezoo.errors import PackError
 from tilezoo.folder_writer import differing, refuse_foreign
 from tilezoo.geoparquet import geo_key, merged_geo_key
-from tilezoo.io import sha256_file, whole_file, write_json
+from tilezoo.io import sha256_file, whole_file
 from tilezoo.pretrain.packs.choice import Labels
-from tilezoo.pretrain.packs.pixels import Sums
-from tilezoo.pretrain.packs.segment import TILE_SCHEMA, Segment, ShardForm, written_segment
-from tilezoo.pretrain.packs.shards import MANIFEST, PACK_VERSION, TILES, UNFINISHED, read_manifest
+from tilezoo.pretrain.packs.pixels import PixelSums, Shaping, Sums
+from tilezoo.pretrain.packs.segment import TILE_SCHEMA, Segment, ShardForm, write_segment
+from tilezoo.pretrain.packs.shards import (
+    MANIFEST,
+    PACK_VERSION,
+    TILES,
+    UNFINISHED,
+    PackManifest,
+    Shard,
+    read_manifest,
+)
+from tilezoo.space import Unit
+from tilezoo.state import read_state, write_state
 from tilezoo.table import ERROR_SCHEMA, ERRORS
 from tilezoo.training_ids import ids_sha256
 
 _JOB = "job.json"
 _SHARDS = "shard-[0-9]*.npy"
 _PACKAGES = ("tilezoo", "numpy", "pillow", "pyarrow", "rasterio")
+_ANEW = "--overwrite starts anew"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settled:
+    """What a pack's first tile settles; None where no tile fits.
+
+    Attributes:
+        size_px: Side of every tile, pixels.
+        unit: Of the sources' pixels.
+    """
+
+    size_px: int | None
+    unit: Unit | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What a run is to make, as an unfinished pack keeps it.
+
+    Attributes:
+        request: The options that decide the pack.
+        tiles: How many are to be packed.
+        tiles_sha256: Of what the sources are.
+        settled: By the first tile; not known when the job is asked for.
+    """
+
+    request: dict[str, object]
+    tiles: int = 0
+    tiles_sha256: str = ""
+    settled: Settled | UnsetType = UNSET
+
+
+@dataclass(frozen=True, kw_only=True)
+class _SegmentState:
+    """What is kept of a finished segment, beside its shard and rows.
+
+    Attributes:
+        next: Number of the first tile after it.
+        tiles: In its shard.
+        sha256: Of the shard; None where all its tiles failed.
+        sums: Of the shard's pixels.
+    """
+
+    next: int
+    tiles: int
+    sha256: str | None
+    sums: PixelSums
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,34 +99,29 @@ class PackStore:
 
     Attributes:
         path: The folder.
-        job: What the run is to make: `request`, `tiles`, `tiles_sha256`.
-        begun: What the first tile settled (`size_px`, `unit`); None before.
+        job: What the run is to make.
+        settled: What the first tile settled; None before.
         manifest: Of the finished pack; None before.
     """
 
     path: Path
-    job: Mapping[str, Any]
-    begun: Mapping[str, Any] | None
-    manifest: Mapping[str, Any] | None
+    job: Job
+    settled: Settled | None
+    manifest: PackManifest | None
 
-    def begin(self, settled: Mapping[str, Any]) -> None:
+    def begin(self, settled: Settled) -> None:
         """Put down what the run is, so that a killed one goes on with the same."""
         (self.path / UNFINISHED).mkdir(exist_ok=True)
         for folder in (self.path, self.path / UNFINISHED):
             for stale in folder.glob(".*.tmp"):  # of a killed run; this one holds the lock
                 stale.unlink()
-        if self.begun is None:
-            write_json(self.path / UNFINISHED / _JOB, {**self.job, "settled": dict(settled)})
+        if self.settled is None:
+            write_state(self.path / UNFINISHED / _JOB, replace(self.job, settled=settled))
 
-    def states(self) -> list[dict[str, Any]]:
-        """What is known of the finished segments, in order, up to the first that is missing."""
-        found: list[dict[str, Any]] = []
-        while (path := self._of(len(found), "json")).is_file():
-            state = json.loads(path.read_text(encoding="utf-8"))
-            if state["tiles"] and not self._shard(len(found)).is_file():
-                break
-            found.append(state)
-        return found
+    def done(self) -> tuple[int, int]:
+        """How many tiles, and how many segments, are finished."""
+        states = self._states()
+        return (states[-1].next if states else 0), len(states)
 
     @contextmanager
     def segment(
@@ -77,71 +130,101 @@ class PackStore:
         """Yield the segment to be filled from tile `first` of the choice on; then keep it."""
         shard = self._shard(number)
         rows, errors = self._of(number, "parquet"), self._of(number, "errors.parquet")
-        with written_segment(
-            number, form, labels, shard=shard, rows=rows, errors=errors
-        ) as segment:
+        with write_segment(number, form, labels, shard=shard, rows=rows, errors=errors) as segment:
             yield segment
         if not segment.tiles:  # failures alone, after the last full shard
             shard.unlink()
-        state = {
-            "next": first + segment.outcomes,
-            "tiles": segment.tiles,
-            "sha256": sha256_file(shard) if segment.tiles else None,
-            "sums": segment.sums.to_json(),
-        }
-        write_json(self._of(number, "json"), state)
+        state = _SegmentState(
+            next=first + segment.outcomes,
+            tiles=segment.tiles,
+            sha256=sha256_file(shard) if segment.tiles else None,
+            sums=segment.sums.state,
+        )
+        write_state(self._of(number, "json"), state)
 
-    def finish(self, form: ShardForm, described: Mapping[str, Any]) -> dict[str, Any]:
-        """Put rows and failures together, write the manifest last, and clear up.
-
-        Args:
-            form: Of the shards.
-            described: What the manifest says of bands and values.
-        """
-        states = self.states()
+    def finish(self, shaping: Shaping, form: ShardForm) -> PackManifest:
+        """Put rows and failures together, write the manifest last, and clear up."""
+        states = self._states()
         sums = Sums(form.shape[0], *form.value_range)
         for state in states:
-            sums.add_json(state["sums"])
-        census, failures = _Census(), Counter[str]()
-        for rows in self._rows_of(len(states), "parquet"):
-            census.add(rows)
-        for rows in self._rows_of(len(states), "errors.parquet"):
-            failures.update(rows["kind"].to_pylist())
-        tile_rows = self._rows_of(len(states), "parquet")
-        _write_rows(self.path / TILES, TILE_SCHEMA.with_metadata(census.keys()), tile_rows)
-        (self.path / ERRORS).unlink(missing_ok=True)
-        if failures:
-            error_rows = self._rows_of(len(states), "errors.parquet")
-            _write_rows(self.path / ERRORS, ERROR_SCHEMA, error_rows)
-        mean, std = sums.mean_std()
-        manifest = {
-            "tilezoo_pack": PACK_VERSION,
-            "complete": True,
-            **described,
-            "tiles": len(census.ids),
-            "failed": failures.total(),
-            "nodata": failures["nodata"],
-            "ids_sha256": ids_sha256(census.ids),
-            "splits": dict(sorted(census.splits.items())),
-            "gsd_m": census.gsd_m,
-            "mean": mean,
-            "std": std,
-            "shards": [
-                {"file": self._shard(n).name, "tiles": s["tiles"], "sha256": s["sha256"]}
-                for n, s in enumerate(states)
-                if s["tiles"]
-            ],
-            "request": self.job["request"],
-            "tiles_sha256": self.job["tiles_sha256"],
-            "versions": {package: version(package) for package in _PACKAGES},
-        }
-        write_json(self.path / MANIFEST, manifest)
+            sums.add_state(state.sums)
+        census = self._write_tiles(len(states))
+        failures = self._write_errors(len(states))
+        manifest = self._manifest(shaping, states, sums, census, failures)
+        write_state(self.path / MANIFEST, manifest)
         self.clear_up()
         return manifest
 
     def clear_up(self) -> None:
         """Remove what only an unfinished pack needs."""
         shutil.rmtree(self.path / UNFINISHED, ignore_errors=True)
+
+    def _states(self) -> list[_SegmentState]:
+        """What is known of the finished segments, in order, up to the first that is missing."""
+        found: list[_SegmentState] = []
+        while (path := self._of(len(found), "json")).is_file():
+            state = read_state(path, _SegmentState, fix=_ANEW, error=PackError)
+            if state.tiles and not self._shard(len(found)).is_file():
+                break
+            found.append(state)
+        return found
+
+    def _write_tiles(self, segments: int) -> "_Census":
+        """Write the rows of all tiles; returns what they come to."""
+        census = _Census()
+        for rows in self._rows_of(segments, "parquet"):
+            census.add(rows)
+        schema = TILE_SCHEMA.with_metadata(census.keys())
+        _write_rows(self.path / TILES, schema, self._rows_of(segments, "parquet"))
+        return census
+
+    def _write_errors(self, segments: int) -> Counter[str]:
+        """Write the rows of all failures, if there are any; returns how many of each kind."""
+        failures = Counter[str]()
+        for rows in self._rows_of(segments, "errors.parquet"):
+            failures.update(rows["kind"].to_pylist())
+        (self.path / ERRORS).unlink(missing_ok=True)
+        if failures:
+            rows = self._rows_of(segments, "errors.parquet")
+            _write_rows(self.path / ERRORS, ERROR_SCHEMA, rows)
+        return failures
+
+    def _manifest(
+        self,
+        shaping: Shaping,
+        states: list[_SegmentState],
+        sums: Sums,
+        census: "_Census",
+        failures: Counter[str],
+    ) -> PackManifest:
+        mean, std = sums.mean_std()
+        shards = [
+            Shard(file=self._shard(number).name, tiles=state.tiles, sha256=state.sha256)
+            for number, state in enumerate(states)
+            if state.sha256 is not None
+        ]
+        return PackManifest(
+            tilezoo_pack=PACK_VERSION,
+            complete=True,
+            bands=shaping.request.wanted,
+            dtype=shaping.dtype,
+            size_px=shaping.size_px or 0,
+            unit=shaping.unit or "stated",
+            value_range=shaping.stored_range,
+            quantized=shaping.quantized,
+            tiles=len(census.ids),
+            failed=failures.total(),
+            nodata=failures["nodata"],
+            ids_sha256=ids_sha256(census.ids),
+            splits=dict(sorted(census.splits.items())),
+            gsd_m=census.gsd_m,
+            mean=mean,
+            std=std,
+            shards=tuple(shards),
+            request=self.job.request,
+            tiles_sha256=self.job.tiles_sha256,
+            versions={package: version(package) for package in _PACKAGES},
+        )
 
     def _rows_of(self, segments: int, ending: str) -> Iterator[pa.Table]:
         """Go through the segments' rows, some thousands at a time."""
@@ -164,7 +247,7 @@ class _Census:
     ids: list[str] = field(default_factory=list)
     splits: Counter[str] = field(default_factory=Counter)
     _gsds: list[float] = field(default_factory=list)
-    _geo: list[dict[str, Any]] = field(default_factory=list)
+    _geo: list[dict[str, object]] = field(default_factory=list)
 
     def add(self, rows: pa.Table) -> None:
         self.ids.extend(rows["id"].to_pylist())
@@ -174,10 +257,11 @@ class _Census:
             self._gsds.extend(pc.min_max(rows["gsd_m"]).as_py().values())
 
     @property
-    def gsd_m(self) -> list[float] | None:
+    def gsd_m(self) -> tuple[float, float] | None:
         """Smallest and largest, in metres, to four digits."""
-        ends = (min(self._gsds), max(self._gsds)) if self._gsds else ()
-        return [float(f"{gsd:.4g}") for gsd in ends] or None
+        if not self._gsds:
+            return None
+        return float(f"{min(self._gsds):.4g}"), float(f"{max(self._gsds):.4g}")
 
     def keys(self) -> dict[str, str]:
         """File keys of tiles.parquet; `geo` where a tile has a place."""
@@ -190,7 +274,7 @@ def _write_rows(path: Path, schema: pa.Schema, parts: Iterator[pa.Table]) -> Non
             writer.write_table(rows.replace_schema_metadata(schema.metadata))
 
 
-def open_store(path: Path, job: Mapping[str, Any], *, overwrite: bool) -> PackStore:
+def open_store(path: Path, job: Job, *, overwrite: bool) -> PackStore:
     """Start a pack, or go on with the one that the same request began.
 
     Args:
@@ -205,23 +289,19 @@ def open_store(path: Path, job: Mapping[str, Any], *, overwrite: bool) -> PackSt
         _clear(path)
     manifest = read_manifest(path) if (path / MANIFEST).is_file() else None
     begun = None if manifest else _read_job(path)
-    found = manifest or begun
-    if found is None:
-        refuse_foreign(path, "pack", PackError)
+    if manifest:
+        _refuse_other_run(path, manifest, job)
+    elif begun:
+        _refuse_other_run(path, begun, job)
     else:
-        _refuse_other_run(path, found, job)
-    settled = None if begun is None else begun["settled"]
-    return PackStore(path=path, job=job, begun=settled, manifest=manifest)
+        refuse_foreign(path, "pack", PackError)
+    settled = begun.settled if begun and begun.settled is not UNSET else None
+    return PackStore(path=path, job=job, settled=settled, manifest=manifest)
 
 
-def _read_job(path: Path) -> dict[str, Any] | None:
+def _read_job(path: Path) -> Job | None:
     file = path / UNFINISHED / _JOB
-    if not file.is_file():
-        return None
-    try:
-        return dict(json.loads(file.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        raise PackError(f"{file}: damaged; --overwrite starts anew") from error
+    return read_state(file, Job, fix=_ANEW, error=PackError) if file.is_file() else None
 
 
 def _clear(path: Path) -> None:
@@ -237,10 +317,10 @@ def _clear(path: Path) -> None:
         file.unlink(missing_ok=True)
 
 
-def _refuse_other_run(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+def _refuse_other_run(path: Path, there: Job | PackManifest, asked: Job) -> None:
     """Compare what decides the pixels and rows of two runs."""
-    differs = differing(found.get("request", {}), wanted["request"])
-    if not differs and found.get("tiles_sha256") != wanted["tiles_sha256"]:
+    differs = differing(there.request, asked.request)
+    if not differs and there.tiles_sha256 != asked.tiles_sha256:
         differs = ["other tiles, or files have changed"]
     if differs:
         fix = "choose another -o, or --overwrite to start anew"
