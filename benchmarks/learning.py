@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from tilezoo.pretrain import pack, pretrain
 from tilezoo.pretrain.batches import stored_contract
 from tilezoo.pretrain.knn_task import KnnTask, knn_task, predict_classes
-from tilezoo.pretrain.log import read_log
+from tilezoo.pretrain.log import curve, read_log
 from tilezoo.pretrain.packs.shards import open_pack
 from tilezoo.pretrain.recipe import find_recipe
 
@@ -74,15 +74,15 @@ def one_seed(folder: Path, seed: int, settings: list[str]) -> str:
     packed, recipe = open_pack(folder / "pack"), find_recipe(_RECIPE, changes)
     task = knn_task(packed, stored_contract(packed, recipe), seed)
     assert task is not None
-    curve = {e["epoch"]: e["knn_accuracy"] for e in read_log(folder / "run") if "knn_accuracy" in e}
-    best = max(curve, key=lambda epoch: curve[epoch])
+    measured = dict(curve(read_log(folder / "run"), "knn_accuracy"))
+    best = max(measured, key=lambda epoch: measured[epoch])
     cells = [
         str(seed),
         f"{len(task.known)}, {len(task.asked)}",
         f"{colour_accuracy(task):.3f}",
-        f"{curve[0]:.3f}",
-        f"**{curve[max(curve)]:.3f}**",
-        f"{best:g} ({curve[best]:.3f})",
+        f"{measured[0]:.3f}",
+        f"**{measured[max(measured)]:.3f}**",
+        f"{best:g} ({measured[best]:.3f})",
         f"{minutes:.1f}",
     ]
     return f"| {' | '.join(cells)} |"

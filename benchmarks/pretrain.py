@@ -26,7 +26,7 @@ from PIL import Image as Pillow
 from torch.utils.flop_counter import FlopCounterMode
 
 from tilezoo.pretrain import pack, pretrain
-from tilezoo.pretrain.log import read_log
+from tilezoo.pretrain.log import curve, read_log
 from tilezoo.pretrain.network import build_network, fused_attention
 from tilezoo.pretrain.packs.shards import open_pack
 from tilezoo.pretrain.recipe import Recipe, find_recipe
@@ -120,15 +120,15 @@ def ours(
     with Others() as others:
         pretrain(shards, out=out, settings=changes, device=device, compiled=compiled)
     request = json.loads((out / "run.json").read_text(encoding="utf-8"))
-    entries = [entry for entry in read_log(out) if "loss" in entry][1:]
-    rate = median(entry["images_per_s"] for entry in entries)
+    entries = read_log(out)
+    rate = median(rate for _, rate in curve(entries, "images_per_s")[1:])
     dtype = torch.bfloat16 if request["settings"]["precision"] == "bf16" else torch.float32
     share = rate * gflop_of(recipe) / peak_gflops(device, dtype)
     found = Round(
         what=f"tilezoo, {device}, {request['settings']['precision']}, batch {batch}"
         + (", compiled" if compiled else ""),
         images_per_s=rate,
-        data_wait=median(entry["data_wait"] for entry in entries),
+        data_wait=median(wait for _, wait in curve(entries, "data_wait")[1:]),
         peak_share=share,
         others=others.cores,
     )

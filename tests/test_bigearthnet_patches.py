@@ -201,8 +201,8 @@ def test_the_six_patches_are_packed_as_the_usual_true_colour(patches: Path, tmp_
             with rasterio.open(next(patches.rglob(f"{name}_{band}.tif"))) as file:
                 dn = file.read(1)
             assert np.array_equal(values, np.round(np.clip(dn, 0, 2000) / 2000 * 255))
-    assert shards.manifest["unit"] == "dn"
-    assert shards.manifest["gsd_m"] == pytest.approx([10, 10], rel=0.002)
+    assert shards.manifest.unit == "dn"
+    assert shards.manifest.gsd_m == pytest.approx([10, 10], rel=0.002)
 
 
 def test_all_twelve_bands_of_the_patches_are_packed_at_the_finest_ones_size(

@@ -97,19 +97,6 @@ def test_options_of_embed_are_those_of_its_function():
     assert command == function
 
 
-def test_options_of_pack_are_those_of_its_function():
-    import inspect
-
-    from tilezoo.cli.pack import pack_sources
-    from tilezoo.pretrain import pack
-
-    command = inspect.signature(pack_sources).parameters
-    function = inspect.signature(pack).parameters
-    assert set(command) - {"as_json"} == set(function) - {"show_progress"}
-    same = set(command) - {"as_json", "sources", "out"}
-    assert {k: command[k].default for k in same} == {k: function[k].default for k in same}
-
-
 def test_options_of_launch_are_those_of_its_function():
     import inspect
 

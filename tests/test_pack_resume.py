@@ -362,6 +362,6 @@ def test_a_job_that_cannot_be_read_is_told(tiles: Path, tmp_path: Path) -> None:
     with pytest.raises(PackError, match="another run"):
         pack(tiles, out=tmp_path / "p", **OPTIONS)
     (tmp_path / "p/.packing/job.json").write_text("{")
-    with pytest.raises(PackError, match=r"job.json: damaged; --overwrite starts anew"):
+    with pytest.raises(PackError, match=r"job.json is damaged; --overwrite starts anew"):
         pack(tiles, out=tmp_path / "p", **OPTIONS)
     pack(tiles, out=tmp_path / "p", limit=5, max_errors=1, overwrite=True)

@@ -14,7 +14,7 @@ from pretraining import SMALL, STEPS, equal, weights, write_pack
 
 from tilezoo.errors import PretrainError
 from tilezoo.pretrain import pretrain
-from tilezoo.pretrain.log import read_log
+from tilezoo.pretrain.log import curve, read_log
 
 EXACT = [*SMALL, "drop_path=0"]
 RUN = """
@@ -96,7 +96,7 @@ def test_the_log_of_a_resumed_run_has_each_step_once(shards, whole, tmp_path):
     assert "run the same command to go on" in told
     assert weights(run)["step"] < STEPS
     finish(shards, run)
-    steps = [entry["step"] for entry in read_log(run)]
+    steps = [entry.step for entry in read_log(run)]
     assert steps == sorted(set(steps))
     assert steps[-1] == STEPS
     assert equal(weights(run), weights(whole))
@@ -136,7 +136,7 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(shards, tmp_path):
         "from tilezoo.pretrain import loop\n"
         "keep = loop.save_last\n"
         "def save(run, state):\n"
-        "    if state['step'] == 3:\n"
+        "    if state.step == 3:\n"
         "        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))\n"
         "    return keep(run, state)\n"
         "loop.save_last = save\n"
@@ -181,7 +181,7 @@ def test_two_processes_with_half_the_batch_follow_one_with_the_whole(shards, tmp
         for name, tensor in one[network].items():
             torch.testing.assert_close(two[network][name], tensor, atol=1e-4, rtol=0, msg=name)
     torch.testing.assert_close(two["center"], one["center"], atol=1e-4, rtol=0)
-    losses = [[e["loss"] for e in read_log(run) if "loss" in e] for run in (alone, both)]
+    losses = [[loss for _, loss in curve(read_log(run), "loss")] for run in (alone, both)]
     assert losses[1] == pytest.approx(losses[0], abs=1e-4)
 
 
