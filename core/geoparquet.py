@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import shapely
 from numpy.typing import NDArray
 
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
@@ -32,6 +31,8 @@ def geo_key(table: pa.Table) -> dict[str, Any]:
 
     Source: https://geoparquet.org/releases/v1.1.0/
     """
+    import shapely  # here, since lists of training tiles are read where there is none
+
     wkb = table["geometry"].drop_null().to_numpy()
     shapes = shapely.from_wkb(wkb.astype(object))
     kinds = {_FAMILIES[kind] for kind in np.unique(shapely.get_type_id(shapes))}
