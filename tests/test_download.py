@@ -11,11 +11,13 @@ import threading
 from pathlib import Path
 
 import making
+import pyarrow as pa
 import pytest
 from hubbing import running_hub
 
 from tilezoo.errors import ModelError, RegistryError, UnknownModelError
-from tilezoo.zoo import download, find_model, publish
+from tilezoo.training_ids import TRAINING_IDS, write_training_ids
+from tilezoo.zoo import download, find_model, publish, verify
 from tilezoo.zoo.cards import Origin
 from tilezoo.zoo.complete import complete_model_dir
 from tilezoo.zoo.modeldir import read_model_dir
@@ -27,6 +29,7 @@ NAME = "org/tiny"
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = making.write_vit(tmp_path_factory.mktemp("model") / "tiny")
+    write_training_ids(path / TRAINING_IDS, pa.array(["a", "b"]), None)
     return complete_model_dir(read_model_dir(path), name=NAME, origin=Origin(licence="MIT")).path
 
 
@@ -77,6 +80,14 @@ def test_a_revision_stays_when_main_moves_on(model, registry, tmp_path):
     assert new.weights_sha256 == read_model_dir(other).weights_sha256
     with pytest.raises(ModelError, match="no revision 'v9'"):
         download(f"{NAME}@v9", registry=str(registry))
+
+
+@pytest.mark.usefixtures("own_cache")
+def test_files_of_others_in_a_registry_stay_there(registry, model, tmp_path):
+    extended = Path(shutil.copytree(model, tmp_path / "extended"))
+    (extended / "notes.txt").write_text("by another program")
+    Registry(registry).publish(extended, NAME)
+    assert contents(download(NAME, registry=str(registry)).path) == contents(model)
 
 
 @pytest.mark.usefixtures("own_cache")
@@ -234,6 +245,8 @@ def test_one_model_has_one_revision_in_folder_s3_and_hub_and_comes_back_as_it_wa
             assert run("publish", model, "--as", NAME).strip() == f"{NAME}@{first}"
         run("download", NAME, "--to", tmp_path / "back")
     assert contents(tmp_path / "back") == contents(model)
+    assert (tmp_path / "back" / TRAINING_IDS).is_file()
+    assert {check.verdict for check in verify(tmp_path / "back")} == {"ok"}
 
 
 @pytest.mark.parametrize("answers", ["500", "silence"])

@@ -8,7 +8,7 @@ from hubbing import running_hub
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tilezoo.zoo.hub.page import checked_front_matter, front_matter
+from tilezoo.zoo.hub.page import check_front_matter, front_matter
 from tilezoo.zoo.registry import Registry
 
 HOSTILE = "---\nlicense: mit\n---\n# Hi <script>alert(1)</script> </pre> <img src=x onerror=y> ü\n"
@@ -73,7 +73,7 @@ def test_a_file_is_never_shown_as_a_page(page):
 def test_front_matter(yaml, facts):
     card = f"---\n{yaml}\n---\ntext"
     assert front_matter(card) == facts
-    assert bool(checked_front_matter(card)) == (facts is None)
+    assert bool(check_front_matter(card)) == (facts is None)
 
 
 @given(st.text(st.sampled_from("-:{}[]&*!|>'\"#%@`,?\n\t abc019.~<=\ud800\x00é")))

@@ -93,6 +93,24 @@ def test_no_name_of_a_model_leads_out(hub, name):
 
 
 @pytest.mark.parametrize(
+    ("path", "body", "field"),
+    [
+        ("/api/repos/create", {"name": 3}, "$.name"),
+        ("/api/repos/create", {}, "name"),
+        (f"/api/models/{NAME}/tag/main", {"tag": ["v1"]}, "$.tag"),
+        (f"/api/models/{NAME}/preupload/main", {"files": [{"path": "a"}]}, "size"),
+        (f"/{NAME}.git/info/lfs/objects/batch", {"operation": "upload", "objects": 1}, "$.objects"),
+        (f"/{NAME}.git/info/lfs/objects/batch",
+         {"operation": "upload", "objects": [{"oid": "0" * 64, "size": -1}]}, "$.objects[0].size"),
+    ],
+)  # fmt: skip
+def test_a_body_of_another_form_is_refused_by_the_field(hub, path, body, field):
+    answer = hub.ask("POST", path, body)
+    assert answer.status == 400
+    assert field in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
     ("asked", "status", "part"),
     [
         ("bytes=0-0", 206, (0, 1)), ("bytes=5-9", 206, (5, 10)), ("bytes=-10", 206, (-10, None)),

@@ -71,7 +71,7 @@ def check_access(request: HTTPConnection, tokens: Tokens | None) -> Right:
     if not path.isprintable():
         raise RefusedError(400, "the address has unprintable characters")
     if method == "PUT" and path.startswith(_SIGNED):
-        return "write"  # the address itself is the permission: see hub_uploads
+        return "write"  # the address itself is the permission: see hub/files
     right = _right_here(request) if tokens is None else _right_by_token(request, tokens)
     reads = method in ("GET", "HEAD") or (method == "POST" and _READING_POSTS.fullmatch(path))
     if right == "read" and not reads:

@@ -30,7 +30,7 @@ from tilezoo.zoo.hub.errors import (
     log,
     unknown,
 )
-from tilezoo.zoo.hub.files import resolve
+from tilezoo.zoo.hub.files import Staging, lfs_batch, put_upload, resolve
 from tilezoo.zoo.hub.models import (
     change_branch,
     change_tag,
@@ -46,7 +46,6 @@ from tilezoo.zoo.hub.models import (
 )
 from tilezoo.zoo.hub.page import index, model
 from tilezoo.zoo.hub.state import Hub, Limits
-from tilezoo.zoo.hub.uploads import Staging, lfs_batch, put_upload
 from tilezoo.zoo.options import HubOptions
 from tilezoo.zoo.registry import Registry
 

@@ -10,9 +10,21 @@ from starlette.responses import JSONResponse, Response
 
 from tilezoo.errors import NotInRegistryError
 from tilezoo.zoo.hub.errors import RefusedError
-from tilezoo.zoo.hub.schemas import count, objects, parse_object, read_lines, read_object, text
+from tilezoo.zoo.hub.files import check_sha256
+from tilezoo.zoo.hub.schemas import (
+    AnnouncedFile,
+    CommitDeletion,
+    CommitFile,
+    CommitHeader,
+    CommitLfsFile,
+    CommitLine,
+    PreuploadBody,
+    check_body,
+    parse_body,
+    read_body,
+    read_lines,
+)
 from tilezoo.zoo.hub.state import Hub, base_url, hub_of, model_of
-from tilezoo.zoo.hub.uploads import check_sha256
 from tilezoo.zoo.naming import check_file, check_path, is_revision
 from tilezoo.zoo.registry import NewFile, RegistryFile
 
@@ -37,32 +49,32 @@ class Delete:
 
 
 @dataclass(slots=True)
-class Plan:
-    """What a commit asks for.
+class Changes:
+    """What a commit asks for, noted line by line.
 
     Attributes:
         parent: The revision the branch must be at, if the client cares.
-        changes: In their order.
+        each: The changes in their order.
     """
 
     parent: str | None = None
-    changes: list[Add | Delete] = field(default_factory=list)
+    each: list[Add | Delete] = field(default_factory=list)
 
 
 async def preupload(request: Request) -> Response:
     """Say of each file whether it goes into the commit or is uploaded first; refuse early."""
     hub, name, branch = hub_of(request), model_of(request), request.path_params["revision"]
     _refuse_pull_request(request)
-    given = await read_object(request, hub.limits.json_bytes)
-    wanted = [
-        (check_file(text(one, "path")), count(one, "size"))
-        for one in objects(given, "files", _MOST_FILES)
-    ]
-    for path, size in wanted:
-        if size > hub.limits.file_bytes:
-            raise RefusedError(413, f"{path}: {size} bytes; a file has {hub.limits.file_bytes}")
-    there = await run_in_threadpool(_current, hub, name, branch)
-    return JSONResponse({"files": [_mode(hub, path, size, there) for path, size in wanted]})
+    files = (await read_body(request, hub.limits.json_bytes, PreuploadBody)).files
+    if len(files) > _MOST_FILES:
+        raise RefusedError(413, f"{len(files)} files at once; {_MOST_FILES} at most")
+    for file in files:
+        check_file(file.path)
+        if file.size > hub.limits.file_bytes:
+            most = hub.limits.file_bytes
+            raise RefusedError(413, f"{file.path}: {file.size} bytes; a file has {most}")
+    there = await run_in_threadpool(_files_of_branch, hub, name, branch)
+    return JSONResponse({"files": [_mode(hub, file, there) for file in files]})
 
 
 async def commit(request: Request) -> Response:
@@ -70,32 +82,33 @@ async def commit(request: Request) -> Response:
     hub, name, branch = hub_of(request), model_of(request), request.path_params["revision"]
     _refuse_pull_request(request)
     await run_in_threadpool(_head, hub, name, branch)
-    plan = await _read_plan(request, hub)
+    changes = await _read_changes(request, hub)
     async with hub.turn(name):
-        revision = await run_in_threadpool(apply, hub, name, branch, plan)
+        revision = await run_in_threadpool(apply, hub, name, branch, changes)
     url = f"{base_url(request)}/{name}/commit/{revision}"
     return JSONResponse(
         {"success": True, "commitUrl": url, "commitOid": revision, "hookOutput": ""}
     )
 
 
-def apply(hub: Hub, name: str, branch: str, plan: Plan) -> str:
-    """Write the revision that a plan makes of a branch, then move the branch; give the revision.
+def apply(hub: Hub, name: str, branch: str, changes: Changes) -> str:
+    """Write the revision that changes make of a branch, then move the branch; give the revision.
 
     Raises:
         RefusedError: 412 where the branch is not where the client takes it to be.
     """
     with hub.registry.locked(name):
         head = _head(hub, name, branch)
-        if plan.parent not in (None, head):
+        if changes.parent not in (None, head):
             raise RefusedError(412, f"{branch} is at {head} by now: look at it and commit again")
-        files = _changed(hub, name, head, plan.changes)
+        files = _change_files(hub, name, head, changes.each)
         revision = hub.registry.write(name, files)
         hub.registry.move(name, branch, revision)
     return revision
 
 
-def _changed(hub: Hub, name: str, head: str, changes: Iterable[Add | Delete]) -> list[NewFile]:
+def _change_files(hub: Hub, name: str, head: str, changes: Iterable[Add | Delete]) -> list[NewFile]:
+    """The files of a branch's next revision."""
     before = {file.path: file for file in hub.registry.files(name, head)}
     files = {path: _kept(file, head, path) for path, file in before.items()}
     stored: dict[str, tuple[str, RegistryFile]] | None = None
@@ -130,44 +143,42 @@ def _delete(files: dict[str, NewFile], change: Delete) -> None:
         del files[path]
 
 
-async def _read_plan(request: Request, hub: Hub) -> Plan:
+async def _read_changes(request: Request, hub: Hub) -> Changes:
     """Read a commit line by line; the bytes of small files go to the disk as they come."""
-    plan, limits = Plan(), hub.limits
+    changes, limits = Changes(), hub.limits
     async for line in read_lines(request, limits.commit_bytes, limits.inline_bytes * 2):
         if not line.strip():
             continue
-        if len(plan.changes) == _MOST_CHANGES:
+        if len(changes.each) == _MOST_CHANGES:
             raise RefusedError(413, f"more than {_MOST_CHANGES} changes in one commit")
-        await run_in_threadpool(_note, plan, line, hub)
-    return plan
+        await run_in_threadpool(_note, changes, parse_body(line, CommitLine), hub)
+    return changes
 
 
-def _note(plan: Plan, line: bytes, hub: Hub) -> None:
-    given = parse_object(line)
-    key, value = text(given, "key"), given.get("value")
-    if not isinstance(value, dict):
-        raise RefusedError(400, f"{key!r} has no value")
-    if key == "header":
-        plan.parent = text(value, "parentCommit", "") or None
-    elif key == "file":
-        path = check_file(text(value, "path"))
-        _, sha256 = hub.staging.keep(_content(value, hub.limits.inline_bytes))
-        plan.changes.append(Add(path, sha256))
-    elif key == "lfsFile":
-        path = check_file(text(value, "path"))
-        plan.changes.append(Add(path, check_sha256(text(value, "oid"))))
-    elif key in ("deletedFile", "deletedFolder"):
-        path = check_path(text(value, "path").rstrip("/"))
-        plan.changes.append(Delete(path, is_folder=key == "deletedFolder"))
-    else:
-        raise RefusedError(400, f"a commit line of kind {key[:40]!r} is not known here")
+def _note(changes: Changes, line: CommitLine, hub: Hub) -> None:
+    match line.key:
+        case "header":
+            changes.parent = check_body(line.value, CommitHeader).parentCommit or None
+        case "file":
+            small = check_body(line.value, CommitFile)
+            path = check_file(small.path)
+            _, sha256 = hub.staging.keep(_content(small, hub.limits.inline_bytes))
+            changes.each.append(Add(path, sha256))
+        case "lfsFile":
+            large = check_body(line.value, CommitLfsFile)
+            changes.each.append(Add(check_file(large.path), check_sha256(large.oid)))
+        case "deletedFile" | "deletedFolder":
+            path = check_path(check_body(line.value, CommitDeletion).path.rstrip("/"))
+            changes.each.append(Delete(path, is_folder=line.key == "deletedFolder"))
+        case _:
+            raise RefusedError(400, f"a commit line of kind {line.key[:40]!r} is not known here")
 
 
-def _content(value: dict[str, object], limit: int) -> bytes:
-    if value.get("encoding", "base64") != "base64":
+def _content(file: CommitFile, limit: int) -> bytes:
+    if file.encoding != "base64":
         raise RefusedError(400, "a file in a commit is encoded in base64")
     try:
-        data = base64.b64decode(text(value, "content"), validate=True)
+        data = base64.b64decode(file.content, validate=True)
     except ValueError as error:
         raise RefusedError(400, "a file in the commit is no base64") from error
     if len(data) > limit:
@@ -175,25 +186,25 @@ def _content(value: dict[str, object], limit: int) -> bytes:
     return data
 
 
-def _mode(hub: Hub, path: str, size: int, there: dict[str, RegistryFile]) -> dict[str, object]:
-    by_lfs = size > hub.limits.inline_bytes // 2
+def _mode(hub: Hub, file: AnnouncedFile, there: dict[str, RegistryFile]) -> dict[str, object]:
+    by_lfs = file.size > hub.limits.inline_bytes // 2
     # by this a client sees that nothing changed; for small files it would be git's hash
-    oid = there[path].sha256 if by_lfs and path in there else None
+    oid = there[file.path].sha256 if by_lfs and file.path in there else None
     mode = "lfs" if by_lfs else "regular"
-    return {"path": path, "uploadMode": mode, "shouldIgnore": False, "oid": oid}
+    return {"path": file.path, "uploadMode": mode, "shouldIgnore": False, "oid": oid}
 
 
-def _current(hub: Hub, name: str, branch: str) -> dict[str, RegistryFile]:
+def _files_of_branch(hub: Hub, name: str, branch: str) -> dict[str, RegistryFile]:
     files = hub.registry.files(name, _head(hub, name, branch))
     return {file.path: file for file in files}
 
 
 def _head(hub: Hub, name: str, branch: str) -> str:
     """Where a branch is; only branches take commits."""
-    found = hub.registry.resolve(name, branch)
+    revision = hub.registry.resolve(name, branch)
     if is_revision(branch) or branch not in hub.registry.branches(name):
         raise RefusedError(400, f"{branch} is no branch: tags and revisions do not change")
-    return found
+    return revision
 
 
 def _refuse_pull_request(request: Request) -> None:

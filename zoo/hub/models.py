@@ -2,8 +2,9 @@
 
 import hashlib
 from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import PurePosixPath
-from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -11,8 +12,15 @@ from starlette.responses import JSONResponse, Response
 
 from tilezoo.errors import NotInRegistryError, RegistryConflictError
 from tilezoo.zoo.hub.errors import RefusedError
-from tilezoo.zoo.hub.page import card_facts, checked_front_matter
-from tilezoo.zoo.hub.schemas import read_fields, read_object, text
+from tilezoo.zoo.hub.page import CardFacts, card_facts, check_front_matter, read_card
+from tilezoo.zoo.hub.schemas import (
+    BranchBody,
+    CardBody,
+    RepositoryBody,
+    TagBody,
+    read_body,
+    read_paths,
+)
 from tilezoo.zoo.hub.state import Hub, base_url, hub_of, model_of
 from tilezoo.zoo.naming import check_name, check_path
 from tilezoo.zoo.registry import MAIN, RegistryFile
@@ -25,45 +33,77 @@ async def list_models(request: Request) -> Response:
     hub, asked = hub_of(request), request.query_params
     limit = asked.get("limit", "")
     names = await run_in_threadpool(hub.registry.models)
-    found: list[dict[str, Any]] = []
+    wanted = {*asked.getlist("filter"), *asked.getlist("pipeline_tag")}
+    answers: list[dict[str, object]] = []
     for name in names:
         if asked.get("author") not in (None, name.split("/")[0]):
             continue
         if asked.get("search", "").lower() not in name.lower():
             continue
         facts = await run_in_threadpool(model_facts, hub, name, MAIN)
-        wanted = {*asked.getlist("filter"), *asked.getlist("pipeline_tag")}
-        if wanted <= {*facts["tags"], facts.get("pipeline_tag")}:
-            found.append(facts)
-        if limit.isdecimal() and len(found) >= int(limit[:9]):
+        if wanted <= {*facts.card.tags, facts.card.pipeline_tag}:
+            answers.append(facts.to_json())
+        if limit.isdecimal() and len(answers) >= int(limit[:9]):
             break
-    return JSONResponse(found)
+    return JSONResponse(answers)
 
 
 async def model_info(request: Request) -> Response:
     """Describe a model at its main branch or at a revision."""
     revision = request.path_params.get("revision", MAIN)
     facts = await run_in_threadpool(model_facts, hub_of(request), model_of(request), revision)
-    return JSONResponse(facts)
+    return JSONResponse(facts.to_json())
 
 
-def model_facts(hub: Hub, name: str, ref: str) -> dict[str, Any]:
-    """What huggingface_hub's ModelInfo takes, as far as a registry knows it."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelFacts:
+    """What a hub tells of a model.
+
+    Attributes:
+        name: `org/name`.
+        revision: The one that is described.
+        modified: When the main branch was last moved.
+        is_private: Whether a token is asked for.
+        files: Of the revision.
+        card: What its card states.
+    """
+
+    name: str
+    revision: str
+    modified: datetime
+    is_private: bool
+    files: tuple[RegistryFile, ...]
+    card: CardFacts
+
+    def to_json(self) -> dict[str, object]:
+        """What huggingface_hub's ModelInfo takes, as far as a registry knows it."""
+        return {
+            "id": self.name,
+            "modelId": self.name,
+            "author": self.name.split("/")[0],
+            "sha": self.revision,
+            "lastModified": self.modified.strftime("%Y-%m-%dT%H:%M:%S.000Z"),
+            "private": self.is_private,
+            "gated": False,
+            "disabled": False,
+            "usedStorage": sum(file.size for file in self.files),
+            "siblings": [_sibling(file) for file in self.files],
+            **self.card.to_json(),
+        }
+
+
+def model_facts(hub: Hub, name: str, ref: str) -> ModelFacts:
+    """Look up what there is to tell of a model at a branch, a tag or a revision."""
     revision = hub.registry.resolve(name, ref)
     files = hub.registry.files(name, revision)
-    return {
-        "id": name,
-        "modelId": name,
-        "author": name.split("/")[0],
-        "sha": revision,
-        "lastModified": hub.registry.modified(name).strftime("%Y-%m-%dT%H:%M:%S.000Z"),
-        "private": hub.tokens is not None,
-        "gated": False,
-        "disabled": False,
-        "usedStorage": sum(file.size for file in files),
-        "siblings": [_sibling(file) for file in files],
-        **card_facts(hub.registry, name, revision, files),
-    }
+    return ModelFacts(
+        name=name,
+        revision=revision,
+        modified=hub.registry.modified(name),
+        is_private=hub.tokens is not None,
+        files=files,
+        card=card_facts(read_card(hub.registry, name, revision, files)),
+    )
 
 
 async def tree(request: Request) -> Response:
@@ -87,11 +127,11 @@ async def tree(request: Request) -> Response:
 async def paths_info(request: Request) -> Response:
     """Describe those of the given paths that a revision has."""
     hub, name = hub_of(request), model_of(request)
-    fields = await read_fields(request, hub.limits.json_bytes)
+    paths = await read_paths(request, hub.limits.json_bytes)
     files = await run_in_threadpool(_files_at, hub, name, request.path_params["revision"])
     known = {path: _folder(path) for path in _folders(files)}
     known |= {file.path: _entry(file) for file in files}
-    return JSONResponse([known[path] for path in fields.get("paths", []) if path in known])
+    return JSONResponse([known[path] for path in paths if path in known])
 
 
 async def refs(request: Request) -> Response:
@@ -116,8 +156,8 @@ async def change_branch(request: Request) -> Response:
     if request.method == "DELETE":
         await run_in_threadpool(hub.registry.delete_branch, name, branch)
     else:
-        given = await read_object(request, hub.limits.json_bytes)
-        start = text(given, "startingPoint", MAIN)
+        body = await read_body(request, hub.limits.json_bytes, BranchBody)
+        start = body.startingPoint or MAIN
         await run_in_threadpool(hub.registry.branch, name, branch, start)
     return JSONResponse({"success": True})
 
@@ -128,15 +168,15 @@ async def change_tag(request: Request) -> Response:
     if request.method == "DELETE":
         await run_in_threadpool(hub.registry.delete_tag, name, revision)
     else:
-        given = await read_object(request, hub.limits.json_bytes)
-        await run_in_threadpool(hub.registry.tag, name, text(given, "tag"), revision)
+        tag = (await read_body(request, hub.limits.json_bytes, TagBody)).tag
+        await run_in_threadpool(hub.registry.tag, name, tag, revision)
     return JSONResponse({"success": True})
 
 
 async def create_model(request: Request) -> Response:
     """Make a model without files; 409 with its address where it is there already."""
     hub = hub_of(request)
-    name = _named(await read_object(request, hub.limits.json_bytes))
+    name = _full_name(await read_body(request, hub.limits.json_bytes, RepositoryBody))
     answer = {"url": f"{base_url(request)}/{name}", "name": name, "id": name}
     try:
         await run_in_threadpool(hub.registry.create, name)
@@ -148,7 +188,7 @@ async def create_model(request: Request) -> Response:
 async def delete_model(request: Request) -> Response:
     """Delete a model with all its revisions."""
     hub = hub_of(request)
-    name = _named(await read_object(request, hub.limits.json_bytes))
+    name = _full_name(await read_body(request, hub.limits.json_bytes, RepositoryBody))
     async with hub.turn(name):
         await run_in_threadpool(hub.registry.delete, name)
     return JSONResponse({"success": True})
@@ -156,8 +196,8 @@ async def delete_model(request: Request) -> Response:
 
 async def validate_yaml(request: Request) -> Response:
     """Check a card's front matter before it is uploaded."""
-    given = await read_object(request, hub_of(request).limits.json_bytes)
-    problem = await run_in_threadpool(checked_front_matter, text(given, "content"))
+    body = await read_body(request, hub_of(request).limits.json_bytes, CardBody)
+    problem = await run_in_threadpool(check_front_matter, body.content)
     errors = [{"message": problem}] if problem else []
     return JSONResponse({"errors": errors, "warnings": []}, status_code=400 if errors else 200)
 
@@ -177,11 +217,11 @@ async def who_am_i(request: Request) -> Response:
     )
 
 
-def _named(given: dict[str, Any]) -> str:
-    if text(given, "type", "model") != "model":
+def _full_name(body: RepositoryBody) -> str:
+    if body.type not in (None, "model"):
         raise RefusedError(400, "this hub holds models only")
-    name, org = text(given, "name"), text(given, "organization", "")
-    return check_name(f"{org}/{name}" if org else name)
+    org = body.organization
+    return check_name(f"{org}/{body.name}" if org else body.name)
 
 
 def _files_at(hub: Hub, name: str, ref: str) -> tuple[RegistryFile, ...]:
@@ -196,18 +236,21 @@ def _lies_in(path: str, folder: str) -> bool:
     return path.rpartition("/")[0] == folder
 
 
-def _entry(file: RegistryFile) -> dict[str, Any]:
+def _entry(file: RegistryFile) -> dict[str, object]:
     return {"type": "file", "path": file.path, "size": file.size, **_git(file, "oid")}
 
 
-def _sibling(file: RegistryFile) -> dict[str, Any]:
+def _sibling(file: RegistryFile) -> dict[str, object]:
     git = _git(file, "sha256")
     return {
-        "rfilename": file.path, "size": file.size, "blobId": git["oid"], "lfs": git["lfs"],
-    }  # fmt: skip
+        "rfilename": file.path,
+        "size": file.size,
+        "blobId": git["oid"],
+        "lfs": git["lfs"],
+    }
 
 
-def _git(file: RegistryFile, key: str) -> dict[str, Any]:
+def _git(file: RegistryFile, key: str) -> dict[str, object]:
     """What git would hold of a file: every one is a Git LFS pointer, so SHA-256 names them all."""
     lines = ("version https://git-lfs.github.com/spec/v1", f"oid sha256:{file.sha256}")
     pointer = "".join(f"{line}\n" for line in (*lines, f"size {file.size}")).encode()
@@ -216,7 +259,7 @@ def _git(file: RegistryFile, key: str) -> dict[str, Any]:
     return {"oid": oid, "lfs": {key: file.sha256, "size": file.size, "pointerSize": len(pointer)}}
 
 
-def _folder(path: str) -> dict[str, Any]:
+def _folder(path: str) -> dict[str, object]:
     oid = hashlib.sha1(path.encode(), usedforsecurity=False).hexdigest()
     return {"type": "directory", "path": path, "size": 0, "oid": oid}
 

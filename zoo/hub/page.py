@@ -1,22 +1,22 @@
-"""Model cards on a hub: their front matter as facts, which may be broken in any way."""
+"""Pages of a hub: its models and their cards, whose front matter may be broken in any way."""
 
 import base64
 import hashlib
-import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from html import escape
-from typing import Any
 
 import yaml
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
+from tilezoo.zoo.cards import cut_card
 from tilezoo.zoo.hub.state import Hub, base_url, hub_of, model_of
+from tilezoo.zoo.modeldir import CARD
 from tilezoo.zoo.registry import Registry, RegistryFile
 
-CARD = "README.md"
 _MOST_BYTES = 256 << 10
 _MOST_FRONT_MATTER = 64 << 10
 _DEEPEST = 30
@@ -27,7 +27,6 @@ _OPENING = (
     yaml.BlockMappingStartToken,
 )
 _CLOSING = (yaml.FlowSequenceEndToken, yaml.FlowMappingEndToken, yaml.BlockEndToken)
-_FRONT_MATTER = re.compile(r"\A\ufeff?---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
 _PLAIN = (str, int, bool, type(None))
 # What yaml raises for what it cannot read: its own, and Python's for numbers and dates.
 _BROKEN = (yaml.YAMLError, ValueError, TypeError, KeyError, RecursionError, AttributeError)
@@ -41,25 +40,40 @@ def read_card(registry: Registry, name: str, revision: str, files: Iterable[Regi
         return file.read(_MOST_BYTES).decode("utf-8", "replace")
 
 
-def card_facts(
-    registry: Registry, name: str, revision: str, files: Iterable[RegistryFile]
-) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class CardFacts:
     """What a card's front matter tells of a model, in the fields of Hugging Face's answers."""
-    facts = front_matter(read_card(registry, name, revision, files)) or {}
-    found: dict[str, Any] = {"cardData": facts, "tags": _tags(facts)}
-    for key in ("library_name", "pipeline_tag"):
-        if isinstance(facts.get(key), str):
-            found[key] = facts[key]
-    return found
+
+    data: Mapping[str, object]
+    tags: Sequence[str]
+    library_name: str | None
+    pipeline_tag: str | None
+
+    def to_json(self) -> dict[str, object]:
+        """As answers have it: what the card does not state is left out."""
+        optional = {"library_name": self.library_name, "pipeline_tag": self.pipeline_tag}
+        stated = {key: value for key, value in optional.items() if value is not None}
+        return {"cardData": self.data, "tags": self.tags, **stated}
 
 
-def front_matter(card: str) -> dict[str, Any] | None:
+def card_facts(card: str) -> CardFacts:
+    """Take the facts out of a card's front matter."""
+    facts = front_matter(card) or {}
+    library, pipeline = (facts.get(key) for key in ("library_name", "pipeline_tag"))
+    return CardFacts(
+        facts,
+        _tags(facts),
+        library if isinstance(library, str) else None,
+        pipeline if isinstance(pipeline, str) else None,
+    )
+
+
+def front_matter(card: str) -> dict[str, object] | None:
     """Parse a card's front matter into what JSON can hold; None where it is broken."""
-    match = _FRONT_MATTER.match(card)
-    return _parsed(match[1]) if match else {}
+    return _parse(cut_card(card)[0])
 
 
-def checked_front_matter(card: str) -> str | None:
+def check_front_matter(card: str) -> str | None:
     """Say what is wrong with a card's front matter, if anything is."""
     if front_matter(card) is None:
         return "the front matter is no YAML mapping, or has aliases, or is too long or too deep"
@@ -67,7 +81,7 @@ def checked_front_matter(card: str) -> str | None:
 
 
 @lru_cache(maxsize=512)
-def _parsed(text: str) -> dict[str, Any] | None:
+def _parse(text: str) -> dict[str, object] | None:
     try:
         _refuse_costly(text)
         value = _plain(yaml.safe_load(text))
@@ -87,8 +101,8 @@ def _refuse_costly(text: str) -> None:
             raise ValueError("too deep, or aliases")
 
 
-def _plain(value: Any) -> Any:
-    """Texts for all that JSON has no word for: dates, NaN, numbers too long to print."""
+def _plain(value: object) -> object:
+    """Write as text what JSON has no word for: dates, NaN, numbers too long to print."""
     if isinstance(value, dict):
         return {str(key): _plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple | set):
@@ -98,7 +112,7 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, _PLAIN) else str(value)
 
 
-def _tags(facts: dict[str, Any]) -> list[str]:
+def _tags(facts: Mapping[str, object]) -> list[str]:
     given = facts.get("tags")
     tags = [tag for tag in given if isinstance(tag, str)] if isinstance(given, list) else []
     for key, form in (("library_name", "{}"), ("pipeline_tag", "{}"), ("license", "license:{}")):

@@ -1,18 +1,168 @@
-"""The bodies of requests, never longer than they may be, in the form they should have."""
+"""Bodies of requests: read no longer than they may be, and checked against the form they have.
+
+Field names are those that Hugging Face's clients send.
+"""
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, TypeVar
 from urllib.parse import parse_qs
 
 from anyio import fail_after
+from msgspec import Meta
 from starlette.requests import Request
 
+from tilezoo.state import from_builtins
 from tilezoo.zoo.hub.errors import RefusedError
 
+T = TypeVar("T")
+Bytes = Annotated[int, Meta(ge=0)]
 _MAX_FIELDS = 10_000
 _PATIENCE_S = 60
+
+
+@dataclass(frozen=True, slots=True)
+class RepositoryBody:
+    """Which model is made or deleted."""
+
+    name: str
+    organization: str | None = None
+    type: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BranchBody:
+    """Where a branch begins."""
+
+    startingPoint: str | None = None  # noqa: N815
+
+
+@dataclass(frozen=True, slots=True)
+class TagBody:
+    """What a tag is called."""
+
+    tag: str
+
+
+@dataclass(frozen=True, slots=True)
+class CardBody:
+    """A card that is going to be uploaded."""
+
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class PathsBody:
+    """Which files are asked about."""
+
+    paths: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AnnouncedFile:
+    """A file that a commit is going to have."""
+
+    path: str
+    size: Bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PreuploadBody:
+    """Which files a commit is going to have."""
+
+    files: tuple[AnnouncedFile, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LfsObject:
+    """A file that is going to be uploaded, by its SHA-256."""
+
+    oid: str
+    size: Bytes
+
+
+@dataclass(frozen=True, slots=True)
+class LfsBody:
+    """Which files are going to be uploaded."""
+
+    operation: str
+    objects: tuple[LfsObject, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CommitLine:
+    """One line of a commit; the form of its value depends on its key."""
+
+    key: str
+    value: dict[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class CommitHeader:
+    """Value of `header`."""
+
+    parentCommit: str | None = None  # noqa: N815
+
+
+@dataclass(frozen=True, slots=True)
+class CommitFile:
+    """Value of `file`: a small file with its bytes."""
+
+    path: str
+    content: str
+    encoding: str = "base64"
+
+
+@dataclass(frozen=True, slots=True)
+class CommitLfsFile:
+    """Value of `lfsFile`: a file that was uploaded, by its SHA-256."""
+
+    path: str
+    oid: str
+
+
+@dataclass(frozen=True, slots=True)
+class CommitDeletion:
+    """Value of `deletedFile` and `deletedFolder`."""
+
+    path: str
+
+
+async def read_body(request: Request, limit: int, kind: type[T]) -> T:
+    """Read a JSON body.
+
+    Raises:
+        RefusedError: 400 where it has another form; the message names the field.
+    """
+    return parse_body(b"".join([chunk async for chunk in chunks(request, limit)]), kind)
+
+
+async def read_paths(request: Request, limit: int) -> Sequence[str]:
+    """Read the `paths` of a form, or of a JSON object."""
+    if "json" in request.headers.get("content-type", ""):
+        return (await read_body(request, limit, PathsBody)).paths
+    body = b"".join([chunk async for chunk in chunks(request, limit)])
+    try:
+        fields = parse_qs(body.decode(), max_num_fields=_MAX_FIELDS, keep_blank_values=True)
+    except ValueError as error:
+        raise RefusedError(400, f"the body is no form ({error})") from error
+    return fields.get("paths", [])
+
+
+async def read_lines(request: Request, limit: int, line_limit: int) -> AsyncIterator[bytes]:
+    """Cut a body into its lines without holding more than one of them."""
+    rest = bytearray()
+    async for chunk in chunks(request, limit):
+        rest += chunk
+        *lines, last = rest.split(b"\n") if b"\n" in chunk else (rest,)
+        for line in lines:
+            yield bytes(line)
+        rest = bytearray(last)
+        if len(rest) > line_limit:
+            raise RefusedError(413, f"a line is longer than {line_limit} bytes; upload by LFS")
+    yield bytes(rest)
 
 
 async def chunks(request: Request, limit: int) -> AsyncIterator[bytes]:
@@ -44,102 +194,25 @@ async def _next(stream: AsyncGenerator[bytes, None]) -> bytes:
         raise RefusedError(408, f"nothing came for {_PATIENCE_S} s; send it again") from error
 
 
-async def read_object(request: Request, limit: int) -> dict[str, Any]:
-    """Read a JSON object.
+def parse_body(data: bytes, kind: type[T]) -> T:
+    """Parse JSON into its form.
 
     Raises:
-        RefusedError: 400 where it is something else.
-    """
-    return parse_object(b"".join([chunk async for chunk in chunks(request, limit)]))
-
-
-async def read_lines(request: Request, limit: int, line_limit: int) -> AsyncIterator[bytes]:
-    """Cut a body into its lines without holding more than one of them."""
-    rest = bytearray()
-    async for chunk in chunks(request, limit):
-        rest += chunk
-        *lines, last = rest.split(b"\n") if b"\n" in chunk else (rest,)
-        for line in lines:
-            yield bytes(line)
-        rest = bytearray(last)
-        if len(rest) > line_limit:
-            raise RefusedError(413, f"a line is longer than {line_limit} bytes; upload by LFS")
-    yield bytes(rest)
-
-
-async def read_fields(request: Request, limit: int) -> dict[str, list[str]]:
-    """Read the fields of a form, or of a JSON object with lists of texts."""
-    if "json" in request.headers.get("content-type", ""):
-        given = await read_object(request, limit)
-        return {key: texts(given, key) for key in given if isinstance(given[key], list)}
-    body = b"".join([chunk async for chunk in chunks(request, limit)])
-    try:
-        return parse_qs(body.decode(), max_num_fields=_MAX_FIELDS, keep_blank_values=True)
-    except ValueError as error:
-        raise RefusedError(400, f"the body is no form ({error})") from error
-
-
-def parse_object(data: bytes) -> dict[str, Any]:
-    """Parse a JSON object.
-
-    Raises:
-        RefusedError: 400 where it is something else.
+        RefusedError: 400 where it has another; the message names the field.
     """
     try:
-        value = json.loads(data)
+        return check_body(json.loads(data), kind)
     except (ValueError, RecursionError) as error:
         raise RefusedError(400, "a JSON object is expected") from error
-    if not isinstance(value, dict):
-        raise RefusedError(400, "a JSON object is expected")
-    return value
 
 
-def text(given: dict[str, Any], key: str, default: str | None = None) -> str:
-    """Take a text out of an object.
+def check_body(value: object, kind: type[T]) -> T:
+    """Hold parsed JSON to its form.
 
     Raises:
-        RefusedError: 400 where there is none.
+        RefusedError: 400 where it has another; the message names the field.
     """
-    value = given.get(key, default)
-    value = default if value is None else value
-    if not isinstance(value, str):
-        raise RefusedError(400, f"{key!r} should be a text")
-    return value
-
-
-def texts(given: dict[str, Any], key: str) -> list[str]:
-    """Take a list of texts out of an object.
-
-    Raises:
-        RefusedError: 400 where there is none.
-    """
-    value = given.get(key)
-    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
-        raise RefusedError(400, f"{key!r} should be a list of texts")
-    return value
-
-
-def objects(given: dict[str, Any], key: str, most: int) -> list[dict[str, Any]]:
-    """Take a list of objects, `most` at most, out of an object.
-
-    Raises:
-        RefusedError: 400 where there is none.
-    """
-    value = given.get(key)
-    if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
-        raise RefusedError(400, f"{key!r} should be a list of objects")
-    if len(value) > most:
-        raise RefusedError(413, f"{key!r} has {len(value)} entries; {most} at most")
-    return value
-
-
-def count(given: dict[str, Any], key: str) -> int:
-    """Take a number of bytes out of an object.
-
-    Raises:
-        RefusedError: 400 where there is none.
-    """
-    value = given.get(key)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise RefusedError(400, f"{key!r} should be a number of bytes")
-    return value
+    try:
+        return from_builtins(value, kind)
+    except ValueError as error:
+        raise RefusedError(400, f"the body has another form: {error}") from error

@@ -13,7 +13,7 @@ from tilezoo.zoo.registry import Registry
 
 if TYPE_CHECKING:
     from tilezoo.zoo.hub.access import Tokens
-    from tilezoo.zoo.hub.uploads import Staging
+    from tilezoo.zoo.hub.files import Staging
 
 _HOST = re.compile(r"[A-Za-z0-9._-]+(:\d{1,5})?|\[[0-9A-Fa-f:.]+\](:\d{1,5})?")
 
