@@ -21,8 +21,6 @@ VERBS = (
 # `run` (its options stand in ROOM/options.py), and delete its line here.
 _MOVING = {
     "embed": "embed:embed_sources",
-    "index": "search:index_table",
-    "search": "search:search_table",
     "probe": "probe:probe_tables",
     "compare": "compare:compare_models",
     "launch": "launch:launch_command",

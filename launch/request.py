@@ -22,7 +22,7 @@ ROOMS = (
 ENTRY = "tilezoo_job.py"  # what every process of a job runs
 START = "tilezoo_start.py"  # what the container runs first; it starts the processes
 REQUIREMENTS = "requirements.txt"
-_SUFFIXES = (".py", ".json", ".typed")
+_SUFFIXES = (".py", ".json", ".j2", ".typed")
 # SageMaker's PyTorch containers hold these, built for their GPUs: never install over them.
 _OF_CONTAINER = ("torch", "torchvision")
 _SEARCH_ALONE = ("faiss-cpu",)  # no verb that is launched uses it

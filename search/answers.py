@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -80,6 +81,11 @@ class Answers:
     image: str | None
     vector: NDArray[np.float32] = field(repr=False, compare=False)
     hits: tuple[Hit, ...]
+
+    @property
+    def query_name(self) -> str:
+        """What was asked for in a word: a row's id or a file's name."""
+        return self.query.id if self.query else Path(self.image or "").name
 
     def to_json(self) -> dict[str, Any]:
         """The form that `--json` prints."""

@@ -3,7 +3,7 @@
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -21,57 +21,6 @@ from tilezoo.state import read_state, to_builtins, write_state
 from tilezoo.table import Table, open_table
 
 Vectors = NDArray[np.float32]
-
-
-def unit(vectors: Vectors) -> Vectors:
-    """Scale rows to length 1, so that an inner product is a cosine; zero rows stay zero."""
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.ascontiguousarray(vectors / np.where(lengths > 0, lengths, 1), dtype=np.float32)
-
-
-def unit_vectors(table: Table) -> Iterator[Vectors]:
-    """Stream a table's vectors scaled to length 1, in row order.
-
-    Raises:
-        TableError: A vector is not finite.
-    """
-    first = 0
-    for vectors in table.vectors():
-        bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
-        if len(bad):
-            row = first + int(bad[0])
-            raise TableError(f"{table.path}: the vector of row {row} is not finite; embed it again")
-        yield unit(vectors)
-        first += len(vectors)
-
-
-def rows_at(table: Table, numbers: NDArray[np.int64]) -> Vectors:
-    """Gather unit vectors by row number (sorted), shape (N, D), in one pass."""
-    found, first = [], 0
-    for vectors in unit_vectors(table):
-        here = numbers[(numbers >= first) & (numbers < first + len(vectors))]
-        found.append(vectors[here - first])
-        first += len(vectors)
-    return np.concatenate(found) if found else np.empty((0, table.dimension), np.float32)
-
-
-def exact(table: Table, queries: Vectors, k: int) -> tuple[Vectors, NDArray[np.int64]]:
-    """Find the k nearest rows of each query by comparing with every row.
-
-    Returns:
-        Cosines and row numbers, both of shape (Q, k), the best first; -1 where a table has
-        fewer rows.
-    """
-    best = faiss.ResultHeap(len(queries), k, keep_max=True)
-    first = 0
-    for vectors in unit_vectors(table):
-        scores, rows = faiss.knn(queries, vectors, min(k, len(vectors)), faiss.METRIC_INNER_PRODUCT)
-        best.add_result(scores, rows + first)
-        first += len(vectors)
-    best.finalize()
-    return best.D, best.I
-
-
 # faiss hands out subclasses by name; what they have beyond faiss.Index is not typed.
 AnyIndex = Any
 
@@ -157,10 +106,10 @@ def build_index(options: IndexOptions) -> dict[str, Any]:
     table = open_table(options.table)
     if table.row_count == 0:
         raise OptionError(f"{options.table} has no rows; there is nothing to index")
-    kind = _chosen(options.kind, table.row_count)
-    index = _filled(table, _empty(kind, table), show_progress=options.show_progress)
+    kind = _choose_kind(options.kind, table.row_count)
+    index = _fill(table, _make_empty(kind, table), show_progress=options.show_progress)
     queries = _Queries.of(table)
-    parameters = _tuned(index, kind, queries, options.recall)
+    parameters = _tune(index, kind, queries, options.recall)
     facts = _measure(table, index, queries, kind, parameters)
     _keep(table.path, index, facts)
     return cast("dict[str, Any]", to_builtins(facts))
@@ -214,35 +163,35 @@ def open_index(table: Table) -> VectorIndex | None:
 
 def scan(table: Table) -> VectorIndex:
     """Make an exact index in memory, for a small table that has none."""
-    return VectorIndex(_filled(table, _empty("flat", table), show_progress=False), None)
+    return VectorIndex(_fill(table, _make_empty("flat", table), show_progress=False), None)
 
 
-def _chosen(kind: Kind, row_count: int) -> Kind:
+def _choose_kind(kind: Kind, row_count: int) -> Kind:
     if kind != "auto":
         return kind
     return "flat" if row_count <= FLAT_ROWS else "ivf"
 
 
-def _empty(kind: Kind, table: Table) -> AnyIndex:
+def _make_empty(kind: Kind, table: Table) -> AnyIndex:
     """Make an index of that kind, trained where it needs to be."""
     dimension, metric = table.dimension, faiss.METRIC_INNER_PRODUCT
     if kind == "flat":
         return faiss.IndexFlatIP(dimension)
-    lists = _list_count(table.row_count)
+    lists = _count_lists(table.row_count)
     recipe = f"IVF{lists},SQfp16" if kind == "ivf" else f"HNSW{_HNSW_LINKS}"
     index = faiss.index_factory(dimension, recipe, metric)
-    index.train(_sample(table, lists * _TRAIN_PER_LIST))
+    index.train(_draw_vectors(table, lists * _TRAIN_PER_LIST))
     return index
 
 
-def _list_count(row_count: int) -> int:
+def _count_lists(row_count: int) -> int:
     """About four times the square root of the rows (faiss's guide), 39 rows a list at least."""
     wished = 4 * int(row_count**0.5)
     power = 1 << max(0, wished.bit_length() - 1)
     return max(1, min(power, row_count // 39))
 
 
-def _filled(table: Table, index: AnyIndex, *, show_progress: bool) -> AnyIndex:
+def _fill(table: Table, index: AnyIndex, *, show_progress: bool) -> AnyIndex:
     with progress(table.row_count, "indexing", "rows", shown=show_progress) as advance:
         for vectors in unit_vectors(table):
             index.add(vectors)
@@ -250,11 +199,11 @@ def _filled(table: Table, index: AnyIndex, *, show_progress: bool) -> AnyIndex:
     return index
 
 
-def _sample(table: Table, count: int) -> Vectors:
-    return rows_at(table, _drawn(table.row_count, count))
+def _draw_vectors(table: Table, count: int) -> Vectors:
+    return rows_at(table, _draw_rows(table.row_count, count))
 
 
-def _drawn(row_count: int, count: int) -> NDArray[np.int64]:
+def _draw_rows(row_count: int, count: int) -> NDArray[np.int64]:
     draw = np.random.default_rng(_SEED).choice(row_count, min(count, row_count), replace=False)
     return np.sort(draw)
 
@@ -269,15 +218,15 @@ class _Queries:
 
     @classmethod
     def of(cls, table: Table) -> "_Queries":
-        rows = _drawn(table.row_count, _QUERIES)
+        rows = _draw_rows(table.row_count, _QUERIES)
         vectors = rows_at(table, rows)
         _, found = exact(table, vectors, _K + 1)
-        return cls(rows, vectors, _without_self(found, rows))
+        return cls(rows, vectors, _drop_self(found, rows))
 
     def recall(self, index: AnyIndex) -> float:
         """Share of the true ten neighbours among the index's ten."""
         _, found = index.search(self.vectors, _K + 1)
-        pairs = zip(self.truth, _without_self(found, self.rows), strict=True)
+        pairs = zip(self.truth, _drop_self(found, self.rows), strict=True)
         hits = [
             len(set(true[true >= 0]) & set(got)) / max(1, (true >= 0).sum()) for true, got in pairs
         ]
@@ -293,7 +242,7 @@ class _Queries:
         return {"p50_ms": float(np.median(times)), "p95_ms": float(np.percentile(times, 95))}
 
 
-def _without_self(found: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
+def _drop_self(found: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
     """Drop each query's own row from its neighbours (or the last), shape (Q, k + 1) → (Q, k)."""
     kept = [
         [n for n in near if n != row][: found.shape[1] - 1]
@@ -302,33 +251,31 @@ def _without_self(found: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[
     return np.array(kept, np.int64).reshape(len(rows), -1)
 
 
-def _tuned(index: AnyIndex, kind: Kind, queries: _Queries, recall: float) -> dict[str, int]:
+def _tune(index: AnyIndex, kind: Kind, queries: _Queries, recall: float) -> dict[str, int]:
     """Search more of the index until the recall is reached; flat has nothing to tune."""
     if kind == "flat":
         return {}
     most = index.nlist if kind == "ivf" else 4096
     value = 1 if kind == "ivf" else 16
     while True:
-        parameters = _parameters(index, kind, value)
+        parameters = _name_parameters(index, kind, value)
         _set(index, kind, parameters)
         if value >= most or queries.recall(index) >= recall:
             return parameters
         value = min(2 * value, most)
 
 
-def _parameters(index: AnyIndex, kind: Kind, value: int) -> dict[str, int]:
+def _name_parameters(index: AnyIndex, kind: Kind, value: int) -> dict[str, int]:
     if kind == "ivf":
         return {"nlist": int(index.nlist), "nprobe": value}
     return {"links": _HNSW_LINKS, "ef_search": value}
 
 
 def _set(index: AnyIndex, kind: Kind, parameters: dict[str, int]) -> None:
-    setters: dict[str, Callable[[], None]] = {
-        "ivf": lambda: setattr(index, "nprobe", parameters["nprobe"]),
-        "hnsw": lambda: setattr(index.hnsw, "efSearch", parameters["ef_search"]),
-        "flat": lambda: None,
-    }
-    setters[kind]()
+    if kind == "ivf":
+        index.nprobe = parameters["nprobe"]
+    elif kind == "hnsw":
+        index.hnsw.efSearch = parameters["ef_search"]
 
 
 def _keep(table: Path, index: AnyIndex, facts: IndexFacts) -> None:
@@ -339,3 +286,52 @@ def _keep(table: Path, index: AnyIndex, facts: IndexFacts) -> None:
     with whole_file(folder / "index.faiss") as temporary:
         faiss.write_index(index, str(temporary))
     write_state(folder / "index.json", facts)
+
+
+def unit(vectors: Vectors) -> Vectors:
+    """Scale rows to length 1, so that an inner product is a cosine; zero rows stay zero."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.ascontiguousarray(vectors / np.where(lengths > 0, lengths, 1), dtype=np.float32)
+
+
+def unit_vectors(table: Table) -> Iterator[Vectors]:
+    """Stream a table's vectors scaled to length 1, in row order.
+
+    Raises:
+        TableError: A vector is not finite.
+    """
+    first = 0
+    for vectors in table.vectors():
+        bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+        if len(bad):
+            row = first + int(bad[0])
+            raise TableError(f"{table.path}: the vector of row {row} is not finite; embed it again")
+        yield unit(vectors)
+        first += len(vectors)
+
+
+def rows_at(table: Table, numbers: NDArray[np.int64]) -> Vectors:
+    """Gather unit vectors by row number (sorted), shape (N, D), in one pass."""
+    found, first = [], 0
+    for vectors in unit_vectors(table):
+        here = numbers[(numbers >= first) & (numbers < first + len(vectors))]
+        found.append(vectors[here - first])
+        first += len(vectors)
+    return np.concatenate(found) if found else np.empty((0, table.dimension), np.float32)
+
+
+def exact(table: Table, queries: Vectors, k: int) -> tuple[Vectors, NDArray[np.int64]]:
+    """Find the k nearest rows of each query by comparing with every row.
+
+    Returns:
+        Cosines and row numbers, both of shape (Q, k), the best first; -1 where a table has
+        fewer rows.
+    """
+    best = faiss.ResultHeap(len(queries), k, keep_max=True)
+    first = 0
+    for vectors in unit_vectors(table):
+        scores, rows = faiss.knn(queries, vectors, min(k, len(vectors)), faiss.METRIC_INNER_PRODUCT)
+        best.add_result(scores, rows + first)
+        first += len(vectors)
+    best.finalize()
+    return best.D, best.I

@@ -9,11 +9,11 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from tilezoo.errors import OptionError, SourceError, SpaceError, TilezooError
+from tilezoo.errors import SourceError, SpaceError, TilezooError
 from tilezoo.geoparquet import read_boxes
 from tilezoo.image import read_tile
-from tilezoo.options import parse_numbers
 from tilezoo.search.index import rows_at, unit
+from tilezoo.search.options import SearchOptions
 from tilezoo.sources import discover
 from tilezoo.table import Table, same_space
 from tilezoo.tiles import TileRef
@@ -42,75 +42,75 @@ class Query:
     image: Path | None = None
 
 
-def resolve(table: Table, query: str | None, at: str | None, device: str) -> Query:
-    """Turn QUERY or `--at` into a vector of the table's space.
+def resolve(table: Table, options: SearchOptions) -> Query:
+    """Turn what is asked for into a vector of the table's space.
 
     Raises:
         TilezooError: It is neither a row nor an image, lies in no tile, or the image cannot
             be embedded as the table was.
     """
-    if (query is None) == (at is None):
-        raise OptionError("give one QUERY (an image file or a row's id), or --at LON,LAT")
-    if at is not None:
-        return _of_row(table, row_at(table, at), f"the tile at {at}")
-    wanted = str(query)
+    if options.place is not None:
+        return _take_row(table, find_row_at(table, *options.place), f"the tile at {options.at}")
+    wanted = str(options.query)
     row = table.row_of(wanted)
     if row is not None:
-        return _of_row(table, row, wanted)
+        return _take_row(table, row, wanted)
     if Path(wanted).exists():
-        return _of_image(table, Path(wanted), device)
+        return _embed_image(table, Path(wanted), options.device)
     near = get_close_matches(wanted, map(str, table.column("id").to_pylist()), n=2)
     hint = f"; did you mean {' or '.join(near)}?" if near else "; name a row's id or an image file"
     raise SourceError(f"{wanted}: no such row in {table.path} and no such file{hint}")
 
 
-def row_at(table: Table, at: str) -> int:
-    """Find the row whose footprint holds `LON,LAT`, the one with the nearest centre if several.
+def find_row_at(table: Table, lon: float, lat: float) -> int:
+    """Find the row whose footprint holds a place, the one with the nearest centre if several.
 
     Raises:
-        SourceError: None does; the nearest is told.
+        SourceError: None does; the message names the nearest.
     """
-    lon, lat = parse_numbers(at, "--at", count=2, example="12.5,41.9 (longitude, latitude)")
-    if not (-180 <= lon <= 180 and -90 <= lat <= 90):
-        raise OptionError(f"--at {at}: longitude first (-180..180), then latitude (-90..90)")
     boxes = read_boxes(table.column("bbox"))
     if not np.isfinite(boxes).any():
         raise SourceError(f"{table.path}: no tile has a place; --at needs georeferenced imagery")
     distance = _distance_km(boxes, lon, lat)
-    inside = (
-        (boxes[:, 0] <= lon) & (lon <= boxes[:, 2]) & (boxes[:, 1] <= lat) & (lat <= boxes[:, 3])
-    )
-    candidates = np.flatnonzero(inside)
-    shapes = table.take(list(candidates)) if len(candidates) else []
-    point = shapely.Point(lon, lat)
-    holding = [
-        row
-        for row, found in zip(candidates, shapes, strict=True)
-        if shapely.from_wkb(found["geometry"]).covers(point)
-    ]
+    holding = _rows_that_hold(table, boxes, lon, lat)
     if holding:
-        return int(min(holding, key=lambda row: distance[row]))
+        return min(holding, key=lambda row: float(distance[row]))
     nearest = int(np.nanargmin(distance))
     tile = table.take([nearest])[0]["id"]
     raise SourceError(
-        f"--at {at} lies in no tile; the nearest is {tile}, {distance[nearest]:.0f} km off"
+        f"--at {lon:g},{lat:g} lies in no tile; the nearest is {tile}, "
+        f"{distance[nearest]:.0f} km off"
     )
 
 
-def _of_row(table: Table, row: int, label: str) -> Query:
+def _rows_that_hold(table: Table, boxes: NDArray[np.float64], lon: float, lat: float) -> list[int]:
+    """Rows whose footprint covers a place; only those whose box does are looked at closely."""
+    west, south, east, north = boxes.T
+    inside = (west <= lon) & (lon <= east) & (south <= lat) & (lat <= north)
+    candidates = np.flatnonzero(inside).tolist()
+    stored = table.take(candidates) if candidates else []
+    point = shapely.Point(lon, lat)
+    return [
+        row
+        for row, tile in zip(candidates, stored, strict=True)
+        if shapely.from_wkb(tile["geometry"]).covers(point)
+    ]
+
+
+def _take_row(table: Table, row: int, label: str) -> Query:
     return Query(vector=rows_at(table, np.array([row])), label=label, row=row)
 
 
-def _of_image(table: Table, path: Path, device: str) -> Query:
+def _embed_image(table: Table, path: Path, device: str) -> Query:
     sources = discover([path])
     if len(sources) != 1:
         raise SourceError(f"{path} holds {len(sources)} images; a query is one")
-    backbone = backbone_of(table, device)
+    backbone = load_backbone(table, device)
     tile = read_tile(TileRef(source=sources[0]), backbone.space.contract, backbone.request)
     return Query(vector=unit(backbone.encode([tile])), label=str(path), image=path)
 
 
-def backbone_of(table: Table, device: str) -> "Backbone":
+def load_backbone(table: Table, device: str) -> "Backbone":
     """Find the table's own model again and load it as the table was made.
 
     Raises:

@@ -1,44 +1,31 @@
 """The main path: table + query → answers."""
 
-from pathlib import Path
-
-from tilezoo.errors import OptionError, VectorIndexError
+from tilezoo.errors import VectorIndexError
+from tilezoo.options import verb
 from tilezoo.progress import say
 from tilezoo.search.answers import Answers, hit_from
 from tilezoo.search.index import FLAT_ROWS, VectorIndex, open_index, scan
+from tilezoo.search.options import SearchOptions
 from tilezoo.search.query import Query, resolve
 from tilezoo.table import Table, open_table
 
 
-def search(
-    table: str | Path,
-    query: str | None = None,
-    *,
-    at: str | None = None,
-    k: int = 10,
-    device: str = "auto",
-) -> Answers:
+@verb(SearchOptions)
+def search(options: SearchOptions) -> Answers:
     """Find the tiles that look most like a query.
 
-    Args:
-        table: The table's folder.
-        query: A row's id, or an image file, which is embedded by the table's own model.
-        at: `LON,LAT` instead: the tile there.
-        k: How many; a row that is the query is not among its own answers.
-        device: Where an image is embedded.
+    An image is embedded by the table's own model; a row that is the query is not among its answers.
 
     Raises:
         TilezooError: The query leads to no vector, or the index cannot be trusted.
     """
-    if k < 1:
-        raise OptionError(f"-k {k} should be at least 1")
-    opened = open_table(table)
-    index = _index_of(opened)
-    asked = resolve(opened, query, at, device)
-    return _answers(opened, index, asked, k)
+    table = open_table(options.table)
+    index = _find_index(table)
+    query = resolve(table, options)
+    return _answer(table, index, query, options.k)
 
 
-def _index_of(table: Table) -> VectorIndex:
+def _find_index(table: Table) -> VectorIndex:
     index = open_index(table)
     if index is not None:
         return index
@@ -51,18 +38,18 @@ def _index_of(table: Table) -> VectorIndex:
     return scan(table)
 
 
-def _answers(table: Table, index: VectorIndex, asked: Query, k: int) -> Answers:
-    scores, rows = index.nearest(asked.vector, min(k + 1, table.row_count))
+def _answer(table: Table, index: VectorIndex, query: Query, k: int) -> Answers:
+    scores, rows = index.nearest(query.vector, min(k + 1, table.row_count))
     found = [(int(r), float(s)) for r, s in zip(rows[0], scores[0], strict=True) if r >= 0]
-    best = [(row, score) for row, score in found if row != asked.row][:k]
+    best = [(row, score) for row, score in found if row != query.row][:k]
     stored = table.take([row for row, _ in best])
-    itself = asked.row is not None and hit_from(asked.row, 1.0, table.take([asked.row])[0])
+    itself = query.row is not None and hit_from(query.row, 1.0, table.take([query.row])[0])
     return Answers(
         table=str(table.path),
         space=table.space.fingerprint,
-        label=asked.label,
+        label=query.label,
         query=itself or None,
-        image=str(asked.image) if asked.image else None,
-        vector=asked.vector,
+        image=str(query.image) if query.image else None,
+        vector=query.vector,
         hits=tuple(hit_from(r, s, row) for (r, s), row in zip(best, stored, strict=True)),
     )

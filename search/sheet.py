@@ -10,53 +10,49 @@ from tilezoo.pictures import Thumbnailer
 from tilezoo.search.answers import Answers, Hit
 from tilezoo.table import open_table
 
-
-def of_hit(pictures: Thumbnailer, hit: Hit) -> Image.Image | None:
-    """A hit's picture; None when its pixels cannot be read any more."""
-    return pictures.of_row(hit.source_uri, hit.pixel_bbox)
-
-
-def of_query(pictures: Thumbnailer, answers: Answers) -> Image.Image | None:
-    """The query's picture, be it a row or an image file."""
-    if answers.query is not None:
-        return of_hit(pictures, answers.query)
-    return pictures.of_file(answers.image) if answers.image else None
-
-
 _SIDE, _GAP, _TEXT, _COLUMNS = 160, 12, 34, 6
+_Cell = tuple[Image.Image | None, str, str, bool]
 _INK, _SOFT, _PAPER, _EMPTY, _ASKED = "#1c2430", "#5c6773", "#ffffff", "#e9edf1", "#d1495b"
 
 
 def write_sheet(path: Path, answers: Sequence[Answers]) -> None:
     """Write a sheet: for each query its tile, framed in red, then the answers in order."""
     pictures = Thumbnailer(open_table(answers[0].table), _SIDE)
-    cells = [cell for one in answers for cell in _cells(one, pictures)]
-    height = sum(_rows(1 + len(one.hits)) for one in answers) * (_SIDE + _TEXT + _GAP) + _GAP
+    cells = [cell for one in answers for cell in _make_cells(one, pictures)]
+    height = sum(_count_rows(1 + len(one.hits)) for one in answers) * (_SIDE + _TEXT + _GAP) + _GAP
     sheet = Image.new("RGB", (_COLUMNS * (_SIDE + _GAP) + _GAP, height), _PAPER)
     row = 0
     for one in answers:
         count = 1 + len(one.hits)
         for place, cell in enumerate(cells[:count]):
             _draw(sheet, cell, row + place // _COLUMNS, place % _COLUMNS)
-        cells, row = cells[count:], row + _rows(count)
+        cells, row = cells[count:], row + _count_rows(count)
     with whole_file(path) as temporary:
         sheet.save(temporary, "PNG")
 
 
-_Cell = tuple[Image.Image | None, str, str, bool]
+def picture_hit(pictures: Thumbnailer, hit: Hit) -> Image.Image | None:
+    """Make a hit's picture; None when its pixels cannot be read any more."""
+    return pictures.of_row(hit.source_uri, hit.pixel_bbox)
 
 
-def _cells(answers: Answers, pictures: Thumbnailer) -> list[_Cell]:
-    name = answers.query.id if answers.query else Path(answers.image or "").name
-    asked: _Cell = (of_query(pictures, answers), "query", name, True)
-    return [asked, *(_hit_cell(pictures, r, hit) for r, hit in enumerate(answers.hits, start=1))]
+def picture_query(pictures: Thumbnailer, answers: Answers) -> Image.Image | None:
+    """Make the query's picture, be it a row or an image file."""
+    if answers.query is not None:
+        return picture_hit(pictures, answers.query)
+    return pictures.of_file(answers.image) if answers.image else None
 
 
-def _hit_cell(pictures: Thumbnailer, rank: int, hit: Hit) -> _Cell:
-    return of_hit(pictures, hit), f"{rank}  {hit.score:.3f}", hit.place or hit.id, False
+def _make_cells(answers: Answers, pictures: Thumbnailer) -> list[_Cell]:
+    asked: _Cell = (picture_query(pictures, answers), "query", answers.query_name, True)
+    return [asked, *(_make_cell(pictures, r, hit) for r, hit in enumerate(answers.hits, start=1))]
 
 
-def _rows(count: int) -> int:
+def _make_cell(pictures: Thumbnailer, rank: int, hit: Hit) -> _Cell:
+    return picture_hit(pictures, hit), f"{rank}  {hit.score:.3f}", hit.place or hit.id, False
+
+
+def _count_rows(count: int) -> int:
     return -(-count // _COLUMNS)
 
 
@@ -71,10 +67,10 @@ def _draw(sheet: Image.Image, cell: _Cell, row: int, column: int) -> None:
         draw.rectangle((x - 2, y - 2, x + _SIDE + 1, y + _SIDE + 1), outline=_ASKED, width=3)
     font = ImageFont.load_default(13)
     draw.text((x, y + _SIDE + 2), title, fill=_INK, font=font)
-    draw.text((x, y + _SIDE + 17), _short(subtitle, font), fill=_SOFT, font=font)
+    draw.text((x, y + _SIDE + 17), _shorten(subtitle, font), fill=_SOFT, font=font)
 
 
-def _short(text: str, font: "ImageFont.FreeTypeFont | ImageFont.ImageFont") -> str:
+def _shorten(text: str, font: "ImageFont.FreeTypeFont | ImageFont.ImageFont") -> str:
     """Cut text that is wider than a tile, from the left: ids differ at their ends."""
     while font.getlength(text) > _SIDE and len(text) > 2:
         text = "…" + text[2:]
