@@ -75,6 +75,8 @@ def _run(code: str, words: list[str], environment: dict[str, str], output: Path)
     with output.open("wb") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
+    # A test run in a shell's background ignores Ctrl-C, and what it starts inherits that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.argv = words
     os.environ |= environment
     exec(compile(code, "<program>", "exec"), {"__name__": "__main__"})  # noqa: S102, a test's own code

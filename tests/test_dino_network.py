@@ -344,7 +344,11 @@ def test_each_gradient_is_clipped_by_its_own_norm(largest: float) -> None:
 
 
 def test_clipping_without_gradients_does_nothing() -> None:
-    clip_gradients(network(), 1.0)
+    built = network()
+    before = [parameter.detach().clone() for parameter in built.parameters()]
+    clip_gradients(built, 1.0)
+    assert all(parameter.grad is None for parameter in built.parameters())
+    assert all(torch.equal(*pair) for pair in zip(built.parameters(), before, strict=True))
 
 
 @pytest.mark.parametrize("norm_last_layer", [True, False])

@@ -39,6 +39,7 @@ def test_a_dry_run_prints_the_kept_request(name):
 def test_a_kept_request_is_what_botocore_and_our_rules_take(name):
     request = launching.kept_request(name)
     check_request(request, find_instance(request["ResourceConfig"]["InstanceType"]))
+    assert request == launching.kept_request(name), "a check changes nothing"
 
 
 def test_each_distribution_has_its_container_and_its_processes():

@@ -296,8 +296,10 @@ def test_collapse_is_told_when_it_lasts():
 
 def test_a_passing_state_is_no_collapse():
     watch = Watch(out_dim=64)
-    for step in range(1, 100):
+    for step in range(1, 106):  # the last one is a good one
         watch.check(step, loss=4.0, entropy=2.0, spread=0.5 if step % 15 == 0 else 0.0)
+    with pytest.raises(PretrainError, match=r"step 20: collapsed"):
+        look(watch, spread=0.0)
 
 
 def test_two_runs_at_once_in_one_folder_are_refused(shards, tmp_path):

@@ -155,8 +155,10 @@ def test_columns_are_those_of_the_rows(shards: Pack) -> None:
         shards.column("labels")
 
 
-def test_a_whole_pack_passes_its_check(folder: Path) -> None:
+def test_a_whole_pack_passes_its_check_and_stays_as_it_is(folder: Path) -> None:
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
     open_pack(folder).check()
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
 def test_a_changed_pixel_is_found_by_its_hash_and_named(folder: Path) -> None:

@@ -53,7 +53,9 @@ def test_whatever_changes_a_vector_changes_the_space(other: Space) -> None:
 
 
 def test_a_space_may_be_compared_with_itself() -> None:
-    same_space(SPACE, replace(SPACE), "query.tif")
+    again = replace(SPACE)
+    same_space(SPACE, again, "query.tif")
+    assert again.fingerprint == SPACE.fingerprint
 
 
 @given(
