@@ -5,7 +5,7 @@ BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 
-.PHONY: demo test lint format types docs bench cards clean
+.PHONY: demo test lint format types docs build bare oldest bench cards clean
 
 demo: .venv/.demo  ## embed, search and compare on NASA's Blue Marble; a minute or two after installing
 	$(BIN)/tilezoo demo
@@ -27,6 +27,14 @@ types: .venv/.dev build/types  ## mypy, strict
 docs: .venv/.docs build/types  ## the site, in build/site; a dead link is an error
 	$(BIN)/python docs/build_site.py
 
+build: .venv/.demo .venv/.dev  ## sdist and wheel in dist/, checked: the small demo runs from the wheel
+	rm -rf dist build/lib build/bdist.*
+	$(BIN)/python -m build --quiet
+	$(BIN)/python .ci/check_wheel.py dist
+
+bare oldest:  ## without extras; with the lowest versions that pyproject.toml allows
+	.ci/matrix $@
+
 .PHONY: build/types
 build/types: | $(BIN)/python  ## the folders laid out as the package `tilezoo`, by links; for editors, too
 	$(BIN)/python .ci/link_package.py $@
@@ -38,7 +46,7 @@ cards: .venv/.demo  ## render MODEL_CARDS/ from the catalogue
 	$(BIN)/python -m tilezoo.zoo.cards MODEL_CARDS
 
 clean:
-	rm -rf build .venv *.egg-info
+	rm -rf build dist .venv *.egg-info
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
