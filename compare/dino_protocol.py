@@ -12,7 +12,7 @@ was made in.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import partial
 from hashlib import sha256
 from itertools import chain, islice
 
@@ -25,8 +25,7 @@ from torch import Tensor
 
 from tilezoo.errors import ProbeError
 from tilezoo.plan import Plan, make_plan
-from tilezoo.pretrain.draws import draw_crops
-from tilezoo.pretrain.recipe import Recipe, find_recipe
+from tilezoo.pretrain.draws import draw_boxes
 from tilezoo.probe.sgd import BATCH, Batches
 from tilezoo.reading import Outcome, Reader, read_ahead
 from tilezoo.sources import Source
@@ -41,7 +40,7 @@ AUGMENTATION = (
     "random resized crop (area 0.08 to 1, aspect 3/4 to 4/3) to the model's size, horizontal flip; "
     "drawn anew in each epoch"
 )
-_AREA = (0.08, 1.0)  # torchvision's RandomResizedCrop, as are the aspects that `draw_crops` takes
+_AREA = (0.08, 1.0)  # torchvision's RandomResizedCrop, as are the aspects that `draw_boxes` takes
 _FLIP = 0.5
 
 
@@ -113,27 +112,14 @@ def cropped(tile: Tile, *, contract: Contract, seed: int, epoch: int) -> Tile:
     """
     height, width = tile.pixels.shape[1:]
     side = min(height, width)
-    drawn = draw_crops(_recipe(seed), epoch, _number(tile.id), side)
-    top, left, rows, columns = drawn.boxes[0, 0].tolist()
+    boxes, chances = draw_boxes(seed, epoch, _number(tile.id), side, _AREA)
+    top, left, rows, columns = boxes[0].tolist()
     top, left = top + (height - side) // 2, left + (width - side) // 2
     box = np.ascontiguousarray(tile.pixels[:, top : top + rows, left : left + columns])
     squashed = replace(contract, resize="squash", resize_px=contract.size_px)
     pixels = fit(torch.from_numpy(box)[None], squashed)[0]
-    mirrored = pixels.flip(2) if drawn.flips[0, 0, 1] else pixels
+    mirrored = pixels.flip(2) if chances[0] < _FLIP else pixels
     return replace(tile, pixels=mirrored.numpy(), fitted=True)
-
-
-@cache
-def _recipe(seed: int) -> Recipe:
-    """Say to pretraining's `draw_crops` what is drawn here: of each tile the first global crop."""
-    return replace(
-        find_recipe("dino-vits16-bigearthnet"),
-        global_scale=_AREA,
-        local_crops=0,
-        hflip=_FLIP,
-        vflip=0.0,
-        seed=seed,
-    )
 
 
 def _number(tile_id: str) -> NDArray[np.int64]:

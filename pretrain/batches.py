@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tilezoo.errors import OptionError
-from tilezoo.pretrain.crops import CropMaker, Draw
+from tilezoo.pretrain.crops import CropMaker
 from tilezoo.pretrain.distributed import World
+from tilezoo.pretrain.draws import Draw
 from tilezoo.pretrain.packs.shards import Pack
 from tilezoo.pretrain.recipe import Recipe
 from tilezoo.space import Contract

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from tilezoo.pretrain.recipe import Recipe
 
+_Numbers = NDArray[np.float64]
 _Words = NDArray[np.uint64]
 
 # The finaliser of SplitMix64 and its increment: Steele, Lea & Flood 2014, "Fast splittable
@@ -19,48 +20,6 @@ _STEPS = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1))
 _INCREMENT = np.uint64(0x9E3779B97F4A7C15)
 _ALL_BITS = (1 << 64) - 1
 _SPARE_BITS = np.uint64(11)  # a float64 holds 53 of the 64
-
-
-def uniforms(
-    seed: int, epoch: int, tiles: NDArray[np.int64], shape: tuple[int, ...]
-) -> NDArray[np.float64]:
-    """Numbers in [0, 1) of shape (len(tiles), *shape), each a hash of (seed, epoch, tile, position).
-
-    So a tile's numbers are the same in every batch, on every process and after every resume.
-
-    Args:
-        seed: Any integer; its lowest 64 bits count.
-        epoch: As the seed.
-        tiles: A number for each tile, shape (B,); its place in the batch does not matter.
-        shape: Of the numbers of one tile.
-    """
-    tile_words = np.asarray(tiles, np.int64).view(np.uint64)
-    positions = np.arange(math.prod(shape), dtype=np.uint64)
-    keys = _joined(_joined(_word(seed), _word(epoch)), tile_words)
-    bits = _joined(keys[:, None], positions)
-    whole = (bits >> _SPARE_BITS).astype(np.float64)
-    return (whole * 2.0**-53).reshape(len(tile_words), *shape)
-
-
-def _word(number: int) -> _Words:
-    """One word as an array: arrays wrap around in silence, scalars warn."""
-    return np.array([number & _ALL_BITS], np.uint64)
-
-
-def _joined(keys: _Words, words: _Words) -> _Words:
-    """Hash keys and words together; which is which matters."""
-    return _mixed(keys ^ _mixed(words + _INCREMENT))
-
-
-def _mixed(words: _Words) -> _Words:
-    """Spread every bit over all 64, one to one."""
-    for shift, factor in _STEPS:
-        words = (words ^ (words >> np.uint64(shift))) * np.uint64(factor)
-    return words
-
-
-_Numbers = NDArray[np.float64]
-_Chances = Mapping[str, _Numbers]
 
 GLOBAL_CROPS = 2
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)  # columns of `Draw.factors`
@@ -134,27 +93,47 @@ def draw_crops(recipe: Recipe, epoch: int, tiles: NDArray[np.int64], size_px: in
         tiles: A number for each tile, shape (B,).
         size_px: Side of the tiles.
     """
-    chances = _chances(recipe, epoch, tiles)
-    blurred = chances["blur"] < _by_crop(recipe, "blur_first", "blur_second", "blur_local")
+    uniform = _numbers_by_use(recipe.seed, epoch, tiles, recipe.crops)
+    blurred = uniform["blur"] < _by_crop(recipe, "blur_first", "blur_second", "blur_local")
     low, high = _SIGMA_PX
     return Draw(
         size_px=size_px,
-        boxes=_boxes(chances, _scales(recipe), size_px),
-        flips=chances["flips"] < (recipe.vflip, recipe.hflip),
-        order=_ORDERS[(chances["order"][..., 0] * len(_ORDERS)).astype(np.int64)],
-        factors=_factors(chances, recipe),
-        grayscale=(chances["grayscale"] < recipe.grayscale)[..., 0],
-        sigmas=np.where(blurred, low + (high - low) * chances["sigma"], 0.0)[..., 0],
-        solarize=(chances["solarize"] < _by_crop(recipe, None, "solarize", None))[..., 0],
+        boxes=_boxes(uniform, _scales(recipe), size_px),
+        flips=uniform["flips"] < (recipe.vflip, recipe.hflip),
+        order=_ORDERS[(uniform["order"][..., 0] * len(_ORDERS)).astype(np.int64)],
+        factors=_factors(uniform, recipe),
+        grayscale=(uniform["grayscale"] < recipe.grayscale)[..., 0],
+        sigmas=np.where(blurred, low + (high - low) * uniform["sigma"], 0.0)[..., 0],
+        solarize=(uniform["solarize"] < _by_crop(recipe, None, "solarize", None))[..., 0],
     )
 
 
-def _chances(recipe: Recipe, epoch: int, tiles: NDArray[np.int64]) -> _Chances:
+def draw_boxes(
+    seed: int, epoch: int, tiles: NDArray[np.int64], size_px: int, area: tuple[float, float]
+) -> tuple[NDArray[np.int64], _Numbers]:
+    """Draw one crop of each square tile, as `draw_crops` does its first.
+
+    Args:
+        seed: Of all that is random.
+        epoch: Each has crops of its own.
+        tiles: A number for each tile, shape (B,).
+        size_px: Side of the tiles.
+        area: Smallest and largest share of the tile's area that a crop covers.
+
+    Returns:
+        top, left, height, width, shape (B, 4); and a random number in [0, 1) for each crop, shape
+        (B,), by which to mirror it.
+    """
+    uniform = _numbers_by_use(seed, epoch, tiles, 1)
+    return _boxes(uniform, np.array([area]), size_px)[:, 0], uniform["flips"][:, 0, 1]
+
+
+def _numbers_by_use(
+    seed: int, epoch: int, tiles: NDArray[np.int64], crops: int
+) -> Mapping[str, _Numbers]:
     """Random numbers in [0, 1) by what they are for, each of shape (B, V, slots)."""
-    shape = (recipe.crops, sum(_SLOTS.values()))
-    parts = np.split(
-        uniforms(recipe.seed, epoch, tiles, shape), np.cumsum(list(_SLOTS.values()))[:-1], axis=2
-    )
+    numbers = counter_rng(seed, epoch, tiles, (crops, sum(_SLOTS.values())))
+    parts = np.split(numbers, np.cumsum(list(_SLOTS.values()))[:-1], axis=2)
     return dict(zip(_SLOTS, parts, strict=True))
 
 
@@ -170,22 +149,60 @@ def _scales(recipe: Recipe) -> _Numbers:
     return np.array(scales)
 
 
-def _boxes(chances: _Chances, scales: _Numbers, size_px: int) -> NDArray[np.int64]:
+def _boxes(uniform: Mapping[str, _Numbers], scales: _Numbers, size_px: int) -> NDArray[np.int64]:
     """Take the first attempt that fits; none, and it is the whole tile, as tiles are square."""
     low, high = scales[:, :1], scales[:, 1:]
-    area = size_px**2 * (low + (high - low) * chances["area"])  # (B, V, attempts)
-    ratio = np.exp(_LOG_RATIO * (2 * chances["ratio"] - 1))  # width to height
+    area = size_px**2 * (low + (high - low) * uniform["area"])  # (B, V, attempts)
+    ratio = np.exp(_LOG_RATIO * (2 * uniform["ratio"] - 1))  # width to height
     sides = np.rint(np.sqrt(np.stack([area / ratio, area * ratio], axis=-1)))
     fits = ((sides > 0) & (sides <= size_px)).all(axis=-1)
     first = fits.argmax(axis=-1)[..., None, None]
     chosen = np.take_along_axis(sides, first, axis=2)[:, :, 0]  # (B, V, 2): height, width
     chosen = np.where(fits.any(axis=-1, keepdims=True), chosen, size_px)
-    corner = np.floor(chances["corner"] * (size_px - chosen + 1))
+    corner = np.floor(uniform["corner"] * (size_px - chosen + 1))
     return np.concatenate([corner, chosen], axis=-1).astype(np.int64)
 
 
-def _factors(chances: _Chances, recipe: Recipe) -> _Numbers:
+def _factors(uniform: Mapping[str, _Numbers], recipe: Recipe) -> _Numbers:
     reach = np.array([recipe.brightness, recipe.contrast, recipe.saturation, recipe.hue])
     low = np.maximum(NEUTRAL - reach, [0.0, 0.0, 0.0, -np.inf])  # only hue goes both ways from 0
-    factors = low + (NEUTRAL + reach - low) * chances["factors"]
-    return np.where(chances["jitter"] < recipe.jitter, factors, NEUTRAL)
+    factors = low + (NEUTRAL + reach - low) * uniform["factors"]
+    return np.where(uniform["jitter"] < recipe.jitter, factors, NEUTRAL)
+
+
+def counter_rng(
+    seed: int, epoch: int, tiles: NDArray[np.int64], shape: tuple[int, ...]
+) -> NDArray[np.float64]:
+    """Random numbers in [0, 1), shape (B, *shape), each a hash of (seed, epoch, tile, position).
+
+    So a tile's numbers are the same in every batch, on every process and after every resume.
+
+    Args:
+        seed: Any integer; its lowest 64 bits count.
+        epoch: As the seed.
+        tiles: A number for each tile, shape (B,); its place in the batch does not matter.
+        shape: Of the numbers of one tile.
+    """
+    tile_words = np.asarray(tiles, np.int64).view(np.uint64)
+    positions = np.arange(math.prod(shape), dtype=np.uint64)
+    keys = _join(_join(_to_word(seed), _to_word(epoch)), tile_words)
+    bits = _join(keys[:, None], positions)
+    whole = (bits >> _SPARE_BITS).astype(np.float64)
+    return (whole * 2.0**-53).reshape(len(tile_words), *shape)
+
+
+def _to_word(number: int) -> _Words:
+    """One word as an array: arrays wrap around in silence, scalars warn."""
+    return np.array([number & _ALL_BITS], np.uint64)
+
+
+def _join(keys: _Words, words: _Words) -> _Words:
+    """Hash keys and words together; which is which matters."""
+    return _mix(keys ^ _mix(words + _INCREMENT))
+
+
+def _mix(words: _Words) -> _Words:
+    """Spread every bit over all 64, one to one."""
+    for shift, factor in _STEPS:
+        words = (words ^ (words >> np.uint64(shift))) * np.uint64(factor)
+    return words

@@ -1,29 +1,54 @@
-"""Recipes: every choice of a pretraining, as data that checks itself."""
+"""Recipes: every choice of a pretraining, as data that checks itself; and a recipe's schedules."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import Field, asdict, dataclass, field, fields, replace
 from difflib import get_close_matches
 from functools import cache
 from importlib.resources import files
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, get_origin
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tilezoo.errors import OptionError
 from tilezoo.io import canonical_json, sha256_text
+from tilezoo.option_kinds import choices_of
+from tilezoo.state import from_builtins
 
-MeanStd = Literal["imagenet", "measured"]
-Centering = Literal["mean", "sinkhorn"]
-_ABOVE_ZERO = (
-    "global_px", "local_px", "epochs", "batch_size", "lr", "out_dim", "hidden_dim",
-    "bottleneck_dim", "student_temp", "teacher_temp", "warmup_teacher_temp", "keep_checkpoints",
-)  # fmt: skip
-_SHARES = (
-    "hflip", "vflip", "jitter", "grayscale", "blur_first", "blur_second", "blur_local", "solarize",
-    "center_momentum", "teacher_momentum", "drop_path",
-)  # fmt: skip
+Values = NDArray[np.float64]
+
+_REFERENCE_BATCH = 256  # tiles; what a recipe's lr is stated for (arXiv:2104.14294, section 3.2)
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Which numbers a field may be: `least` to `most`, or more than `least`."""
+
+    least: float
+    most: float = math.inf
+    above: bool = False
+
+    def check(self, name: str, value: float) -> None:
+        """Refuse a number out of bounds, and what is no number."""
+        large_enough = value > self.least if self.above else value >= self.least
+        if large_enough and value <= self.most and math.isfinite(value):
+            return
+        if math.isfinite(self.most):
+            allowed = f"in {self.least:g}..{self.most:g}"
+        else:
+            allowed = f"above {self.least:g}" if self.above else f"{self.least:g} or more"
+        raise OptionError(f"{name}={value}: must be {allowed}")
+
+
+ABOVE_0, LEAST_0 = Bounds(0, above=True), Bounds(0)
+SHARE, HALF = Bounds(0, 1), Bounds(0, 0.5)
+
+
+def stated(help: str, bounds: Bounds | None = None) -> Any:
+    """State a field of a recipe: what it means and, where it is a number, its bounds."""
+    return field(metadata={"help": help, "bounds": bounds})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,122 +57,89 @@ class Recipe:
 
     The letters and defaults are those of Caron et al. 2021 (arXiv:2104.14294) and its code,
     facebookresearch/dino, as the recipes state them.
-
-    Attributes:
-        architecture: timm's name of a vision transformer.
-        global_px: Side of the two global crops, pixels; the size the network is built for.
-        global_scale: Smallest and largest share of the tile's area a global crop covers.
-        local_crops: How many local crops a tile gives.
-        local_px: Side of a local crop, pixels.
-        local_scale: Smallest and largest share of the tile's area a local crop covers.
-        hflip: Probability of a mirrored crop.
-        vflip: Probability of an upside-down crop (overhead imagery has no up; DINO's is 0).
-        jitter: Probability of colour jitter.
-        brightness: Factors are drawn from 1 ± this; so for contrast and saturation.
-        contrast: See brightness.
-        saturation: See brightness; RGB bands only.
-        hue: Shift drawn from ± this share of the colour circle; RGB bands only.
-        grayscale: Probability of losing colour; RGB bands only.
-        blur_first: Probability of a Gaussian blur (sigma 0.1–2 px) of the first global crop.
-        blur_second: The same of the second.
-        blur_local: The same of local crops.
-        solarize: Probability of solarising the second global crop.
-        out_dim: K, outputs of the projection head.
-        hidden_dim: Width of its hidden layers.
-        bottleneck_dim: Width before its last layer.
-        norm_last_layer: Keep the last layer's weights at length one.
-        drop_path: Stochastic depth of the student.
-        student_temp: Temperature τ_s.
-        warmup_teacher_temp: τ_t at the start.
-        teacher_temp: τ_t after its warm-up.
-        warmup_teacher_temp_epochs: Epochs in which τ_t grows, linearly.
-        centering: `mean`: c is a moving average, as in DINO; `sinkhorn`: every batch is spread
-            over all outputs, as in DINOv2, for small batches of like images.
-        center_momentum: m of the centre.
-        teacher_momentum: λ at the start; it grows to 1 by a cosine.
-        epochs: Passes over the tiles.
-        batch_size: Tiles per step, over all processes.
-        lr: Learning rate of 256 tiles; scaled linearly with the batch.
-        min_lr: At the end.
-        warmup_epochs: Epochs in which the learning rate grows from 0, linearly.
-        weight_decay: At the start; it follows a cosine.
-        weight_decay_end: At the end.
-        clip_grad: Largest norm of one parameter's gradient; 0 for no clipping.
-        freeze_last_layer_epochs: Epochs in which the last layer stays as it is.
-        mean_std: What pixels are normalised with.
-        split: Tiles that are trained on; `all` for every one. Packs without splits are taken whole.
-        seed: Of everything random.
-        checkpoint_every_epochs: How often a checkpoint is kept for good.
-        keep_checkpoints: How many of those are kept, the newest.
-        knn_every_epochs: How often labelled tiles are classified by kNN; 0 for never.
     """
 
-    architecture: str
-    global_px: int
-    global_scale: tuple[float, float]
-    local_crops: int
-    local_px: int
-    local_scale: tuple[float, float]
-    hflip: float
-    vflip: float
-    jitter: float
-    brightness: float
-    contrast: float
-    saturation: float
-    hue: float
-    grayscale: float
-    blur_first: float
-    blur_second: float
-    blur_local: float
-    solarize: float
-    out_dim: int
-    hidden_dim: int
-    bottleneck_dim: int
-    norm_last_layer: bool
-    drop_path: float
-    student_temp: float
-    warmup_teacher_temp: float
-    teacher_temp: float
-    warmup_teacher_temp_epochs: int
-    centering: Centering
-    center_momentum: float
-    teacher_momentum: float
-    epochs: int
-    batch_size: int
-    lr: float
-    min_lr: float
-    warmup_epochs: int
-    weight_decay: float
-    weight_decay_end: float
-    clip_grad: float
-    freeze_last_layer_epochs: int
-    mean_std: MeanStd
-    split: str
-    seed: int
-    checkpoint_every_epochs: int
-    keep_checkpoints: int
-    knn_every_epochs: int
+    architecture: str = stated("timm's name of a vision transformer.")
+    # Crops and colours: facebookresearch/dino at 7c446df, main_dino.py, DataAugmentationDINO.
+    global_px: int = stated(
+        "Side of the two global crops, pixels; the size the network is built for.", ABOVE_0
+    )
+    global_scale: tuple[float, float] = stated(
+        "Smallest and largest share of the tile's area a global crop covers."
+    )
+    local_crops: int = stated("How many local crops a tile gives.", LEAST_0)
+    local_px: int = stated("Side of a local crop, pixels.", ABOVE_0)
+    local_scale: tuple[float, float] = stated(
+        "Smallest and largest share of the tile's area a local crop covers."
+    )
+    hflip: float = stated("Probability of a mirrored crop.", SHARE)
+    vflip: float = stated(
+        "Probability of an upside-down crop; overhead imagery has no up, DINO's is 0.", SHARE
+    )
+    jitter: float = stated("Probability of colour jitter.", SHARE)
+    brightness: float = stated("Factors are drawn from 1 ± this; so for the next two.", LEAST_0)
+    contrast: float = stated("See brightness.", LEAST_0)
+    saturation: float = stated("See brightness; RGB bands only.", LEAST_0)
+    hue: float = stated(
+        "Shift drawn from ± this, turns of the colour circle; RGB bands only.", HALF
+    )
+    grayscale: float = stated("Probability of losing colour; RGB bands only.", SHARE)
+    blur_first: float = stated(
+        "Probability of a Gaussian blur (sigma 0.1 to 2 px) of the first global crop.", SHARE
+    )
+    blur_second: float = stated("The same of the second.", SHARE)
+    blur_local: float = stated("The same of local crops.", SHARE)
+    solarize: float = stated("Probability of solarising the second global crop.", SHARE)
+    # The head: arXiv:2104.14294, appendix C.
+    out_dim: int = stated("K, outputs of the projection head.", ABOVE_0)
+    hidden_dim: int = stated("Width of its hidden layers.", ABOVE_0)
+    bottleneck_dim: int = stated("Width before its last layer.", ABOVE_0)
+    norm_last_layer: bool = stated("Keep the last layer's weights at length one.")
+    drop_path: float = stated("Stochastic depth of the student.", SHARE)
+    # The loss: arXiv:2104.14294, section 3.1.
+    student_temp: float = stated("Temperature τ_s.", ABOVE_0)
+    warmup_teacher_temp: float = stated("τ_t at the start.", ABOVE_0)
+    teacher_temp: float = stated("τ_t after its warm-up.", ABOVE_0)
+    warmup_teacher_temp_epochs: int = stated("Epochs in which τ_t grows, linearly.", LEAST_0)
+    centering: Literal["mean", "sinkhorn"] = stated(
+        "mean: c is a moving average, as in DINO; sinkhorn: every batch is spread over all "
+        "outputs, as in DINOv2, for small batches of like images."
+    )
+    center_momentum: float = stated("m of the centre.", SHARE)
+    teacher_momentum: float = stated("λ at the start; it grows to 1 by a cosine.", SHARE)
+    # The optimiser: arXiv:2104.14294, section 3.2.
+    epochs: int = stated("Passes over the tiles.", ABOVE_0)
+    batch_size: int = stated("Tiles per step, over all processes.", ABOVE_0)
+    lr: float = stated("Learning rate of 256 tiles; scaled linearly with the batch.", ABOVE_0)
+    min_lr: float = stated("Learning rate at the end.", LEAST_0)
+    warmup_epochs: int = stated(
+        "Epochs in which the learning rate grows from 0, linearly.", LEAST_0
+    )
+    weight_decay: float = stated("At the start; it follows a cosine.", LEAST_0)
+    weight_decay_end: float = stated("At the end.", LEAST_0)
+    clip_grad: float = stated(
+        "Largest norm of one parameter's gradient; 0 for no clipping.", LEAST_0
+    )
+    freeze_last_layer_epochs: int = stated(
+        "Epochs in which the last layer stays as it is.", LEAST_0
+    )
+    mean_std: Literal["imagenet", "measured"] = stated("What pixels are normalised with.")
+    split: str = stated(
+        "Tiles that are trained on; all for every one. Packs without splits are taken whole."
+    )
+    seed: int = stated("Of everything random.")
+    checkpoint_every_epochs: int = stated("How often a checkpoint is kept for good.", ABOVE_0)
+    keep_checkpoints: int = stated("How many of those are kept, the newest.", ABOVE_0)
+    knn_every_epochs: int = stated(
+        "How often labelled tiles are classified by kNN; 0 for never.", LEAST_0
+    )
 
     def __post_init__(self) -> None:
         """Refuse values that make no sense together or alone."""
-        for name in _ABOVE_ZERO:
-            if not getattr(self, name) > 0:
-                raise OptionError(f"{name}={getattr(self, name)}: must be above 0")
-        for name in _SHARES:
-            if not 0 <= getattr(self, name) <= 1:
-                raise OptionError(f"{name}={getattr(self, name)}: must be in 0..1")
-        for name in ("global_scale", "local_scale"):
-            low, high = getattr(self, name)
-            if not 0 < low <= high <= 1:
-                raise OptionError(f"{name}={low},{high}: write LOW,HIGH with 0 < LOW <= HIGH <= 1")
-        if self.local_crops < 0 or self.warmup_epochs < 0 or self.knn_every_epochs < 0:
-            raise OptionError("local_crops, warmup_epochs and knn_every_epochs must be 0 or more")
+        for each in fields(self):
+            _check(each, getattr(self, each.name))
         if self.warmup_epochs > self.epochs:
             raise OptionError(f"warmup_epochs={self.warmup_epochs} exceeds epochs={self.epochs}")
-        for name, kinds in (("mean_std", MeanStd), ("centering", Centering)):
-            if getattr(self, name) not in get_args(kinds):
-                known = ", ".join(get_args(kinds))
-                raise OptionError(f"{name}={getattr(self, name)}: one of {known}")
 
     @property
     def crops(self) -> int:
@@ -159,21 +151,27 @@ class Recipe:
         """Hash over all fields; 64 hex digits."""
         return sha256_text(canonical_json(self.to_json()))
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Write it as JSON gives it back."""
         return dict(json.loads(json.dumps(asdict(self))))
 
 
-@cache
-def _book() -> dict[str, dict[str, Any]]:
-    """Read recipes.json: name → fields, on top of those of the recipe it `extends`."""
-    text = files("tilezoo.pretrain").joinpath("recipes.json").read_text(encoding="utf-8")
-    return dict(json.loads(text))
+def _check(stated: Field[Any], value: object) -> None:
+    """Refuse a field's value by its rule."""
+    name, choices = stated.name, choices_of(stated.type)
+    if choices and value not in choices:
+        raise OptionError(f"{name}={value}: one of {', '.join(choices)}")
+    if isinstance(value, tuple):
+        low, high = value
+        if not 0 < low <= high <= 1:
+            raise OptionError(f"{name}={low},{high}: write LOW,HIGH with 0 < LOW <= HIGH <= 1")
+    elif bounds := stated.metadata["bounds"]:
+        bounds.check(name, value)
 
 
 def recipe_names() -> list[str]:
     """Name every recipe that ships."""
-    return list(_book())
+    return list(_read_book())
 
 
 def find_recipe(name: str, settings: Sequence[str] = ()) -> Recipe:
@@ -182,49 +180,49 @@ def find_recipe(name: str, settings: Sequence[str] = ()) -> Recipe:
     Raises:
         OptionError: No such recipe, no such field, or a value that makes no sense.
     """
-    if name not in _book():
+    if name not in _read_book():
         near = get_close_matches(name, recipe_names(), n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(recipe_names())}"
         raise OptionError(f"no recipe {name!r}; {hint}")
-    return replace(recipe_from(_whole(name)), **dict(map(_setting, settings)))
+    changes: dict[str, Any] = dict(map(_read_setting, settings))
+    return replace(from_builtins(_extend(name), Recipe), **changes)
 
 
-def _whole(name: str) -> dict[str, Any]:
-    own = dict(_book()[name])
-    base = own.pop("extends", None)
-    own.pop("about", None)
-    return {**(_whole(base) if base else {}), **own}
+@cache
+def _read_book() -> Mapping[str, Mapping[str, object]]:
+    """Read recipes.json: name → fields, on top of those of the recipe it `extends`."""
+    text = files("tilezoo.pretrain").joinpath("recipes.json").read_text(encoding="utf-8")
+    return from_builtins(json.loads(text), dict[str, dict[str, object]])
 
 
-def recipe_from(stored: Mapping[str, Any]) -> Recipe:
-    """Build a recipe from JSON.
+def _extend(name: str) -> dict[str, object]:
+    """Put a recipe's own fields on top of those it extends.
 
     Raises:
-        OptionError: Fields are missing or unknown.
+        OptionError: One of them is no field.
     """
-    names = {field.name for field in fields(Recipe)}
-    if names != set(stored):
-        odd = ", ".join(sorted(names ^ set(stored)))
-        raise OptionError(f"not a recipe of this version: {odd} missing or unknown")
-    pairs = {name: tuple(value) for name, value in stored.items() if isinstance(value, list)}
-    return Recipe(**{**stored, **pairs})
+    own = {key: value for key, value in _read_book()[name].items() if key != "about"}
+    base = own.pop("extends", None)
+    if unknown := own.keys() - {each.name for each in fields(Recipe)}:
+        raise OptionError(f"recipe {name}: no field {min(unknown)}")
+    return {**(_extend(str(base)) if base else {}), **own}
 
 
-def _setting(text: str) -> tuple[str, Any]:
+def _read_setting(text: str) -> tuple[str, object]:
     """Read one `key=value` in the type of the field it names."""
     name, equals, written = text.partition("=")
-    kinds = {field.name: field.type for field in fields(Recipe)}
+    kinds = {each.name: each for each in fields(Recipe)}
     if not equals or name not in kinds:
         near = get_close_matches(name, kinds, n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else "see the recipe in RUN/run.json"
         raise OptionError(f"--set {text}: no such field; {hint}")
     try:
-        return name, _read(written, kinds[name])
+        return name, _read_value(written, kinds[name].type)
     except ValueError as error:
-        raise OptionError(f"--set {text}: {error}") from error
+        raise OptionError(f"--set {text}: {error} ({kinds[name].metadata['help']})") from error
 
 
-def _read(written: str, kind: Any) -> Any:
+def _read_value(written: str, kind: Any) -> object:
     if get_origin(kind) is tuple:
         low, high = (float(part) for part in written.split(","))
         return low, high
@@ -232,13 +230,7 @@ def _read(written: str, kind: Any) -> Any:
         if written.lower() not in ("true", "false"):
             raise ValueError("true or false")
         return written.lower() == "true"
-    if kind in (int, float):
-        return kind(written)
-    return written
-
-
-Values = NDArray[np.float64]
-_REFERENCE_BATCH = 256  # tiles; what a recipe's lr is stated for (arXiv:2104.14294, section 3.2)
+    return kind(written) if kind in (int, float) else written
 
 
 @dataclass(frozen=True, kw_only=True)

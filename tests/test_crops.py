@@ -16,7 +16,8 @@ from torchvision.transforms.v2 import functional as v2
 
 from tilezoo.errors import OptionError, PretrainError
 from tilezoo.pretrain import crops as crops_module
-from tilezoo.pretrain.crops import CropMaker, Draw
+from tilezoo.pretrain.crops import CropMaker
+from tilezoo.pretrain.draws import Draw
 from tilezoo.pretrain.recipe import find_recipe
 
 RGB = ("B04", "B03", "B02")

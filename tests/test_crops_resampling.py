@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 from torchvision.transforms.v2 import functional as F  # noqa: N812  (torchvision's own habit)
 
-from tilezoo.pretrain.crops import blur_weights, filtered, resize_weights
+from tilezoo.pretrain.crops import apply_weights, blur_weights, resize_weights
 
 STEP = 1 / 255  # one step of 8 bits, on the 0..1 scale
 
@@ -30,7 +30,7 @@ def resized(
         )
         for axis in (0, 1)
     )
-    return filtered(rows, image.permute(1, 0, 2)[None], columns)[0].permute(1, 0, 2)
+    return apply_weights(rows, image.permute(1, 0, 2)[None], columns)[0].permute(1, 0, 2)
 
 
 def by_torch(image: Tensor, box: tuple[int, int, int, int], out_px: int) -> Tensor:
@@ -42,7 +42,7 @@ def by_torch(image: Tensor, box: tuple[int, int, int, int], out_px: int) -> Tens
 
 def blurred(image: Tensor, sigma: float) -> Tensor:
     weights = blur_weights(torch.tensor([sigma]), image.shape[1])
-    return filtered(weights, image.permute(1, 0, 2)[None], weights)[0].permute(1, 0, 2)
+    return apply_weights(weights, image.permute(1, 0, 2)[None], weights)[0].permute(1, 0, 2)
 
 
 @st.composite
@@ -102,7 +102,7 @@ def test_images_are_each_used_by_their_own_matrices() -> None:
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(3, 7, 2, 7, generator=generator)
     rows, columns = torch.rand(2, 12, 5, 7, generator=generator)
-    out = filtered(rows, images, columns)
+    out = apply_weights(rows, images, columns)
     assert out.shape == (12, 5, 2, 5)
     for crop in range(12):
         for band in range(2):

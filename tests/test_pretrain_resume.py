@@ -58,10 +58,10 @@ def finish(shards: Path, out: Path) -> str:
 def test_ten_kills_at_random_moments_leave_the_weights_of_an_undisturbed_run(
     shards, whole, tmp_path
 ):
-    run, chance = tmp_path / "run", random.Random(0)
+    run, rng = tmp_path / "run", random.Random(0)
     killed = 0
     for _ in range(60):
-        killed += _kill_after_writes(run, start(shards, run), chance)
+        killed += _kill_after_writes(run, start(shards, run), rng)
         if killed == 10:
             break
     finish(shards, run)
@@ -70,11 +70,11 @@ def test_ten_kills_at_random_moments_leave_the_weights_of_an_undisturbed_run(
     assert not list(run.rglob("*.tmp"))
 
 
-def _kill_after_writes(run: Path, program: Program, chance: random.Random) -> bool:
+def _kill_after_writes(run: Path, program: Program, rng: random.Random) -> bool:
     """Kill a run at a random moment after it has written anything; tell whether it was alive."""
     before = _newest_write(run)
     program.wait_for(lambda: _newest_write(run) != before)
-    time.sleep(chance.uniform(0, 0.4))
+    time.sleep(rng.uniform(0, 0.4))
     alive = program.returncode is None
     program.kill()
     return alive
