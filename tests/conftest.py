@@ -6,7 +6,6 @@ from pathlib import Path
 
 import making
 import pytest
-from moto_account import moto_account
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
@@ -51,6 +50,8 @@ def cache(_session_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pat
 @pytest.fixture(scope="session")
 def bucket() -> Iterator[str]:
     """The URL of an empty bucket on a server that speaks S3."""
+    from moto_account import moto_account  # s3fs and moto: not where the oldest versions are tried
+
     with moto_account() as url, pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ENDPOINT_URL", url)
         patch.setenv("AWS_ACCESS_KEY_ID", "test")
