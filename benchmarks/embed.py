@@ -22,11 +22,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tilezoo.image import read_tile
 from tilezoo.sources import discover
+from tilezoo.space import Precision
 from tilezoo.tiles import Tile, TileRef
 from tilezoo.zoo import load
 from tilezoo.zoo.backbone import DTYPES, Backbone
 from tilezoo.zoo.network import fit
-from tilezoo.zoo.options import Precision
 
 _BATCH = 64
 _MEMORY_S = 4.0  # how long the network alone is measured, about

@@ -23,9 +23,10 @@ import pyarrow.parquet as pq
 from making import machine
 from numpy.typing import NDArray
 
-from tilezoo.io import sha256_file, write_json
+from tilezoo.io import sha256_file
 from tilezoo.space import Contract, Space
-from tilezoo.table import schema
+from tilezoo.state import write_state
+from tilezoo.table import NamedModel, Part, TableManifest, TableRequest, schema
 
 # The official splits of BigEarthNet v1 after its recommended filter.
 _SPLITS = {"train": 269_695, "validation": 123_723, "test": 125_866}
@@ -88,8 +89,8 @@ def write_table(
         vectors = (rows * falling) @ turned.astype(np.float32) + 0.02
         path = folder / f"part-{len(parts):05d}.parquet"
         pq.write_table(_part(ids[first : first + _PART], vectors), path, compression="zstd")
-        parts.append({"file": path.name, "rows": len(vectors), "sha256": sha256_file(path)})
-    write_json(folder / "manifest.json", _manifest(parts))
+        parts.append(Part(file=path.name, rows=len(vectors), sha256=sha256_file(path)))
+    write_state(folder / "manifest.json", _manifest(parts))
 
 
 def _part(ids: list[str], vectors: NDArray[np.float32]) -> pa.Table:
@@ -106,7 +107,7 @@ def _part(ids: list[str], vectors: NDArray[np.float32]) -> pa.Table:
     return pa.table(arrays, schema=columns)
 
 
-def _manifest(parts: list[dict[str, object]]) -> dict[str, object]:
+def _manifest(parts: list[Part]) -> TableManifest:
     contract = Contract(
         bands=("R", "G", "B"),
         unit="uint8",
@@ -121,16 +122,22 @@ def _manifest(parts: list[dict[str, object]]) -> dict[str, object]:
         std=(0.5, 0.5, 0.5),
     )
     space = Space(weights_sha256="0" * 64, architecture="none", contract=contract, pooling="cls")
-    return {
-        "tilezoo_table": 1,
-        "complete": True,
-        "rows": sum(int(str(part["rows"])) for part in parts),
-        "dimension": _DIMENSION,
-        "space": space.to_json(),
-        "model": {"name": "none", "source": "none"},
-        "request": {"dtype": "float32", "bands": None, "value_range": None, "tile_px": None},
-        "parts": parts,
-    }
+    return TableManifest(
+        complete=True,
+        rows=sum(part.rows for part in parts),
+        tiles=sum(part.rows for part in parts),
+        dimension=_DIMENSION,
+        space=space.state,
+        model=NamedModel(name="none", source="none"),
+        request=TableRequest(),
+        precision="fp32",
+        device="cpu",
+        georeferenced=False,
+        tiles_sha256="",
+        part_rows=max(part.rows for part in parts),
+        segment_tiles=1024,
+        parts=tuple(parts),
+    )
 
 
 def run(work: Path, names: list[str]) -> tuple[float, float, float]:

@@ -20,7 +20,6 @@ VERBS = (
 # Verbs that have no file of their own yet. To move one over: put its function into cli/VERB.py as
 # `run` (its options stand in ROOM/options.py), and delete its line here.
 _MOVING = {
-    "embed": "embed:embed_sources",
     "probe": "probe:probe_tables",
     "compare": "compare:compare_models",
     "launch": "launch:launch_command",

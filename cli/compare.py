@@ -4,9 +4,43 @@ from typing import Annotated, Literal
 
 import typer
 
-from tilezoo.cli import embed as of_embed
 from tilezoo.cli import probe as of_probe
+from tilezoo.space import Pooling
 
+Sources = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="SOURCE...",
+        help="GeoTIFFs, PNGs, JPEGs, BigEarthNet patches, scene folders with a file per band, "
+        "folders of any of these, globs, or a Parquet/CSV list of paths.",
+    ),
+]
+Bands = Annotated[
+    str | None,
+    typer.Option(
+        help="B04,B03,B02: bands to feed in the model's order, or names for unnamed ones."
+    ),
+]
+ValueRange = Annotated[
+    str | None, typer.Option(help="LOW,HIGH: pixel values that become black and white.")
+]
+TilePx = Annotated[
+    int | None, typer.Option(min=4, help="Cut into windows of this side; else a file is a tile.")
+]
+StridePx = Annotated[int | None, typer.Option(min=1, help="Step between windows.  [tile-px]")]
+PoolingOption = Annotated[Pooling | None, typer.Option(help="How features are pooled.  [model's]")]
+BatchSize = Annotated[int | None, typer.Option(min=1, help="Tiles per batch.  [by device]")]
+PrecisionOption = Annotated[
+    Literal["auto", "fp32", "bf16", "fp16"],
+    typer.Option(help="auto: bf16 where it is faster here and agrees with fp32."),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Threads that read.  [by cores]")]
+MaxErrors = Annotated[
+    int, typer.Option(min=0, help="Tiles that may fail; more end the finished run with exit 3.")
+]
+Limit = Annotated[int | None, typer.Option(min=1, help="Only the first so many tiles.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Throw away a table that is there.")]
 Models = Annotated[
     list[str],
     typer.Option(
@@ -29,24 +63,24 @@ Controls = Annotated[
 
 
 def compare_models(
-    sources: of_embed.Sources,
+    sources: Sources,
     *,
     labels: of_probe.LabelsOption,
     models: Models,
     out: Out,
     controls: Controls = True,
-    bands: of_embed.Bands = None,
-    value_range: of_embed.ValueRange = None,
-    tile_px: of_embed.TilePx = None,
-    stride_px: of_embed.StridePx = None,
-    pooling: of_embed.PoolingOption = None,
-    precision: of_embed.PrecisionOption = "auto",
-    device: of_embed.Device = "auto",
-    batch_size: of_embed.BatchSize = None,
-    workers: of_embed.Workers = None,
-    max_errors: of_embed.MaxErrors = 0,
-    limit: of_embed.Limit = None,
-    overwrite: of_embed.Overwrite = False,
+    bands: Bands = None,
+    value_range: ValueRange = None,
+    tile_px: TilePx = None,
+    stride_px: StridePx = None,
+    pooling: PoolingOption = None,
+    precision: PrecisionOption = "auto",
+    device: Device = "auto",
+    batch_size: BatchSize = None,
+    workers: Workers = None,
+    max_errors: MaxErrors = 0,
+    limit: Limit = None,
+    overwrite: Overwrite = False,
     split: of_probe.Split = None,
     block_deg: of_probe.BlockDeg = None,
     block_km: of_probe.BlockKm = None,

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tilezoo.cli.embed import Json
-from tilezoo.cli.launch import Region
+from tilezoo.cli.launch import Json, Region
 
 if TYPE_CHECKING:
     from tilezoo.launch.jobs import JobStatus

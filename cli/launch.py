@@ -8,11 +8,12 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from tilezoo.cli.embed import Json
 from tilezoo.errors import OptionError
 
 # What follows the command's verb is the command's, with or without -- before it.
 CONTEXT = {"allow_interspersed_args": False}
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 Command = Annotated[
     list[str],

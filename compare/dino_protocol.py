@@ -29,12 +29,11 @@ from tilezoo.pretrain.draws import draw_boxes
 from tilezoo.probe.sgd import BATCH, Batches
 from tilezoo.reading import Outcome, Reader, read_ahead
 from tilezoo.sources import Source
-from tilezoo.space import Contract, Pooling
+from tilezoo.space import Contract, Pooling, Precision
 from tilezoo.tiles import Cut, Tile
 from tilezoo.zoo.backbone import Backbone
 from tilezoo.zoo.modeldir import ModelDir
 from tilezoo.zoo.network import fit
-from tilezoo.zoo.options import Precision
 
 AUGMENTATION = (
     "random resized crop (area 0.08 to 1, aspect 3/4 to 4/3) to the model's size, horizontal flip; "

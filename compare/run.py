@@ -13,8 +13,8 @@ from tilezoo.space import Pooling
 if TYPE_CHECKING:
     from tilezoo.probe import ProbeResult
     from tilezoo.probe.sgd import Views
+    from tilezoo.space import Precision
     from tilezoo.zoo.backbone import Backbone
-    from tilezoo.zoo.options import Precision
 
 TABLES, MODELS = "tables", "models"
 LAYERS = "layers"  # in training by DINO's protocol
@@ -216,7 +216,7 @@ class _Job:
         of = {
             made.entrant.name: Crops(
                 backbone=partial(self._backbone, made),
-                precision=open_table(made.path).manifest["precision"],
+                precision=open_table(made.path).manifest.settled_precision,
                 sources=found,
                 cut=cut,
                 workers=reading_threads(self.options["workers"]),

@@ -1,7 +1,6 @@
-"""File-level metadata of a part: `geo` (GeoParquet 1.1), `emb` (geoembeddings.org), `tilezoo`."""
+"""GeoParquet 1.1: the column `bbox`, and the file key `geo` of a column `geometry`."""
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
+GeoKey = dict[str, Any]  # as GeoParquet states it
 BBOX = pa.struct([(side, pa.float64()) for side in _SIDES])
 _FAMILIES = {3: "Polygon", 6: "MultiPolygon"}
 
@@ -26,7 +26,7 @@ def read_boxes(column: pa.StructArray | pa.ChunkedArray) -> NDArray[np.float64]:
     return np.stack(sides, axis=1).astype(np.float64)
 
 
-def geo_key(table: pa.Table) -> dict[str, Any]:
+def geo_key(table: pa.Table) -> GeoKey:
     """Describe the `geometry` column by GeoParquet 1.1; an absent `crs` means OGC:CRS84.
 
     Source: https://geoparquet.org/releases/v1.1.0/
@@ -40,7 +40,7 @@ def geo_key(table: pa.Table) -> dict[str, Any]:
     return _geo(kinds, bounds)
 
 
-def merged_geo_key(keys: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def merged_geo_key(keys: Sequence[GeoKey]) -> GeoKey:
     """Describe the `geometry` column of tables put together, by the `geo_key` of each."""
     columns = [key["columns"]["geometry"] for key in keys]
     kinds = {kind for column in columns for kind in column["geometry_types"]}
@@ -50,8 +50,8 @@ def merged_geo_key(keys: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return _geo(kinds, [*bounds[:, :2].min(axis=0).tolist(), *bounds[:, 2:].max(axis=0).tolist()])
 
 
-def _geo(kinds: set[str], bounds: list[float] | None) -> dict[str, Any]:
-    column: dict[str, Any] = {
+def _geo(kinds: set[str], bounds: list[float] | None) -> GeoKey:
+    column: GeoKey = {
         "encoding": "WKB",
         "geometry_types": sorted(kinds),
         "covering": {"bbox": {side: ["bbox", side] for side in _SIDES}},
@@ -59,41 +59,3 @@ def _geo(kinds: set[str], bounds: list[float] | None) -> dict[str, Any]:
     if bounds is not None:
         column["bbox"] = bounds
     return {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}}
-
-
-def emb_key(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Describe the vectors as geoembeddings.org's best practices and STAC's `emb` prefix do.
-
-    Source: https://geoembeddings.org (best practices of 2026-03) and
-    https://stac-extensions.github.io/embeddings/v0.0.1/schema.json
-    """
-    space = manifest["space"]
-    return {
-        "version": "0.0.1",
-        "type": "chip",
-        "dimensions": manifest["dimension"],
-        "data_type": manifest["request"]["dtype"],
-        "embedding": {"dim": manifest["dimension"], "quantization": None, "normalized": False},
-        "model": {
-            "name": manifest["model"]["name"],
-            "family": space["architecture"],
-            "source": manifest["model"]["source"],
-            "weights_sha256": space["weights_sha256"],
-            "pooling": space["pooling"],
-            "config": space["contract"],
-        },
-    }
-
-
-def file_keys(manifest: Mapping[str, Any], geo: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """The file keys of a part; `geo` only where geometries exist.
-
-    Args:
-        manifest: Of the part's table.
-        geo: The `geo_key` of each group of its rows that holds a geometry.
-    """
-    own = {key: manifest[key] for key in ("space", "precision", "device", "versions")}
-    keys = {"emb": emb_key(manifest), "tilezoo": own}
-    if geo or manifest["georeferenced"]:
-        keys["geo"] = merged_geo_key(geo)
-    return {key: json.dumps(value) for key, value in keys.items()}

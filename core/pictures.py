@@ -22,13 +22,13 @@ class Thumbnailer:
     """Reads tiles of one table again and makes pictures of them."""
 
     def __init__(self, table: Table, side_px: int) -> None:
-        request = table.manifest["request"]
+        request = table.manifest.request
         self._contract = table.space.contract
-        self._windowed = request["tile_px"] is not None
+        self._windowed = request.tile_px is not None
         self._request = BandRequest(
             wanted=self._contract.bands,
-            given=parse_bands(request["bands"]),
-            values_stated=request["value_range"] is not None,
+            given=parse_bands(request.bands),
+            values_stated=request.value_range is not None,
         )
         self._side = side_px
 

@@ -1,18 +1,22 @@
 """The contract between pixels and a backbone, and the space its vectors live in."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, Self, get_args
 
 from tilezoo.bands import BandRequest, parse_bands
 from tilezoo.errors import ContractError, SpaceError, TileError
 from tilezoo.io import canonical_json, sha256_text
 from tilezoo.options import parse_value_range
+from tilezoo.state import from_builtins, to_builtins
 
 Unit = Literal["uint8", "dn", "reflectance", "stated"]
 Resize = Literal["shorter_side_then_center_crop", "squash", "none"]
 Interpolation = Literal["bicubic", "bilinear", "nearest"]
 Pooling = Literal["cls", "mean", "cls+mean", "last4"]
+# How vectors are computed and stored: recorded, but no part of their space.
+Precision = Literal["fp32", "bf16", "fp16"]
+Dtype = Literal["float32", "float16"]
 
 POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
 # What a pixel's dtype may be for each unit; "stated" is the user's own --value-range.
@@ -20,11 +24,8 @@ _KINDS = {"uint8": ("uint8",), "dn": ("int", "uint16", "uint32"), "reflectance":
 
 
 @dataclass(frozen=True, kw_only=True)
-class Contract:
-    """What a backbone needs of its pixels.
-
-    Values are mapped as: clip to `value_range` → 0..1 (→ rounded to 8 bits if
-    `quantize_uint8`) → resized → (x - mean) / std.
+class UnscaledContract:
+    """A contract less its mean and std, which spaces state beside it.
 
     Attributes:
         bands: In the order the network takes them.
@@ -38,8 +39,6 @@ class Contract:
         interpolation: Of the resizing, always with antialias.
         gsd_m: Smallest and largest ground sampling distance it was made for, metres; None
             where it was made for no particular one.
-        mean: Per band, on the 0..1 scale.
-        std: Per band, on the 0..1 scale.
     """
 
     bands: tuple[str, ...]
@@ -51,6 +50,20 @@ class Contract:
     resize_px: int
     interpolation: Interpolation
     gsd_m: tuple[float, float] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contract(UnscaledContract):
+    """What a backbone needs of its pixels.
+
+    Values are mapped as: clip to `value_range` → 0..1 (→ rounded to 8 bits if
+    `quantize_uint8`) → resized → (x - mean) / std.
+
+    Attributes:
+        mean: Per band, on the 0..1 scale.
+        std: Per band, on the 0..1 scale.
+    """
+
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
@@ -117,6 +130,19 @@ class Contract:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SpaceState:
+    """A space as it stands in manifests and in the files of a table."""
+
+    fingerprint: str
+    weights_sha256: str
+    architecture: str
+    contract: UnscaledContract
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    pooling: Pooling
+
+
+@dataclass(frozen=True, kw_only=True)
 class Space:
     """What must be equal for two vectors to be comparable."""
 
@@ -127,43 +153,61 @@ class Space:
 
     @property
     def fingerprint(self) -> str:
-        """First 16 hex digits of SHA-256 over the canonical JSON of `to_json` less itself."""
-        return sha256_text(canonical_json(self._fields()))[:16]
+        """First 16 hex digits of SHA-256 over the canonical JSON of `state` less itself."""
+        return self.state.fingerprint
 
-    def _fields(self) -> dict[str, Any]:
-        contract = asdict(contract_from(asdict(self.contract)))  # numbers as JSON gives them back
-        mean, std = contract.pop("mean"), contract.pop("std")
-        return {
-            "weights_sha256": self.weights_sha256,
-            "architecture": self.architecture,
-            "contract": contract,
-            "mean": mean,
-            "std": std,
-            "pooling": self.pooling,
-        }
+    @property
+    def state(self) -> SpaceState:
+        """The space as files hold it."""
+        contract = contract_from(asdict(self.contract))  # numbers as JSON gives them back
+        own = {field.name: getattr(contract, field.name) for field in fields(UnscaledContract)}
+        stated = SpaceState(
+            fingerprint="",
+            weights_sha256=self.weights_sha256,
+            architecture=self.architecture,
+            contract=UnscaledContract(**own),
+            mean=contract.mean,
+            std=contract.std,
+            pooling=self.pooling,
+        )
+        hashed = {key: value for key, value in to_builtins(stated).items() if key != "fingerprint"}
+        return replace(stated, fingerprint=sha256_text(canonical_json(hashed))[:16])
 
-    def to_json(self) -> dict[str, Any]:
-        """Write the space as it stands in manifests, tables and indexes."""
-        return {"fingerprint": self.fingerprint, **self._fields()}
+    def to_json(self) -> dict[str, object]:
+        """Write `state` as JSON has it."""
+        return dict(to_builtins(self.state))
 
     @classmethod
-    def from_json(cls, stored: Mapping[str, Any]) -> "Space":
+    def from_json(cls, stored: object) -> "Space":
         """Read `to_json`'s form back.
 
         Raises:
-            SpaceError: Fields are missing, or the fingerprint does not belong to them.
+            SpaceError: Fields are missing or wrong, or the fingerprint does not belong to them.
         """
         try:
-            fields = {**stored["contract"], "mean": stored["mean"], "std": stored["std"]}
-            space = cls(
-                weights_sha256=stored["weights_sha256"],
-                architecture=stored["architecture"],
-                contract=contract_from(fields),
-                pooling=stored["pooling"],
-            )
-        except (KeyError, TypeError, ValueError, ContractError) as error:
-            raise SpaceError(f"not a space: {error!r}; make the table again") from error
-        if space.fingerprint != stored.get("fingerprint"):
+            state = from_builtins(stored, SpaceState)
+        except ValueError as error:
+            raise SpaceError(f"not a space: {error}; make the table again") from error
+        return cls.from_state(state)
+
+    @classmethod
+    def from_state(cls, stored: SpaceState) -> "Space":
+        """Read `state` back.
+
+        Raises:
+            SpaceError: Fields make no sense, or the fingerprint does not belong to them.
+        """
+        try:
+            contract = Contract(**vars(stored.contract), mean=stored.mean, std=stored.std)
+        except ContractError as error:
+            raise SpaceError(f"not a space: {error}; make the table again") from error
+        space = cls(
+            weights_sha256=stored.weights_sha256,
+            architecture=stored.architecture,
+            contract=contract,
+            pooling=stored.pooling,
+        )
+        if space.fingerprint != stored.fingerprint:
             raise SpaceError("the space's fingerprint and fields disagree; make the table again")
         return space
 

@@ -1,8 +1,8 @@
 """The table: embeddings of many tiles as a folder of GeoParquet parts, and how it is read."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -14,15 +14,16 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from tilezoo.errors import SpaceError, TableError, TileErrorKind
-from tilezoo.geoparquet import BBOX, bbox_row
+from tilezoo.geoparquet import BBOX, GeoKey, bbox_row, merged_geo_key
 from tilezoo.io import canonical_json, sha256_text
-from tilezoo.space import Space
+from tilezoo.space import Dtype, Precision, Space, SpaceState
+from tilezoo.state import read_state, to_builtins
 from tilezoo.tiles import Tile, TileRef
 
 TABLE_VERSION = 1
 MANIFEST = "manifest.json"
 ERRORS = "errors.parquet"
-Dtype = Literal["float32", "float16"]
+_AGAIN = "make the table again"
 
 _VECTORS_PER_BATCH = 8192
 _PIXEL_BBOX = pa.list_(pa.int32(), 4)
@@ -114,6 +115,91 @@ def error_rows(failures: Sequence[Failure]) -> pa.Table:
     return pa.Table.from_arrays(arrays, schema=ERROR_SCHEMA)
 
 
+@dataclass(frozen=True, kw_only=True)
+class NamedModel:
+    """The model that a table's vectors are of: what the user called it, and its directory."""
+
+    name: str
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableRequest:
+    """What a run was asked for, as far as it changes a table; see `tilezoo embed --help`."""
+
+    bands: str | None = None
+    value_range: str | None = None
+    tile_px: int | None = None
+    stride_px: int | None = None
+    batch_size: int = 64
+    precision: Literal["auto"] | Precision = "auto"
+    dtype: Dtype = "float32"
+    shard: str | None = None
+    limit: int | None = None
+    part_rows: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A file of a table's rows, and the hash of its bytes."""
+
+    file: str
+    rows: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableManifest:
+    """What manifest.json says.
+
+    Attributes:
+        tilezoo_table: Version of the format.
+        complete: All else is settled; before, `rows` and what follows may change.
+        rows: Tiles with a vector.
+        failed: Tiles without one.
+        empty_windows: Those of these that are windows of scenes without any data: no fault.
+        tiles: All of them.
+        dimension: Length of a vector.
+        space: In which the vectors live.
+        model: Whose they are.
+        pretraining: What the model's directory says of its training (`tiles`, `ids_sha256`, …).
+        request: What was asked for.
+        precision: In which vectors are computed; `auto` before it is settled.
+        device: On which kind of device.
+        georeferenced: Some of the first tiles have a place.
+        tiles_sha256: Hash of all tiles' ids and files' sizes.
+        part_rows: Tiles of a part.
+        segment_tiles: Tiles of a segment, which a killed run can lose.
+        parts: In the order of rows.
+        versions: Of the packages that made it.
+    """
+
+    tilezoo_table: int = TABLE_VERSION
+    complete: bool = False
+    rows: int = 0
+    failed: int = 0
+    empty_windows: int = 0
+    tiles: int
+    dimension: int
+    space: SpaceState
+    model: NamedModel
+    pretraining: dict[str, object] = field(default_factory=dict)
+    request: TableRequest
+    precision: Literal["auto"] | Precision
+    device: str
+    georeferenced: bool
+    tiles_sha256: str
+    part_rows: int
+    segment_tiles: int
+    parts: tuple[Part, ...] = ()
+    versions: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def settled_precision(self) -> Precision:
+        """In which vectors are computed, once the first tiles have settled it."""
+        return "fp32" if self.precision == "auto" else self.precision
+
+
 @dataclass(frozen=True)
 class Table:
     """A finished table on disk; vectors are streamed, never held whole unless asked for.
@@ -124,32 +210,33 @@ class Table:
     """
 
     path: Path
-    manifest: Mapping[str, Any]
+    manifest: TableManifest
 
     @cached_property
     def space(self) -> Space:
         """The space its vectors live in."""
-        return Space.from_json(self.manifest["space"])
+        return Space.from_state(self.manifest.space)
 
     @property
     def row_count(self) -> int:
         """Number of rows."""
-        return int(self.manifest["rows"])
+        return self.manifest.rows
 
     @property
     def dimension(self) -> int:
         """Length of a vector."""
-        return int(self.manifest["dimension"])
+        return self.manifest.dimension
 
     @property
     def fingerprint(self) -> str:
         """16 hex digits that change with the space, any part, or the order of parts."""
-        state = {"space": self.manifest["space"]["fingerprint"], "parts": self.manifest["parts"]}
+        parts = to_builtins(self.manifest.parts)
+        state = {"space": self.manifest.space.fingerprint, "parts": parts}
         return sha256_text(canonical_json(state))[:16]
 
     @cached_property
     def _dataset(self) -> ds.Dataset:
-        return ds.dataset([str(self.path / part["file"]) for part in self.manifest["parts"]])
+        return ds.dataset([str(self.path / part.file) for part in self.manifest.parts])
 
     def vectors(self) -> Iterator[NDArray[np.float32]]:
         """Stream the embedding column in row order, arrays of shape (n, D)."""
@@ -183,14 +270,14 @@ def open_table(path: str | Path) -> Table:
     manifest = read_manifest(folder)
     if manifest is None:
         raise TableError(f"{folder}: no table here; make one with `tilezoo embed … -o {folder}`")
-    if not manifest["complete"]:
+    if not manifest.complete:
         raise TableError(f"{folder}: the table is unfinished; run its `tilezoo embed` again")
-    for part in manifest["parts"]:
-        _check_part(folder / part["file"], part["rows"])
+    for part in manifest.parts:
+        _check_part(folder / part.file, part.rows)
     return Table(folder, manifest)
 
 
-def read_manifest(folder: Path) -> dict[str, Any] | None:
+def read_manifest(folder: Path) -> TableManifest | None:
     """Read a table's manifest; None when there is none.
 
     Raises:
@@ -199,14 +286,17 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     path = folder / MANIFEST
     if not path.is_file():
         return None
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        version = manifest["tilezoo_table"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise TableError(f"{path}: not a table's manifest; make the table again") from error
+    version = read_state(path, _Versioned, fix=_AGAIN).tilezoo_table
+    if version is None:
+        raise TableError(f"{path}: not a table's manifest; {_AGAIN}")
     if version != TABLE_VERSION:
         raise TableError(f"{path}: version {version} of the format, this program knows 1; update")
-    return dict(manifest)
+    return read_state(path, TableManifest, fix=_AGAIN)
+
+
+@dataclass(frozen=True)
+class _Versioned:
+    tilezoo_table: int | None = None
 
 
 def _check_part(path: Path, row_count: int) -> None:
@@ -226,9 +316,52 @@ def same_space(first: Space, second: Space, what: str) -> None:
     """
     if first.fingerprint == second.fingerprint:
         return
-    ours, theirs = first.to_json(), second.to_json()
+    ours, theirs = vars(first.state), vars(second.state)
     differing = [key for key in ours if key != "fingerprint" and ours[key] != theirs[key]]
     raise SpaceError(
         f"{what}: vectors of space {second.fingerprint} cannot be compared with {first.fingerprint}"
         f" ({', '.join(differing)} differ); embed both with one model and the same options"
     )
+
+
+def file_keys(manifest: TableManifest, geo: Sequence[GeoKey]) -> dict[str, str]:
+    """The file keys of a part: `emb` and `tilezoo`, and `geo` only where geometries exist.
+
+    Args:
+        manifest: Of the part's table.
+        geo: The `geo_key` of each group of its rows that holds a geometry.
+    """
+    own = {
+        "space": manifest.space,
+        "precision": manifest.precision,
+        "device": manifest.device,
+        "versions": manifest.versions,
+    }
+    keys = {"emb": _emb_key(manifest), "tilezoo": to_builtins(own)}
+    if geo or manifest.georeferenced:
+        keys["geo"] = merged_geo_key(geo)
+    return {key: json.dumps(value) for key, value in keys.items()}
+
+
+def _emb_key(manifest: TableManifest) -> dict[str, object]:
+    """Describe the vectors as geoembeddings.org's best practices and STAC's `emb` prefix do.
+
+    Source: https://geoembeddings.org (best practices of 2026-03) and
+    https://stac-extensions.github.io/embeddings/v0.0.1/schema.json
+    """
+    space = manifest.space
+    return {
+        "version": "0.0.1",
+        "type": "chip",
+        "dimensions": manifest.dimension,
+        "data_type": manifest.request.dtype,
+        "embedding": {"dim": manifest.dimension, "quantization": None, "normalized": False},
+        "model": {
+            "name": manifest.model.name,
+            "family": space.architecture,
+            "source": manifest.model.source,
+            "weights_sha256": space.weights_sha256,
+            "pooling": space.pooling,
+            "config": to_builtins(space.contract),
+        },
+    }

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 
 from tilezoo.progress import say
+from tilezoo.space import Precision
 from tilezoo.tiles import Tile
 from tilezoo.zoo.backbone import Backbone
-from tilezoo.zoo.options import Precision
 
 _WORTH_IT = 1.3  # times faster a bf16 matrix product must be than an fp32 one
 _AGREEMENT = 0.999  # cosine of every vector in bf16 with the same in fp32

@@ -14,7 +14,8 @@ from tilezoo.errors import OptionError
 from tilezoo.option_groups import AllowedErrors, Limit, Sources, Windows, Workers
 from tilezoo.option_texts import to_request
 from tilezoo.options import Progress, argument, option, options, parse_value_range
-from tilezoo.zoo.options import OnDevice, Precision
+from tilezoo.space import Precision
+from tilezoo.zoo.options import OnDevice
 
 if TYPE_CHECKING:
     from tilezoo.pretrain.packs.pixels import Shaping

@@ -30,9 +30,9 @@ from tilezoo.pretrain.packs.shards import Pack, is_pack, open_pack
 from tilezoo.pretrain.recipe import Recipe, Schedules, find_recipe, make_schedules
 from tilezoo.pretrain.trainer import Trainer, choose_precision
 from tilezoo.progress import Advance, progress, say
+from tilezoo.space import Precision
 from tilezoo.state import to_builtins
 from tilezoo.training_ids import TRAINING_IDS, ids_sha256, write_training_ids
-from tilezoo.zoo.options import Precision
 from tilezoo.zoo.runs import CHECKPOINTS, RUN_VERSION, PackUsed, RunRequest, RunSettings
 
 _PACKED = "pack"  # in the run's folder, where the source is no pack

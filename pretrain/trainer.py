@@ -19,7 +19,7 @@ from tilezoo.pretrain.distributed import World
 from tilezoo.pretrain.loss import balanced_center, dino_loss, next_center, teacher_entropy
 from tilezoo.pretrain.network import Network, build_network, follow, fused_attention, same_weights
 from tilezoo.pretrain.recipe import Recipe, Schedules
-from tilezoo.zoo.options import Precision
+from tilezoo.space import Precision
 
 _DTYPES: Mapping[Precision, torch.dtype] = {
     "fp32": torch.float32,

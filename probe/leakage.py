@@ -42,7 +42,7 @@ def audit(
         return Leakage(status="unknown", test_tiles=len(test_ids), said=said)
     seen = read_training_ids(path)
     digest = ids_sha256(seen["id"].to_pylist())
-    told = (table.manifest.get("pretraining") or {}).get("ids_sha256")
+    told = table.manifest.pretraining.get("ids_sha256")
     if told not in (None, digest):
         raise ProbeError(
             f"{name}: {path} is not the list of pretraining tiles that manifest.json tells of; "

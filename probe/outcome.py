@@ -172,7 +172,7 @@ def describe_table(table: Table) -> TableFacts:
         fingerprint=table.fingerprint,
         space=table.space.fingerprint,
         weights_sha256=table.space.weights_sha256,
-        model=table.manifest["model"]["name"],
+        model=table.manifest.model.name,
         pooling=table.space.pooling,
         bands=list(table.space.contract.bands),
         value_range=list(table.space.contract.value_range),

@@ -39,7 +39,7 @@ def write_page(path: Path, answers: Sequence[Answers], title: str) -> None:
     table = open_table(answers[0].table)
     pictures, atlas = Thumbnailer(table, _SIDE_PX), Atlas.of(table)
     sections = [_make_section(one, pictures, atlas) for one in answers]
-    backbone = Path(table.manifest["model"]["name"]).name
+    backbone = Path(table.manifest.model.name).name
     shown = {"title": title, "table": table, "backbone": backbone, "sections": sections}
     write_text(path, render("tilezoo.search", "answers.html.j2", **shown))
 

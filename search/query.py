@@ -116,21 +116,20 @@ def load_backbone(table: Table, device: str) -> "Backbone":
     Raises:
         SpaceError: The model is gone, or is not the same any more.
     """
-    model, request = table.manifest["model"], table.manifest["request"]
-    name = model["source"] if Path(model["source"]).is_dir() else model["name"]
+    model, request = table.manifest.model, table.manifest.request
+    name = model.source if Path(model.source).is_dir() else model.name
     try:
         backbone = load(
             name,
             device=device,
             pooling=table.space.pooling,
-            bands=request["bands"],
-            value_range=request["value_range"],
+            bands=request.bands,
+            value_range=request.value_range,
         )
     except TilezooError as error:
-        raise SpaceError(
-            f"{table.path}: its model {model['name']} cannot be loaded: {error}"
-        ) from error
-    same_space(table.space, backbone.space, f"{model['name']} is not the model of {table.path}")
+        told = f"{table.path}: its model {model.name} cannot be loaded: {error}"
+        raise SpaceError(told) from error
+    same_space(table.space, backbone.space, f"{model.name} is not the model of {table.path}")
     return backbone
 
 

@@ -156,7 +156,7 @@ def request(
 
 def rows_of(table: Path) -> pa.Table:
     """All rows of a finished table, in order, without file keys."""
-    parts = [table / part["file"] for part in open_table(table).manifest["parts"]]
+    parts = [table / part.file for part in open_table(table).manifest.parts]
     tables = [pq.read_table(part).replace_schema_metadata(None) for part in parts]
     return pa.concat_tables(tables).combine_chunks()
 

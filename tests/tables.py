@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from tilezoo.embed.store import Store
+from tilezoo.embed.store import open_writer
 from tilezoo.geo import footprint
 from tilezoo.space import Space
-from tilezoo.table import rows, schema
+from tilezoo.table import NamedModel, TableManifest, TableRequest, rows, schema
 from tilezoo.tiles import Tile
 
 _DEGREES = "OGC:CRS84"
@@ -53,24 +53,21 @@ def write_table(
     count, dimension = vectors.shape
     own = making.contract()
     space = Space(weights_sha256=weights, architecture="none", contract=own, pooling="cls")
-    request = {"dtype": "float32", "bands": None, "value_range": None, "tile_px": None}
-    manifest = {
-        "tilezoo_table": 1,
-        "complete": False,
-        "tiles": count,
-        "dimension": dimension,
-        "space": space.to_json(),
-        "model": {"name": "none", "source": "/nowhere/model"},
-        "request": request,
-        "precision": "fp32",
-        "device": "cpu",
-        "georeferenced": lonlat is not None,
-        "part_rows": part_rows,
-        "segment_tiles": part_rows,
-        "versions": {},
-    }
+    manifest = TableManifest(
+        tiles=count,
+        dimension=dimension,
+        space=space.state,
+        model=NamedModel(name="none", source="/nowhere/model"),
+        request=TableRequest(),
+        precision="fp32",
+        device="cpu",
+        georeferenced=lonlat is not None,
+        tiles_sha256="",
+        part_rows=part_rows,
+        segment_tiles=part_rows,
+    )
     path.mkdir(parents=True)
-    store = Store(path, manifest)
+    store = open_writer(path, manifest, overwrite=False)
     store.begin()
     for segment in store.missing():
         numbers = range(segment.first, segment.last)

@@ -96,7 +96,7 @@ def test_auto_takes_a_precision_that_agrees_with_float32(
     found = embed(scenes, out=tmp_path / "t", model=vit, value_range="0,2000", device="cpu")
     assert found.precision in {"fp32", "bf16"}
     assert f"precision {found.precision}: " in capsys.readouterr().err
-    assert open_table(tmp_path / "t").manifest["precision"] == found.precision
+    assert open_table(tmp_path / "t").manifest.precision == found.precision
     vectors = making.vectors_of(tmp_path / "t")
     assert making.cosines(vectors, making.vectors_of(whole)).min() >= 0.999
 
@@ -281,11 +281,12 @@ def test_too_many_failures_end_a_finished_run_with_its_own_error(vit: Path, tmp_
         ({"value_range": "5,1"}, OptionError, "the first number must be the smaller"),
         ({"value_range": "low,high"}, OptionError, "should be 2 numbers, for example 0,2000"),
         ({"stride_px": 8}, OptionError, "--stride-px needs --tile-px"),
-        ({"tile_px": 8, "stride_px": 0}, OptionError, "the stride must be between 1 and"),
+        ({"tile_px": 8, "stride_px": 0}, OptionError, "--stride-px 0: must be 1 or more"),
+        ({"tile_px": 8, "stride_px": 9}, OptionError, "the stride must be between 1 and"),
         ({"tile_px": 0}, OptionError, "--tile-px 0"),
         ({"batch_size": 0}, OptionError, "--batch-size 0: must be 1 or more"),
         ({"workers": 0}, OptionError, "--workers 0: must be 1 or more"),
-        ({"limit": -1}, OptionError, "--limit -1: must be 0 or more"),
+        ({"limit": -1}, OptionError, "--limit -1: must be 1 or more"),
         ({"part_rows": 0}, OptionError, "--part-rows 0: must be 1 or more"),
         ({"device": "warp9"}, OptionError, "--device warp9"),
         ({"bands": "B08"}, ContractError, "--bands names 1 bands"),

@@ -12,7 +12,7 @@ import pytest
 from killing import Program
 
 from tilezoo.embed import embed
-from tilezoo.embed.store import locked
+from tilezoo.embed.store import lock_table
 from tilezoo.errors import TableError, TooManyFailedError
 from tilezoo.table import open_table
 
@@ -137,7 +137,7 @@ def test_a_full_disk_is_told_and_the_run_goes_on_when_there_is_room(
 def test_a_second_run_on_a_table_that_is_being_written_is_refused(
     tiles: Path, vit: Path, tmp_path: Path
 ) -> None:
-    with locked(tmp_path / "t"), pytest.raises(TableError, match="another run is writing this"):
+    with lock_table(tmp_path / "t"), pytest.raises(TableError, match="another run is writing this"):
         embed(tiles, out=tmp_path / "t", model=vit, **OPTIONS)
 
 

@@ -86,17 +86,6 @@ def test_rooms_are_light_until_they_are_used():
     assert done.stdout.strip() == "[]"
 
 
-def test_options_of_embed_are_those_of_its_function():
-    import inspect
-
-    from tilezoo.cli.embed import embed_sources
-    from tilezoo.embed import embed
-
-    command = set(inspect.signature(embed_sources).parameters) - {"as_json"}
-    function = set(inspect.signature(embed).parameters) - {"show_progress"}
-    assert command == function
-
-
 def test_options_of_launch_are_those_of_its_function():
     import inspect
 

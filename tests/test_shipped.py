@@ -51,8 +51,8 @@ def test_it_is_used_where_it_lies_and_needs_no_cache(tmp_path, monkeypatch):
     making.write_tiles(tmp_path / "tiles", 4)
     made = embed(tmp_path / "tiles", out=tmp_path / "t", device="cpu")
     table = open_table(made.table)
-    assert table.manifest["model"]["name"] == OFFLINE_DEFAULT
-    assert table.manifest["dimension"] == KNOWN.dimension
+    assert table.manifest.model.name == OFFLINE_DEFAULT
+    assert table.manifest.dimension == KNOWN.dimension
     assert (made.table / TRAINING_IDS).is_file()  # so that `probe` can tell leakage
     assert not (tmp_path / "cache").exists()
 

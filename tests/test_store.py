@@ -1,6 +1,7 @@
 """The table being written: whatever was cut short, the same rows in the end."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tilezoo.embed.store import Segment, Store, locked, open_store
+from tilezoo.embed.store import Segment, lock_table, open_writer
 from tilezoo.errors import TableError
 from tilezoo.sources import Source
 from tilezoo.space import Space
-from tilezoo.table import Failure, open_table, rows, schema
+from tilezoo.table import (
+    Failure,
+    NamedModel,
+    TableManifest,
+    TableRequest,
+    open_table,
+    rows,
+    schema,
+)
 from tilezoo.tiles import Tile, TileRef
 
 TILES, PART_ROWS, SEGMENT_TILES, DIMENSION = 23, 8, 3, 4
@@ -29,25 +38,25 @@ SPACE = Space(
 )
 
 
-def manifest(**changes: Any) -> dict[str, Any]:
-    return {
-        "tilezoo_table": 1,
-        "complete": False,
-        "tiles": TILES,
-        "dimension": DIMENSION,
-        "space": SPACE.to_json(),
-        "model": {"name": "a", "source": "/a"},
-        "request": {"dtype": "float32", "batch_size": 3},
-        "precision": "fp32",
-        "device": "cpu",
-        "georeferenced": False,
-        "tiles_sha256": "00",
-        "part_rows": PART_ROWS,
-        "segment_tiles": SEGMENT_TILES,
-        "parts": [],
-        "versions": {},
-        **changes,
-    }
+def manifest(**changes: Any) -> TableManifest:
+    stated = TableManifest(
+        tiles=TILES,
+        dimension=DIMENSION,
+        space=SPACE.state,
+        model=NamedModel(name="a", source="/a"),
+        request=TableRequest(batch_size=3),
+        precision="fp32",
+        device="cpu",
+        georeferenced=False,
+        tiles_sha256="00",
+        part_rows=PART_ROWS,
+        segment_tiles=SEGMENT_TILES,
+    )
+    return replace(stated, **changes)
+
+
+def segments_of(path: Path) -> list[Segment]:
+    return list(open_writer(path, manifest(), overwrite=False).missing())
 
 
 def tile(number: int) -> Tile:
@@ -82,14 +91,14 @@ def check_finished(path: Path) -> None:
     assert making.vectors_of(path)[:, 0].tolist() == [float(name) for name in expected]
     told = [row["source_uri"] for row in making.errors_of(path)]
     assert told == [f"/{n:03d}" for n in sorted(FAILING)]
-    assert open_table(path).manifest["failed"] == len(FAILING)
+    assert open_table(path).manifest.failed == len(FAILING)
     left = {entry.name for entry in path.iterdir()}
     parts = {f"part-0000{i}.parquet" for i in range(3)}
     assert left == parts | {"manifest.json", "errors.parquet"}
 
 
 def test_segments_cover_all_tiles_and_stay_within_their_parts(tmp_path: Path) -> None:
-    segments = list(Store(tmp_path, manifest()).missing())
+    segments = segments_of(tmp_path)
     covered = [n for s in segments for n in range(s.first, s.last)]
     assert covered == list(range(TILES))
     assert all(s.first // PART_ROWS == (s.last - 1) // PART_ROWS == s.part for s in segments)
@@ -101,14 +110,14 @@ def test_rows_are_the_same_in_whatever_order_and_over_however_many_runs_they_are
     tmp_path_factory: pytest.TempPathFactory, order: list[int], first: int, second: int
 ) -> None:
     path = tmp_path_factory.mktemp("table")
-    segments = list(Store(path, manifest()).missing())
+    segments = segments_of(path)
     assert len(segments) == len(order) == 9
     for begin, end in ((0, first), (first, max(first, second))):
-        store = open_store(path, manifest(), overwrite=False)
+        store = open_writer(path, manifest(), overwrite=False)
         store.begin()
         for place in order[begin:end]:
             store.add(segments[place], *made(segments[place]))
-    store = open_store(path, manifest(), overwrite=False)
+    store = open_writer(path, manifest(), overwrite=False)
     store.begin()
     assert store.done_tiles() == TILES - sum(s.last - s.first for s in store.missing())
     for segment in list(store.missing()):
@@ -121,7 +130,7 @@ def test_a_kill_between_any_two_file_operations_loses_nothing(tmp_path: Path) ->
     """Take every state the folder goes through as the one that a kill left behind."""
     path, states = tmp_path / "t", tmp_path / "states"
     path.mkdir()
-    store = open_store(path, manifest(), overwrite=False)
+    store = open_writer(path, manifest(), overwrite=False)
     store.begin()
     kept = []
     for segment in list(store.missing()):
@@ -134,7 +143,7 @@ def test_a_kill_between_any_two_file_operations_loses_nothing(tmp_path: Path) ->
         (with_segments / f".part-00000.parquet.{len(kept)}.tmp").write_bytes(b"half")
         kept.append(with_segments)
     for state in kept:
-        again = open_store(Path(state), manifest(), overwrite=False)
+        again = open_writer(Path(state), manifest(), overwrite=False)
         again.begin()
         for segment in list(again.missing()):
             again.add(segment, *made(segment))
@@ -143,12 +152,11 @@ def test_a_kill_between_any_two_file_operations_loses_nothing(tmp_path: Path) ->
 
 
 def test_failures_of_an_earlier_try_do_not_outlive_it(tmp_path: Path) -> None:
-    store = open_store(tmp_path, manifest(tiles=3), overwrite=False)
+    store = open_writer(tmp_path, manifest(tiles=3), overwrite=False)
     store.begin()
     (segment,) = store.missing()
     store.add(segment, *made(segment))
-    store._rows_of(segment).unlink(missing_ok=True)
-    store._part(0).unlink()
+    (tmp_path / "part-00000.parquet").unlink()  # and its segments are gone
     good = rows([tile(n) for n in range(3)], np.zeros((3, DIMENSION), np.float32))
     store.add(segment, pa.Table.from_batches([good]), [])
     store.finish()
@@ -159,19 +167,19 @@ def test_a_folder_that_holds_something_else_is_left_alone(tmp_path: Path) -> Non
     (tmp_path / "photo.jpg").write_text("mine")
     for overwrite in (False, True):
         with pytest.raises(TableError, match=r"holds 'photo.jpg' and no table; choose another -o"):
-            open_store(tmp_path, manifest(), overwrite=overwrite)
+            open_writer(tmp_path, manifest(), overwrite=overwrite)
     (tmp_path / "photo.jpg").rename(tmp_path / "part-00000-4f5a.snappy.parquet")  # Spark's
     (tmp_path / "index").mkdir()
     (tmp_path / "index/mine.txt").write_text("mine")
     (tmp_path / "manifest.json").write_text('{"name": "a web app"}')
     with pytest.raises(TableError, match="and no table; choose another -o"):
-        open_store(tmp_path, manifest(), overwrite=True)
+        open_writer(tmp_path, manifest(), overwrite=True)
     left = {str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*") if file.is_file()}
     assert left == {"part-00000-4f5a.snappy.parquet", "index/mine.txt", "manifest.json"}
 
 
 def test_overwriting_removes_a_table_with_its_index_and_nothing_else(tmp_path: Path) -> None:
-    store = open_store(tmp_path, manifest(), overwrite=False)
+    store = open_writer(tmp_path, manifest(), overwrite=False)
     store.begin()
     for segment in list(store.missing()):
         store.add(segment, *made(segment))
@@ -179,15 +187,15 @@ def test_overwriting_removes_a_table_with_its_index_and_nothing_else(tmp_path: P
     (tmp_path / "index").mkdir()
     (tmp_path / "index/index.faiss").write_bytes(b"")
     (tmp_path / "notes.md").write_text("mine")
-    assert open_store(tmp_path, manifest(), overwrite=True).complete is False
+    assert open_writer(tmp_path, manifest(), overwrite=True).manifest.complete is False
     assert [file.name for file in tmp_path.iterdir()] == ["notes.md"]
 
 
 def test_an_overwriting_that_was_cut_short_can_be_done_again(tmp_path: Path) -> None:
     (tmp_path / "part-00000.parquet").write_bytes(b"old")
     with pytest.raises(TableError, match=r"holds 'part-00000.parquet' and no table"):
-        open_store(tmp_path, manifest(), overwrite=False)
-    open_store(tmp_path, manifest(), overwrite=True)
+        open_writer(tmp_path, manifest(), overwrite=False)
+    open_writer(tmp_path, manifest(), overwrite=True)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -195,10 +203,13 @@ def test_an_overwriting_that_was_cut_short_can_be_done_again(tmp_path: Path) -> 
     ("changes", "message"),
     [
         (
-            {"request": {"dtype": "float16", "batch_size": 3}},
+            {"request": TableRequest(dtype="float16", batch_size=3)},
             "dtype: 'float32' there, 'float16' now",
         ),
-        ({"space": {"fingerprint": "other"}}, r"model: a there, a now \(another space\)"),
+        (
+            {"space": replace(SPACE.state, fingerprint="other")},
+            r"model: a there, a now \(another space\)",
+        ),
         ({"tiles_sha256": "11"}, "tiles: 23 there, 23 now, or files have changed"),
     ],
     ids=str,
@@ -206,30 +217,30 @@ def test_an_overwriting_that_was_cut_short_can_be_done_again(tmp_path: Path) -> 
 def test_another_run_on_the_same_folder_is_refused_with_the_fix(
     tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
-    open_store(tmp_path, manifest(), overwrite=False).begin()
+    open_writer(tmp_path, manifest(), overwrite=False).begin()
     with pytest.raises(TableError, match=rf"{message}.*choose another -o, or --overwrite"):
-        open_store(tmp_path, manifest(**changes), overwrite=False)
+        open_writer(tmp_path, manifest(**changes), overwrite=False)
 
 
 def test_a_second_writer_is_refused_until_the_first_is_gone(tmp_path: Path) -> None:
     told = pytest.raises(TableError, match="another run is writing this table")
-    with locked(tmp_path / "t"), told, locked(tmp_path / "t"):
+    with lock_table(tmp_path / "t"), told, lock_table(tmp_path / "t"):
         pytest.fail("two writers at once")
-    with locked(tmp_path / "t"):
+    with lock_table(tmp_path / "t"):
         assert (tmp_path / "t").is_dir()
 
 
 def test_a_table_cannot_be_made_where_a_file_is(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     for path in (tmp_path / "file", tmp_path / "file/below"):
-        with pytest.raises(TableError, match="not a folder that can be written"), locked(path):
+        with pytest.raises(TableError, match="not a folder that can be written"), lock_table(path):
             pytest.fail("locked a file")
 
 
 def test_a_part_is_put_together_some_megabytes_at_a_time(tmp_path: Path) -> None:
     wide, count, step = 4096, 2000, 100
     stated = manifest(tiles=count, part_rows=count, segment_tiles=step, dimension=wide)
-    store = open_store(tmp_path, stated, overwrite=False)
+    store = open_writer(tmp_path, stated, overwrite=False)
     store.begin()
     before = pa.default_memory_pool().max_memory()
     for segment in store.missing():

@@ -59,7 +59,7 @@ def plain_table(vit: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def parts(table: Path) -> list[Path]:
-    return [table / part["file"] for part in open_table(table).manifest["parts"]]
+    return [table / part.file for part in open_table(table).manifest.parts]
 
 
 def key(part: Path, name: str) -> Any:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tilezoo.bands import BandRequest
 from tilezoo.device import choose_device, keep_freed_layers, start_streams
 from tilezoo.errors import ContractError, ModelError
-from tilezoo.space import Pooling, Space
+from tilezoo.space import Pooling, Precision, Space
 from tilezoo.tiles import Tile
 from tilezoo.zoo.modeldir import WEIGHTS, ModelDir, import_timm
 from tilezoo.zoo.network import (
@@ -28,7 +28,6 @@ from tilezoo.zoo.network import (
     normalise,
     pack,
 )
-from tilezoo.zoo.options import Precision
 
 DTYPES: dict[Precision, torch.dtype] = {
     "fp32": torch.float32,

@@ -17,12 +17,11 @@ from tilezoo.image import Image
 from tilezoo.io import readable_as_others, whole_file, write_json, write_text
 from tilezoo.opening import gdal
 from tilezoo.sources import discover
-from tilezoo.space import Contract
+from tilezoo.space import Contract, Precision
 from tilezoo.tiles import Tile, TileRef
 from tilezoo.zoo.backbone import Backbone, build
 from tilezoo.zoo.cards import Origin, card_text, front_matter
 from tilezoo.zoo.modeldir import CARD, GOLDEN, MLM, WEIGHTS, ModelDir, write_checksums
-from tilezoo.zoo.options import Precision
 
 AGREEMENT: dict[Precision, float] = {"fp32": 0.9999, "bf16": 0.999}
 _TILES = 4

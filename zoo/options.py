@@ -18,13 +18,12 @@ from tilezoo.options import (
     parse_value_range,
     python_only,
 )
-from tilezoo.space import Contract, Interpolation, Pooling, Resize, Unit
+from tilezoo.space import Contract, Interpolation, Pooling, Precision, Resize, Unit
 from tilezoo.zoo.catalog import OFFLINE_DEFAULT
 
 if TYPE_CHECKING:
     from tilezoo.zoo.backbone import Backbone
 
-Precision = Literal["fp32", "bf16", "fp16"]
 Which = Literal["teacher", "student"]  # network of a student-teacher checkpoint
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tilezoo.errors import InterruptedRunError, PackError, TileError, TooManyFailedError
-from tilezoo.folder_writer import one_writer
 from tilezoo.image import MIN_SIDE_PX, Image
 from tilezoo.opening import gdal
 from tilezoo.options import verb
@@ -17,7 +16,7 @@ from tilezoo.pretrain.packs.choice import Choice, Labels, choose, find_labels
 from tilezoo.pretrain.packs.pixels import Shaping
 from tilezoo.pretrain.packs.segment import Segment, ShardForm
 from tilezoo.pretrain.packs.shards import PackManifest
-from tilezoo.pretrain.packs.store import Job, PackStore, Settled, open_store
+from tilezoo.pretrain.packs.store import Job, PackStore, Settled, lock_pack, open_store
 from tilezoo.progress import Advance, progress, say
 from tilezoo.reading import Outcome, Reader, read_ahead
 from tilezoo.sources import discover
@@ -72,7 +71,7 @@ def pack(options: PackOptions) -> PackResult:
         tiles=len(choice),
         tiles_sha256=plan.digest(),
     )
-    with one_writer(Path(options.out), "pack", PackError):
+    with lock_pack(Path(options.out)):
         store = open_store(Path(options.out), job, overwrite=options.overwrite)
         if store.manifest is not None:
             store.clear_up()

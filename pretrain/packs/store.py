@@ -6,10 +6,9 @@ same tiles, so the bytes are the same.
 """
 
 import json
-import shutil
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -20,9 +19,9 @@ import pyarrow.parquet as pq
 from msgspec import UNSET, UnsetType
 
 from tilezoo.errors import PackError
-from tilezoo.folder_writer import differing, refuse_foreign
+from tilezoo.folder_writer import FolderKind, RunFolder, differences, write_rows
 from tilezoo.geoparquet import geo_key, merged_geo_key
-from tilezoo.io import sha256_file, whole_file
+from tilezoo.io import sha256_file
 from tilezoo.pretrain.packs.choice import Labels
 from tilezoo.pretrain.packs.pixels import PixelSums, Shaping, Sums
 from tilezoo.pretrain.packs.segment import TILE_SCHEMA, Segment, ShardForm, write_segment
@@ -41,8 +40,15 @@ from tilezoo.table import ERROR_SCHEMA, ERRORS
 from tilezoo.training_ids import ids_sha256
 
 _JOB = "job.json"
-_SHARDS = "shard-[0-9]*.npy"
 _PACKAGES = ("tilezoo", "numpy", "pillow", "pyarrow", "rasterio")
+_PACK = FolderKind(
+    what="pack",
+    error=PackError,
+    manifest=MANIFEST,
+    mark="tilezoo_pack",
+    files=(TILES, ERRORS, "shard-[0-9]*.npy"),
+    unfinished=UNFINISHED,
+)
 _ANEW = "--overwrite starts anew"
 
 
@@ -111,10 +117,7 @@ class PackStore:
 
     def begin(self, settled: Settled) -> None:
         """Put down what the run is, so that a killed one goes on with the same."""
-        (self.path / UNFINISHED).mkdir(exist_ok=True)
-        for folder in (self.path, self.path / UNFINISHED):
-            for stale in folder.glob(".*.tmp"):  # of a killed run; this one holds the lock
-                stale.unlink()
+        RunFolder(self.path, _PACK).begin()
         if self.settled is None:
             write_state(self.path / UNFINISHED / _JOB, replace(self.job, settled=settled))
 
@@ -157,7 +160,7 @@ class PackStore:
 
     def clear_up(self) -> None:
         """Remove what only an unfinished pack needs."""
-        shutil.rmtree(self.path / UNFINISHED, ignore_errors=True)
+        RunFolder(self.path, _PACK).finish()
 
     def _states(self) -> list[_SegmentState]:
         """What is known of the finished segments, in order, up to the first that is missing."""
@@ -175,7 +178,8 @@ class PackStore:
         for rows in self._rows_of(segments, "parquet"):
             census.add(rows)
         schema = TILE_SCHEMA.with_metadata(census.keys())
-        _write_rows(self.path / TILES, schema, self._rows_of(segments, "parquet"))
+        rows_in_turn = self._rows_of(segments, "parquet")
+        write_rows(self.path / TILES, schema, rows_in_turn, compression="zstd")
         return census
 
     def _write_errors(self, segments: int) -> Counter[str]:
@@ -186,7 +190,7 @@ class PackStore:
         (self.path / ERRORS).unlink(missing_ok=True)
         if failures:
             rows = self._rows_of(segments, "errors.parquet")
-            _write_rows(self.path / ERRORS, ERROR_SCHEMA, rows)
+            write_rows(self.path / ERRORS, ERROR_SCHEMA, rows, compression="zstd")
         return failures
 
     def _manifest(
@@ -268,10 +272,13 @@ class _Census:
         return {"geo": json.dumps(merged_geo_key(self._geo))} if self._geo else {}
 
 
-def _write_rows(path: Path, schema: pa.Schema, parts: Iterator[pa.Table]) -> None:
-    with whole_file(path) as made, pq.ParquetWriter(made, schema, compression="zstd") as writer:
-        for rows in parts:
-            writer.write_table(rows.replace_schema_metadata(schema.metadata))
+def lock_pack(path: Path) -> AbstractContextManager[None]:
+    """Hold a pack's folder for one writer.
+
+    Raises:
+        PackError: Another process holds it, or the folder or disk cannot be written.
+    """
+    return RunFolder(path, _PACK).lock()
 
 
 def open_store(path: Path, job: Job, *, overwrite: bool) -> PackStore:
@@ -285,16 +292,15 @@ def open_store(path: Path, job: Job, *, overwrite: bool) -> PackStore:
     Raises:
         PackError: The folder holds another run's pack, or files that are no pack.
     """
+    folder = RunFolder(path, _PACK)
     if overwrite:
-        _clear(path)
+        folder.clear()
     manifest = read_manifest(path) if (path / MANIFEST).is_file() else None
     begun = None if manifest else _read_job(path)
-    if manifest:
-        _refuse_other_run(path, manifest, job)
-    elif begun:
-        _refuse_other_run(path, begun, job)
-    else:
-        refuse_foreign(path, "pack", PackError)
+    if there := manifest or begun:
+        folder.refuse_other_run(_differences(there, job))
+    elif not overwrite:
+        folder.start()
     settled = begun.settled if begun and begun.settled is not UNSET else None
     return PackStore(path=path, job=job, settled=settled, manifest=manifest)
 
@@ -304,24 +310,9 @@ def _read_job(path: Path) -> Job | None:
     return read_state(file, Job, fix=_ANEW, error=PackError) if file.is_file() else None
 
 
-def _clear(path: Path) -> None:
-    """Remove a pack's own files and nothing else, in an order that may be cut short."""
-    manifest = path / MANIFEST
-    own = [path / TILES, path / ERRORS, *path.glob(_SHARDS)]
-    if manifest.is_file() and b'"tilezoo_pack"' in manifest.read_bytes():
-        own.insert(0, manifest)
-    elif not (path / UNFINISHED).is_dir():
-        refuse_foreign(path, "pack", PackError, leftovers={file.name for file in own})
-    shutil.rmtree(path / UNFINISHED, ignore_errors=True)
-    for file in own:
-        file.unlink(missing_ok=True)
-
-
-def _refuse_other_run(path: Path, there: Job | PackManifest, asked: Job) -> None:
+def _differences(there: Job | PackManifest, asked: Job) -> list[str]:
     """Compare what decides the pixels and rows of two runs."""
-    differs = differing(there.request, asked.request)
+    differs = differences(there.request, asked.request)
     if not differs and there.tiles_sha256 != asked.tiles_sha256:
-        differs = ["other tiles, or files have changed"]
-    if differs:
-        fix = "choose another -o, or --overwrite to start anew"
-        raise PackError(f"{path} is the pack of another run ({'; '.join(differs)}); {fix}")
+        return ["other tiles, or files have changed"]
+    return differs
