@@ -48,6 +48,36 @@ def cache(_session_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pat
 
 
 @pytest.fixture(scope="session")
+def sdk_schema_checked_once() -> Iterator[None]:
+    """Hold the SageMaker SDK's schema of its config to the schema of schemas once.
+
+    The SDK does so at each of nine looks into the config a launch, half of a launch's time. The
+    config itself is checked each time all the same.
+    """
+    from jsonschema.validators import validator_for
+
+    from tilezoo.launch.sdk import quiet
+
+    with quiet():
+        from sagemaker.core.config import config_schema
+
+    stated = config_schema.SAGEMAKER_PYTHON_SDK_CONFIG_SCHEMA
+    checker = validator_for(stated)
+    check = checker.check_schema
+    checked = False
+
+    def check_once(schema: object, *more: object, **options: object) -> None:
+        nonlocal checked
+        if not (checked and schema is stated):
+            check(schema, *more, **options)
+        checked = checked or schema is stated
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checker, "check_schema", check_once)
+        yield
+
+
+@pytest.fixture(scope="session")
 def bucket() -> Iterator[str]:
     """The URL of an empty bucket on a server that speaks S3."""
     from moto_account import moto_account  # s3fs and moto: not where the oldest versions are tried

@@ -18,6 +18,7 @@ from tilezoo.launch import (
     stop_job,
 )
 
+pytestmark = pytest.mark.usefixtures("sdk_schema_checked_once")
 _REGION = "us-east-1"
 _TRUST = {"Effect": "Allow", "Principal": {"Service": "sagemaker.amazonaws.com"}}
 _WORDS = ("pretrain", "s3://tiles/shards", "-o", "run")

@@ -13,6 +13,7 @@ from tilezoo.errors import LaunchError, TilezooError
 from tilezoo.launch.instances import find_instance
 from tilezoo.launch.preflight import check_request
 
+pytestmark = pytest.mark.usefixtures("sdk_schema_checked_once")
 _README = Path(__file__).parent.parent / "README.md"
 _P4D = "pretrain-2-p4d-smddp"
 

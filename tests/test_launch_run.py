@@ -13,7 +13,7 @@ from sagemaker_runner import Host, as_toolkit_job, fetch_s3, list_s3, no_contain
 
 from tilezoo.zoo import download, verify
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("sdk_schema_checked_once")]
 contained = pytest.mark.skipif(bool(no_containers()), reason=no_containers())
 
 
