@@ -13,8 +13,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.error import URLError
 
-from s3fs import S3FileSystem
-
 _PATIENCE_S = 120.0
 
 
@@ -28,11 +26,9 @@ def moto_account() -> Iterator[str]:
     with subprocess.Popen(command, stdout=quiet, stderr=quiet) as server:
         try:
             _wait_for(url, server)
-            S3FileSystem.clear_instance_cache()  # one of them may speak to an account before
             yield url
         finally:
             server.terminate()
-            S3FileSystem.clear_instance_cache()
 
 
 def _free_port() -> int:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import subprocess
 import threading
 from pathlib import Path
@@ -242,6 +243,59 @@ def test_a_bucket_gives_the_same_revision_and_bytes_as_a_folder(registry, model,
     assert remote.models() == []
 
 
+def test_of_two_writers_of_a_bucket_the_slower_one_undoes_nothing(model, bucket):
+    first, second = (Registry(f"{bucket}/registry") for _ in range(2))  # as in two processes
+    head = first.publish(model, NAME)
+    (model / "config.json").write_bytes(b"[]")
+    faster = first.publish(model, NAME)
+    with pytest.raises(RegistryConflictError, match="another writer"):
+        second.advance(NAME, "main", head, head=head[::-1])
+    with pytest.raises(RegistryConflictError, match="another writer"):
+        second.store.replace(f"{NAME}/refs/main", b"mine", head.encode())
+    with pytest.raises(RegistryConflictError, match="another writer"):
+        second.store.replace(f"{NAME}/refs/main", b"mine", None)
+    assert first.resolve(NAME) == faster
+
+
+def test_a_file_of_a_bucket_is_read_from_anywhere_in_it(model, bucket):
+    remote = Registry(f"{bucket}/registry")
+    content = bytes(range(256)) * 50_000
+    (model / "model.safetensors").write_bytes(content)
+    revision = remote.publish(model, NAME)
+    with remote.open(NAME, revision, "model.safetensors") as file:
+        assert file.read(10) == content[:10]
+        assert file.seek(9_000_001) == 9_000_001
+        assert file.read(300) == content[9_000_001:9_000_301]
+        assert file.read() == content[9_000_301:]
+        assert file.read() == b""
+
+
+def test_a_file_that_changes_while_it_is_sent_does_not_appear(model, bucket):
+    store = Registry(f"{bucket}/registry").store
+    large = model / "large"
+    large.write_bytes(bytes(20 << 20))  # several parts
+    for file in (model / "config.json", large):
+        with pytest.raises(RegistryError, match="changed while it was being stored"):
+            store.put(file, "org/other", hashlib.sha256(b"before").hexdigest())
+        assert not store.exists("org/other")
+
+
+def test_a_profile_says_where_a_bucket_is(model, bucket, tmp_path, monkeypatch):
+    keys = "aws_access_key_id = a\naws_secret_access_key = b\n"
+    place = f"region = us-east-1\nendpoint_url = {os.environ['AWS_ENDPOINT_URL']}\n"
+    (tmp_path / "config").write_text(f"[profile zoo]\n{keys}{place}")
+    for name in list(os.environ):
+        if name.startswith("AWS_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    with pytest.raises(RegistryUnreachableError, match="AWS_PROFILE"):
+        Registry(f"{bucket}/registry")
+    monkeypatch.setenv("AWS_PROFILE", "zoo")
+    assert Registry(f"{bucket}/registry").publish(model, NAME)
+
+
 @pytest.mark.usefixtures("bucket")
 def test_a_bucket_that_is_not_there_is_one_clear_error(model):
     nowhere = Registry("s3://no-such-bucket/x")
@@ -255,6 +309,15 @@ def test_a_file_is_no_registry(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OptionError, match="a registry is a folder"):
         Registry(tmp_path / "file")
+
+
+def test_whatever_fsspec_opens_is_a_registry(model):
+    remote = Registry("memory://registry")
+    revision = remote.publish(model, NAME)
+    assert remote.resolve(NAME) == revision
+    assert read(remote, NAME, revision) == FILES
+    remote.delete(NAME)
+    assert remote.models() == []
 
 
 def test_an_unknown_scheme_is_one_clear_error():

@@ -91,7 +91,7 @@ def revision_of(files: Iterable[RegistryFile | NewFile]) -> str:
 
 
 class Registry:
-    """Models in a folder or under a URL that fsspec opens, such as `s3://bucket/prefix`.
+    """Models in a folder, in a bucket (`s3://bucket/prefix`) or under a URL that fsspec opens.
 
     Attributes:
         root: Where it is, as messages say it; `shown_as` in its place for those who must not know.
@@ -141,11 +141,11 @@ class Registry:
         """
         check_name(name)
         if is_revision(ref):
-            found = ref if self.store.exists(_listing(name, ref)) else None
+            revision = ref if self.store.exists(_listing(name, ref)) else None
         else:
-            found = self._pointed(name, f"refs/{check_ref(ref)}", f"refs/tags/{ref}")
-        if found:
-            return found
+            revision = self._read_ref(name, f"refs/{check_ref(ref)}", f"refs/tags/{ref}")
+        if revision:
+            return revision
         if not self.has(name):
             raise NotInRegistryError("model", f"no model {name} in the registry {self.root}")
         known = ", ".join([*self.branches(name), *self.tags(name)])
@@ -166,7 +166,7 @@ class Registry:
         except FileNotFoundError as error:
             message = f"{name} has no revision {revision} in the registry {self.root}"
             raise NotInRegistryError("revision", message) from error
-        return _parsed(data, f"{name}@{revision}")
+        return _parse_listing(data, f"{name}@{revision}")
 
     def file(self, name: str, revision: str, path: str) -> RegistryFile:
         """Find one file of a revision.
@@ -235,16 +235,25 @@ class Registry:
         if not self.store.exists(_listing(check_name(name), revision)):
             for file in wanted:
                 self._store(file, name, f"{name}/revisions/{revision}/{file.path}")
-            self.store.write(_listing(name, revision), _listed(revision, wanted))
+            self.store.write(_listing(name, revision), _listing_text(revision, wanted))
         return revision
 
     def move(self, name: str, branch: str, revision: str) -> None:
         """Point a branch, new or not, to a revision that is there."""
         if branch in self.tags(name):
             raise RegistryConflictError(f"{name} has a tag {branch!r}: name the branch otherwise")
-        target = f"{name}/refs/{check_ref(branch)}"
-        if self._pointed(name, f"refs/{branch}") != revision:
-            self._point(target, self.resolve(name, revision))
+        before = self._read_ref(name, f"refs/{check_ref(branch)}")
+        if before != revision:
+            self._point(f"{name}/refs/{branch}", self.resolve(name, revision), before)
+
+    def advance(self, name: str, branch: str, revision: str, head: str) -> None:
+        """Point a branch to the revision that was made from its head.
+
+        Raises:
+            RegistryConflictError: The head is another by now; nothing was changed.
+        """
+        if revision != head:
+            self._point(f"{name}/refs/{check_ref(branch)}", revision, head)
 
     def branch(self, name: str, branch: str, start: str = MAIN) -> None:
         """Make a branch at a branch, a tag or a revision."""
@@ -285,7 +294,7 @@ class Registry:
         """Keep others from moving this model's refs; a thread that has it must not ask again."""
         return self.store.locked(check_name(name))
 
-    def _pointed(self, name: str, *refs: str) -> str | None:
+    def _read_ref(self, name: str, *refs: str) -> str | None:
         """Read the first ref that is there."""
         for ref in refs:
             with suppress(FileNotFoundError):
@@ -297,12 +306,14 @@ class Registry:
                 return revision
         return None
 
-    def _point(self, ref: str, revision: str) -> None:
-        self.store.write(ref, f"{revision}\n".encode())
+    def _point(self, ref: str, revision: str, before: str | None = None) -> None:
+        """Point a ref to a revision if it points where it did `before`; None where it is new."""
+        there = None if before is None else f"{before}\n".encode()
+        self.store.replace(ref, f"{revision}\n".encode(), there)
 
     def _refs(self, name: str, folder: str) -> dict[str, str]:
         names = [ref for ref in self.store.children(f"{name}/{folder}") if ref != "tags"]
-        found = {ref: self._pointed(name, f"{folder}/{ref}") for ref in names}
+        found = {ref: self._read_ref(name, f"{folder}/{ref}") for ref in names}
         return {ref: revision for ref, revision in found.items() if revision}
 
     def _check_free(self, name: str, ref: str) -> None:
@@ -331,12 +342,12 @@ def _listing(name: str, revision: str) -> str:
     return f"{name}/revisions/{revision}.json"
 
 
-def _listed(revision: str, files: Sequence[NewFile]) -> bytes:
+def _listing_text(revision: str, files: Sequence[NewFile]) -> bytes:
     rows = [{"path": file.path, "size": file.size, "sha256": file.sha256} for file in files]
     return f"{json.dumps({'revision': revision, 'files': rows}, indent=1)}\n".encode()
 
 
-def _parsed(data: bytes, where: str) -> tuple[RegistryFile, ...]:
+def _parse_listing(data: bytes, where: str) -> tuple[RegistryFile, ...]:
     try:
         listing = json.loads(data)
         files = tuple(RegistryFile(**row) for row in listing["files"])

@@ -1,4 +1,8 @@
-"""Where a registry's files lie: a folder, or anything fsspec opens. Files appear whole or not."""
+"""Where a registry's files lie: a folder, a bucket of S3, or what fsspec opens.
+
+Files appear whole or not at all. In a folder writers take turns by a lock; in a bucket conditional
+requests see to it that none undoes what another did.
+"""
 
 import hashlib
 import os
@@ -7,15 +11,19 @@ import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
-from functools import cached_property
 from pathlib import Path
 from threading import Lock
 from typing import Any, BinaryIO, Protocol, cast
 
-from tilezoo.errors import OptionError, RegistryError, RegistryUnreachableError
+from tilezoo.errors import (
+    OptionError,
+    RegistryConflictError,
+    RegistryError,
+    RegistryUnreachableError,
+)
 
 _CHUNK = 1 << 20
-_PART_BYTES = 8 << 20  # of an upload to an object store; 10,000 parts make 80 GB
+PART_BYTES = 8 << 20  # of an upload to an object store; 10,000 parts make 80 GB
 # Beside the organisations, none of which may begin with a dot.
 _OWN = ".tilezoo"
 
@@ -40,6 +48,13 @@ class Store(Protocol):
 
     def write(self, name: str, data: bytes) -> None:
         """Write a small file."""
+
+    def replace(self, name: str, data: bytes, before: bytes | None) -> None:
+        """Write a small text where it still is `before`, spaces around it aside; None: not there.
+
+        Raises:
+            RegistryConflictError: Another writer was faster.
+        """
 
     def put(self, source: Path, name: str, sha256: str) -> None:
         """Copy a local file in, if its bytes have this hash."""
@@ -68,7 +83,11 @@ def open_store(root: str | Path) -> Store:
     text = str(root)
     if text.startswith("file://"):
         return FolderStore(Path(text.removeprefix("file://")))
-    return RemoteStore(text) if "://" in text else FolderStore(Path(text))
+    if text.startswith("s3://"):
+        from tilezoo.zoo.bucket import BucketStore
+
+        return BucketStore(text)
+    return FsspecStore(text) if "://" in text else FolderStore(Path(text))
 
 
 class FolderStore:
@@ -80,30 +99,34 @@ class FolderStore:
             raise OptionError(f"{root}: a file; a registry is a folder, or a URL such as s3://…")
 
     def read(self, name: str) -> bytes:
-        with _explained(OSError):
+        with explain_failures():
             return self._at(name).read_bytes()
 
     def open(self, name: str) -> BinaryIO:
-        with _explained(OSError):
+        with explain_failures():
             return self._at(name).open("rb")
 
     def exists(self, name: str) -> bool:
         return self._at(name).is_file()
 
     def children(self, name: str) -> list[str]:
-        with _explained(OSError):
+        with explain_failures():
             try:
                 return sorted(os.listdir(self._at(name)))  # noqa: PTH208  (names, not paths)
             except (FileNotFoundError, NotADirectoryError):
                 return []
 
     def modified(self, name: str) -> datetime:
-        with _explained(OSError):
+        with explain_failures():
             return datetime.fromtimestamp(self._at(name).stat().st_mtime, UTC)
 
     def write(self, name: str, data: bytes) -> None:
         with self._whole(name) as temporary:
             temporary.write_bytes(data)
+
+    def replace(self, name: str, data: bytes, before: bytes | None) -> None:
+        _check_unchanged(self, name, before)  # whoever writes refs holds the lock
+        self.write(name, data)
 
     def put(self, source: Path, name: str, sha256: str) -> None:
         with self._whole(name) as temporary:
@@ -117,12 +140,12 @@ class FolderStore:
         self.adopt(self._at(source), name)
 
     def delete(self, name: str) -> None:
-        with _explained(OSError):
+        with explain_failures():
             self._at(name).unlink()
 
     def delete_folder(self, name: str) -> None:
         doomed = self._own("tmp") / secrets.token_hex(8)
-        with _explained(OSError):
+        with explain_failures():
             self._at(name).rename(doomed)
             shutil.rmtree(doomed)
 
@@ -145,7 +168,7 @@ class FolderStore:
 
     def _own(self, name: str) -> Path:
         folder = self._root / _OWN / name
-        with _explained(OSError):
+        with explain_failures():
             folder.mkdir(parents=True, exist_ok=True)
         return folder
 
@@ -153,7 +176,7 @@ class FolderStore:
     def _whole(self, name: str) -> Iterator[Path]:
         temporary = self._own("tmp") / secrets.token_hex(8)
         target = self._at(name)
-        with _explained(OSError, missing_passes=False):
+        with explain_failures(passed=()):
             try:
                 yield temporary
                 _sync(temporary)
@@ -163,11 +186,8 @@ class FolderStore:
                 temporary.unlink(missing_ok=True)
 
 
-class RemoteStore:
-    """What fsspec opens: an object store, where a file appears when its upload is complete.
-
-    Writers are kept apart within one process only.
-    """
+class FsspecStore:
+    """What fsspec opens: `gs://…`, `memory://…`. Writers are kept apart within one process only."""
 
     def __init__(self, url: str) -> None:
         import fsspec
@@ -175,31 +195,29 @@ class RemoteStore:
         try:
             fs, root = fsspec.core.url_to_fs(url)
         except (ImportError, ValueError) as error:
-            raise OptionError(
-                f"{url}: {error}; for s3:// run: pip install 'tilezoo[s3]'"
-            ) from error
+            raise OptionError(f"{url}: {error}; a registry is a folder, or s3://…") from error
         self._fs: Any = fs
         self._root = str(root).rstrip("/")
         self._locks: dict[str, Lock] = {}
         self._guard = Lock()
 
     def read(self, name: str) -> bytes:
-        with self._explained():
+        with explain_failures():
             # what fsspec remembers of a folder may be older than what others wrote
             return bytes(self._fs.cat_file(self._at(name)))
 
     def open(self, name: str) -> BinaryIO:
-        with self._explained():
+        with explain_failures():
             self._fs.invalidate_cache(self._parent(name))
-            return cast("BinaryIO", self._fs.open(self._at(name), "rb", block_size=_PART_BYTES))
+            return cast("BinaryIO", self._fs.open(self._at(name), "rb", block_size=PART_BYTES))
 
     def exists(self, name: str) -> bool:
-        with self._explained():
+        with explain_failures():
             self._fs.invalidate_cache(self._parent(name))
             return bool(self._fs.isfile(self._at(name)))
 
     def children(self, name: str) -> list[str]:
-        with self._explained():
+        with explain_failures():
             folder = self._at(name) if name else self._root
             self._fs.invalidate_cache(folder)
             try:
@@ -210,17 +228,21 @@ class RemoteStore:
         return sorted(path.rsplit("/", 1)[-1] for path in paths)
 
     def modified(self, name: str) -> datetime:
-        with self._explained():
+        with explain_failures():
             self._fs.invalidate_cache(self._parent(name))
             return cast("datetime", self._fs.modified(self._at(name)))
 
     def write(self, name: str, data: bytes) -> None:
-        with self._explained(missing_passes=False):
+        with explain_failures(passed=()):
             self._fs.pipe_file(self._at(name), data)
 
+    def replace(self, name: str, data: bytes, before: bytes | None) -> None:
+        _check_unchanged(self, name, before)
+        self.write(name, data)
+
     def put(self, source: Path, name: str, sha256: str) -> None:
-        with self._explained(missing_passes=False), source.open("rb") as file:
-            target = self._fs.open(self._at(name), "wb", block_size=_PART_BYTES)
+        with explain_failures(passed=()), source.open("rb") as file:
+            target = self._fs.open(self._at(name), "wb", block_size=PART_BYTES)
             try:
                 _copy_checked(file, target, sha256, source)
             except BaseException:
@@ -230,19 +252,19 @@ class RemoteStore:
             target.close()
 
     def adopt(self, source: Path, name: str) -> None:
-        with self._explained(missing_passes=False):
+        with explain_failures(passed=()):
             self._fs.put_file(str(source), self._at(name))
 
     def copy(self, source: str, name: str) -> None:
-        with self._explained(missing_passes=False):
+        with explain_failures(passed=()):
             self._fs.cp_file(self._at(source), self._at(name))
 
     def delete(self, name: str) -> None:
-        with self._explained():
+        with explain_failures():
             self._fs.rm_file(self._at(name))
 
     def delete_folder(self, name: str) -> None:
-        with self._explained():
+        with explain_failures():
             self._fs.invalidate_cache()
             self._fs.rm(self._at(name), recursive=True)
 
@@ -254,43 +276,67 @@ class RemoteStore:
         return None
 
     def _at(self, name: str) -> str:
-        if ".." in name.split("/"):
-            raise RegistryError(f"{name!r} leads out of {self._root}")
-        return f"{self._root}/{name}"
+        return f"{self._root}/{check_inside(name, self._root)}"
 
     def _parent(self, name: str) -> str:
         return self._at(name).rsplit("/", 1)[0]
 
-    def _explained(self, *, missing_passes: bool = True) -> AbstractContextManager[None]:
-        return _explained(*self._failures, missing_passes=missing_passes)
-
-    @cached_property
-    def _failures(self) -> tuple[type[BaseException], ...]:
-        """What the transports raise besides OSError."""
-        protocol = self._fs.protocol
-        if "s3" in ([protocol] if isinstance(protocol, str) else protocol):
-            from botocore.exceptions import BotoCoreError
-
-            return (OSError, BotoCoreError)
-        return (OSError,)
-
 
 @contextmanager
-def _explained(*failures: type[BaseException], missing_passes: bool = True) -> Iterator[None]:
-    """Make a failure an error that says where; a missing file is the reader's to explain."""
+def explain_failures(
+    failures: tuple[type[BaseException], ...] = (OSError,),
+    passed: tuple[type[BaseException], ...] = (FileNotFoundError,),
+) -> Iterator[None]:
+    """Make a failure of the storage an error that says where.
+
+    Args:
+        failures: What the storage raises.
+        passed: Those of them that the caller explains; a missing file is the reader's.
+    """
     try:
         yield
     except failures as error:
-        if missing_passes and isinstance(error, FileNotFoundError):
+        if isinstance(error, passed):
             raise
-        raise RegistryUnreachableError(f"the registry's storage failed: {error}") from error
+        why = str(error).partition("\n\nDebug source:")[0]  # obstore's
+        raise RegistryUnreachableError(f"the registry's storage failed: {why}") from error
+
+
+def conflict(name: str) -> RegistryConflictError:
+    """The error of a writer who was slower than another."""
+    return RegistryConflictError(f"{name} was just changed by another writer: look and try again")
+
+
+def _check_unchanged(store: Store, name: str, before: bytes | None) -> None:
+    try:
+        found: bytes | None = store.read(name).strip()
+    except FileNotFoundError:
+        found = None
+    if found != (None if before is None else before.strip()):
+        raise conflict(name)
+
+
+def check_inside(name: str, root: str) -> str:
+    """Return a name if it stays below the root.
+
+    Raises:
+        RegistryError: It does not.
+    """
+    if ".." in name.split("/"):
+        raise RegistryError(f"{name!r} leads out of {root}")
+    return name
 
 
 def _copy_checked(source: BinaryIO, target: BinaryIO, sha256: str, path: Path) -> None:
+    target.writelines(read_checked(source, sha256, path))
+
+
+def read_checked(source: BinaryIO, sha256: str, path: Path) -> Iterator[bytes]:
+    """Read a file piece by piece; its end is an error where its hash is another."""
     digest = hashlib.sha256()
     while chunk := source.read(_CHUNK):
         digest.update(chunk)
-        target.write(chunk)
+        yield chunk
     if digest.hexdigest() != sha256:
         raise RegistryError(f"{path} changed while it was being stored; publish again")
 

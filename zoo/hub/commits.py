@@ -103,7 +103,7 @@ def apply(hub: Hub, name: str, branch: str, changes: Changes) -> str:
             raise RefusedError(412, f"{branch} is at {head} by now: look at it and commit again")
         files = _change_files(hub, name, head, changes.each)
         revision = hub.registry.write(name, files)
-        hub.registry.move(name, branch, revision)
+        hub.registry.advance(name, branch, revision, head)
     return revision
 
 
