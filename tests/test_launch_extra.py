@@ -62,7 +62,7 @@ def test_all_extras_are_at_peace_in_one_environment():
     extras = tomllib.loads((_ROOT / "pyproject.toml").read_text())["project"][
         "optional-dependencies"
     ]
-    assert set(extras) == {"demo", "dev", "hub", "s3", "sagemaker", "tensorboard", "test"}
+    assert set(extras) == {"demo", "dev", "docs", "hub", "s3", "sagemaker", "tensorboard", "test"}
     assert "tilezoo[hub,s3,sagemaker,tensorboard]" in extras["test"]
     assert int(version("pyarrow").partition(".")[0]) < 26  # as the SDK's mlflow asks
     assert int(version("s3fs").partition(".")[0]) >= 2025
