@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from typing import Annotated
 
@@ -22,7 +23,6 @@ VERBS = (
 _MOVING = {
     "probe": "probe:probe_tables",
     "compare": "compare:compare_models",
-    "launch": "launch:launch_command",
     "demo": "demo:run_demo",
 }
 
@@ -51,18 +51,20 @@ def _root(
     pass
 
 
-def _add(verb: str) -> None:
+def find_command(verb: str) -> Callable[..., None]:
+    """The function that typer makes a command of; of a verb without verbs of its own."""
     file, _, function = _MOVING.get(verb, f"{verb}:run").partition(":")
-    module = import_module(f"tilezoo.cli.{file}")
-    if inner := getattr(module, "app", None):
-        app.add_typer(inner, name=verb)
-    else:
-        context = getattr(module, "CONTEXT", None)
-        app.command(verb, context_settings=context)(getattr(module, function))
+    found: Callable[..., None] = getattr(import_module(f"tilezoo.cli.{file}"), function)
+    return found
 
 
 for _verb in VERBS:
-    _add(_verb)
+    _file = import_module(f"tilezoo.cli.{_MOVING.get(_verb, _verb).partition(':')[0]}")
+    if _inner := getattr(_file, "app", None):
+        app.add_typer(_inner, name=_verb)
+    else:
+        _context = getattr(_file, "CONTEXT", None)
+        app.command(_verb, context_settings=_context)(find_command(_verb))
 
 
 def main() -> None:

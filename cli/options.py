@@ -39,12 +39,17 @@ def command(*classes: type) -> Callable[[Callable[..., None]], Callable[..., Non
     stated = {cls: [one for one in options_of(cls) if one.place != "python"] for cls in classes}
     parameters = [_parameter(one) for fields in stated.values() for one in fields]
 
+    def build_options(**given: object) -> list[object]:
+        return [cls(**_values(options_of(cls), given)) for cls in classes]
+
     def make(function: Callable[..., None]) -> Callable[..., None]:
         def call(**given: object) -> None:
-            function(*(cls(**_values(options_of(cls), given)) for cls in classes))
+            function(*build_options(**given))
 
-        call.__doc__, call.__name__ = function.__doc__, function.__name__
-        call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        made: Any = call
+        made.__doc__, made.__name__ = function.__doc__, function.__name__
+        made.__signature__ = inspect.Signature(parameters)
+        made.build_options = build_options  # what is given, checked; without running anything
         return call
 
     return make

@@ -1,16 +1,19 @@
-"""The user's AWS: sessions and clients, and its errors in one line each."""
+"""The user's AWS: sessions, errors in one line each, and where in the account a job lies."""
 
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 from tilezoo.errors import LaunchError
-from tilezoo.launch.sdk import check_installed
-from tilezoo.launch.settings import Defaults, LaunchSettings, check_s3_folder, is_role_arn
+from tilezoo.launch.instances import JobPlan, check_image, find_image
+from tilezoo.launch.options import check_s3_folder
+from tilezoo.launch.sdk import Defaults, check_installed
 
+NOBODY = "000000000000"  # the account in a dry run, which asks nobody
+_NO_ROLE = "ROLE-TO-BE-NAMED"
 _DENIED = ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "403", "Forbidden")
 _BAD_KEYS = (
     "ExpiredToken",
@@ -27,8 +30,56 @@ _NO_CREDENTIALS = (
 )
 
 
+class Session(Protocol):
+    """What is used of a boto3 session."""
+
+    @property
+    def region_name(self) -> str | None:
+        """Where it asks."""
+        ...
+
+    def client(self, service_name: str, /, **options: Any) -> Any:
+        """Make a client of a service."""
+        ...
+
+
+def find_region(region: str | None) -> str:
+    """Settle the region: the one named, else the configured one.
+
+    Raises:
+        LaunchError: None is configured.
+    """
+    if region:
+        return region
+    found: str | None = _open(None).region_name
+    if not found:
+        raise LaunchError("no region: give --region, or set AWS_DEFAULT_REGION or `aws configure`")
+    return found
+
+
+def open_session(region: str | None) -> Session:
+    """Open a boto3 session on the user's own configuration.
+
+    Args:
+        region: None: the configured one.
+
+    Raises:
+        LaunchError: The extra is not installed, the profile named is not there, or no region.
+    """
+    session: Session = _open(find_region(region))
+    return session
+
+
+def _open(region: str | None) -> Any:
+    check_installed()
+    import boto3
+
+    with explain_errors():
+        return boto3.Session(region_name=region)
+
+
 @contextmanager
-def told() -> Iterator[None]:
+def explain_errors() -> Iterator[None]:
     """Turn what botocore raises in the block into one line with what to do."""
     from boto3.exceptions import Boto3Error  # an upload that failed
     from botocore import exceptions as of_botocore
@@ -38,11 +89,20 @@ def told() -> Iterator[None]:
     except (of_botocore.NoCredentialsError, of_botocore.PartialCredentialsError) as error:
         raise LaunchError(_NO_CREDENTIALS) from error
     except of_botocore.ClientError as error:
-        raise LaunchError(_client_error(error)) from error
+        raise LaunchError(_explain(error)) from error
     except of_botocore.EndpointConnectionError as error:
         raise LaunchError(f"{error}; is the network there, and is the region right?") from error
     except (of_botocore.BotoCoreError, Boto3Error) as error:
         raise LaunchError(f"AWS: {' '.join(str(error).split())}") from error
+
+
+def _explain(error: Any) -> str:
+    code = error_code(error)
+    if code in _BAD_KEYS:
+        return f"AWS does not accept these credentials ({code}): log in again, or see AWS_PROFILE"
+    said = error.response.get("Error", {}).get("Message", "")
+    what = f"{error.operation_name}: {' '.join(str(said).split()) or code}"
+    return f"AWS {'denies' if is_denied(error) else 'refuses'} {what}"
 
 
 def error_code(error: Any) -> str:
@@ -56,120 +116,115 @@ def is_denied(error: Any) -> bool:
     return error_code(error) in _DENIED
 
 
-def open_session(region: str | None) -> Any:
-    """Open a boto3 session on the user's own configuration.
-
-    Raises:
-        LaunchError: The extra is not installed, or the profile named is not there.
-    """
-    check_installed()
-    import boto3
-
-    with told():
-        return boto3.Session(region_name=region)
-
-
-def find_region(region: str | None) -> str:
-    """Settle the region: the one named, else the configured one.
-
-    Raises:
-        LaunchError: None is configured.
-    """
-    found: str | None = region or open_session(None).region_name
-    if not found:
-        raise LaunchError("no region: give --region, or set AWS_DEFAULT_REGION or `aws configure`")
-    return found
-
-
 def split_s3(uri: str) -> tuple[str, str]:
     """Split `s3://BUCKET/KEY` into bucket and key."""
     bucket, _, key = uri.removeprefix("s3://").partition("/")
     return bucket, key
 
 
-def _client_error(error: Any) -> str:
-    code = error_code(error)
-    if code in _BAD_KEYS:
-        return f"AWS does not accept these credentials ({code}): log in again, or see AWS_PROFILE"
-    said = error.response.get("Error", {}).get("Message", "")
-    what = f"{error.operation_name}: {' '.join(str(said).split()) or code}"
-    if is_denied(error):
-        return f"AWS denies {what}"
-    return f"AWS refuses {what}"
-
-
-NOBODY = "000000000000"  # the account in a dry run, which asks nobody
-_NO_ROLE = "ROLE-TO-BE-NAMED"
-
-
 @dataclass(frozen=True, kw_only=True)
-class Owner:
-    """Whose account it is, and whose name a job runs in.
+class Places:
+    """Where a job lies and in whose name it runs, settled before anything is built.
 
     Attributes:
+        region: Of the service.
         role: ARN.
-        output: `s3://…/`.
-        account: Number; `NOBODY` in a dry run.
-        notes: What a dry run had to make up.
+        output: `s3://…/` under which everything lies.
+        name: The job's.
+        image: The container.
+        out: The S3 folder the command itself names for its result; None where it names none.
+        notes: What a dry run has to make up.
     """
 
+    region: str
     role: str
     output: str
-    account: str
+    name: str
+    image: str
+    out: str | None
     notes: tuple[str, ...] = ()
 
+    @property
+    def job(self) -> str:
+        """The folder of this one job."""
+        return f"{self.output}{self.name}/"
 
-def imagined_owner(settings: LaunchSettings, defaults: Defaults, region: str) -> Owner:
-    """Settle role and output without asking AWS; what is not known has a mark in its place."""
-    role = settings.role or defaults.role
-    output = settings.output or defaults.output
-    notes = []
-    if not role:
-        notes.append("no role is configured: launching takes --role")
-    elif not is_role_arn(role):
-        notes.append(f"the account of role {role} is asked for when launching")
-    if not output:
-        notes.append("no output is configured: launching takes the account's default bucket")
-    return Owner(
-        role=role if role and is_role_arn(role) else _arn(role or _NO_ROLE, region),
-        output=_folder(output or _default_output(region, NOBODY)),
-        account=NOBODY,
-        notes=tuple(notes),
+    @property
+    def checkpoints(self) -> str:
+        """Where the command's result lies: at its own `-o s3://…`, else fresh for this job."""
+        return self.out or f"{self.job}checkpoints/"
+
+    @property
+    def registry(self) -> str:
+        """Where a finished pretraining is published."""
+        return f"{self.output}registry"
+
+
+def find_places(plan: JobPlan, region: str, defaults: Defaults, session: Session | None) -> Places:
+    """Settle where a job lies: in the caller's account, or in nobody's for a dry run.
+
+    Args:
+        plan: What runs.
+        region: Where.
+        defaults: For what the options leave open.
+        session: Of the user; None asks nobody.
+
+    Raises:
+        LaunchError: No credentials, no role, no role of that name, or no container.
+    """
+    asked = plan.options
+    image = _find_container(plan, region, defaults)
+    role, output = asked.role or defaults.role, asked.output or defaults.output
+    notes: tuple[str, ...] = ()
+    account = NOBODY
+    if session:
+        role, account = _find_role(role, session)
+    else:
+        notes = tuple(_missing(role, output))
+        role = role if role and _is_arn(role) else _imagine_arn(role or _NO_ROLE, region)
+    return Places(
+        region=region,
+        role=role,
+        output=_end_folder(output or f"s3://sagemaker-{region}-{account}/tilezoo"),  # the SDK's own
+        name=asked.name or _make_name(plan.command.verb),
+        image=image,
+        out=plan.command.out,
+        notes=notes,
     )
 
 
-def find_owner(settings: LaunchSettings, defaults: Defaults, region: str, session: Any) -> Owner:
-    """Ask AWS who we are; settle role and output.
+def _find_container(plan: JobPlan, region: str, defaults: Defaults) -> str:
+    """The user's own container, which the service can use there; else SageMaker's."""
+    own = plan.options.image
+    if own:
+        check_image(own, region)
+        return own
+    smddp = plan.distribution.backend == "smddp"
+    image = find_image(region, plan.instance.name, smddp=smddp)
+    if defaults.isolated:
+        raise LaunchError(
+            "your SageMaker config keeps jobs from the network (EnableNetworkIsolation), and "
+            "SageMaker's container lacks packages: give --image with one that holds them"
+        )
+    return image
 
-    Raises:
-        LaunchError: No credentials, no role, or no role of that name.
-    """
-    with told():
+
+def _find_role(role: str | None, session: Session) -> tuple[str, str]:
+    """Ask AWS for a role's ARN and the caller's account."""
+    with explain_errors():
         account: str = session.client("sts").get_caller_identity()["Account"]
-    role = settings.role or defaults.role
     if not role:
         raise LaunchError(
             "no role: give --role, the name of one that SageMaker may take, or put "
             "SageMaker.TrainingJob.RoleArn into the SageMaker SDK's config.yaml"
         )
-    output = settings.output or defaults.output or _default_output(region, account)
-    return Owner(
-        role=role if is_role_arn(role) else _arn_of(role, session),
-        output=_folder(output),
-        account=account,
-    )
+    return (role if _is_arn(role) else _find_arn(role, session)), account
 
 
-def fresh_name(verb: str) -> str:
-    """Make a name that no job has: by verb, UTC time and four random digits."""
-    now = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    return f"tilezoo-{verb}-{now}-{secrets.token_hex(2)}"
-
-
-def _arn_of(name: str, session: Any) -> str:
+def _find_arn(name: str, session: Session) -> str:
     from botocore.exceptions import ClientError
 
-    with told():
+    with explain_errors():
         try:
             arn: str = session.client("iam").get_role(RoleName=name)["Role"]["Arn"]
         except ClientError as error:
@@ -182,17 +237,32 @@ def _arn_of(name: str, session: Any) -> str:
     return arn
 
 
-def _arn(name: str, region: str) -> str:
+def _missing(role: str | None, output: str | None) -> Iterator[str]:
+    """Say what a launch has to be given, or asks for."""
+    if not role:
+        yield "no role is configured: launching takes --role"
+    elif not _is_arn(role):
+        yield f"the account of role {role} is asked for when launching"
+    if not output:
+        yield "no output is configured: launching takes the account's default bucket"
+
+
+def _is_arn(role: str) -> bool:
+    return role.startswith("arn:")
+
+
+def _imagine_arn(name: str, region: str) -> str:
     partition = "aws-cn" if region.startswith("cn-") else "aws"
     partition = "aws-us-gov" if region.startswith("us-gov-") else partition
     return f"arn:{partition}:iam::{NOBODY}:role/{name}"
 
 
-def _default_output(region: str, account: str) -> str:
-    """In the bucket that the SageMaker SDK takes by default."""
-    return f"s3://sagemaker-{region}-{account}/tilezoo"
-
-
-def _folder(uri: str) -> str:
+def _end_folder(uri: str) -> str:
     check_s3_folder("--output", uri)
     return uri.rstrip("/") + "/"
+
+
+def _make_name(verb: str) -> str:
+    """Make a name that no job has: by verb, UTC time and four random digits."""
+    now = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    return f"tilezoo-{verb}-{now}-{secrets.token_hex(2)}"

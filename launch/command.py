@@ -2,8 +2,9 @@
 
 import json
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 
 from tilezoo.errors import OptionError
@@ -11,10 +12,11 @@ from tilezoo.errors import OptionError
 VERBS = ("pack", "pretrain", "embed", "probe", "compare")
 INPUT = "/opt/ml/input/data"
 OUT = "/opt/ml/checkpoints"  # what SageMaker keeps in step with S3 while the job runs
-_OUT_OPTIONS = ("-o", "--out")
-# Options whose S3 value gets a channel of that name; all else is the command's source.
-_CHANNEL_OF = {"--labels": "labels", "-m": "model", "--model": "model", "--update-card": "card"}
-_SOURCE_CHANNEL = {"probe": "table"}  # else: tiles
+OUT_FLAGS = ("-o", "--out")
+# Options whose place in S3 gets a channel of that name; the others' are named like the source's.
+CHANNELS = {"--labels": "labels", "-m": "model", "--model": "model", "--update-card": "card"}
+_SOURCE_CHANNELS = {"probe": "table"}  # else: tiles
+_S3 = re.compile(r"s3://[a-z0-9][a-z0-9.\-]{1,61}[a-z0-9](/.*)?")
 _FILE = re.compile(r"\.(parquet|csv|json|tiff?|png|jpe?g|txt|pth|npy|safetensors)$", re.IGNORECASE)
 _COMMAND_MAX = 2500  # characters: the service's limit on one hyperparameter
 _CHANNELS_MAX = 18  # the service's 20, without the SDK's two
@@ -51,15 +53,17 @@ class JobCommand:
     channels: tuple[Channel, ...]
     out: str | None
 
+    @property
     def backend(self) -> str | None:
-        """The value of the command's own `--backend`."""
-        return option_value(self.words, "--backend")
+        """The value of a pretraining's own `--backend`; None where it says none."""
+        if self.verb != "pretrain":
+            return None
+        stated = [value for flag, _, value in _parts(self.words) if flag == "--backend"]
+        return stated[0] if stated else None
 
     def with_words(self, *words: str) -> "JobCommand":
         """Add words at the end."""
-        return JobCommand(
-            verb=self.verb, words=(*self.words, *words), channels=self.channels, out=self.out
-        )
+        return replace(self, words=(*self.words, *words))
 
     def hyperparameter(self) -> str:
         """Write the words as the one hyperparameter they travel in.
@@ -78,7 +82,7 @@ class JobCommand:
         return text
 
 
-def job_command(words: Sequence[str]) -> JobCommand:
+def read_command(words: Sequence[str]) -> JobCommand:
     """Turn a tilezoo command into the job's.
 
     Args:
@@ -89,27 +93,20 @@ def job_command(words: Sequence[str]) -> JobCommand:
     """
     words = words[1:] if words and words[0] == "tilezoo" else words
     verb = words[0] if words else ""
-    if verb not in VERBS:
-        raise OptionError(
-            f"{verb!r} cannot be launched; launch one of {', '.join(VERBS)}: tilezoo launch -- "
-            "pretrain s3://BUCKET/shards -o run"
-        )
+    _check_verb(verb)
     channels: dict[str, Channel] = {}
     out: list[str] = []
     made = [verb]
-    before = ""
-    for word in words[1:]:
-        option, value = _split(word, before)
-        head = word[: len(word) - len(value)]
-        if option in _OUT_OPTIONS:
+    for flag, before, value in _parts(words[1:]):
+        if flag in OUT_FLAGS:
             out.append(value)
-            made.append(head + OUT)
+            made.append(before + OUT)
         elif "s3://" in value:
-            made.append(head + _channelled(value, option, verb, channels))
+            name = CHANNELS.get(flag, _SOURCE_CHANNELS.get(verb, "tiles"))
+            made.append(before + _put_in_channel(value, name, channels))
         else:
             _check_not_local(value)
-            made.append(word)
-        before = word
+            made.append(before + value)
     if len(out) != 1:
         raise OptionError(f"{verb}: say once where the result goes, with -o NAME or -o s3://…")
     if len(channels) > _CHANNELS_MAX:
@@ -120,54 +117,68 @@ def job_command(words: Sequence[str]) -> JobCommand:
         verb=verb,
         words=tuple(made),
         channels=tuple(channels.values()),
-        out=_folder(out[0]) if out[0].startswith("s3://") else None,
+        out=_end_folder(out[0]) if out[0].startswith("s3://") else None,
     )
 
 
-def option_value(words: Sequence[str], option: str) -> str | None:
-    """Find what stands after an option, or after its `=`."""
-    for place, word in enumerate(words):
-        if word == option and place + 1 < len(words):
-            return words[place + 1]
-        if word.startswith(f"{option}="):
-            return word.partition("=")[2]
-    return None
+def is_s3(uri: str) -> bool:
+    """Whether a text is `s3://BUCKET`, with or without a folder."""
+    return _S3.fullmatch(uri) is not None
 
 
-def _split(word: str, before: str) -> tuple[str, str]:
-    """Say which option a word belongs to, and its value: `--labels=X`, or X after `--labels`."""
-    if word.startswith("--") and "=" in word:
-        option, _, value = word.partition("=")
-        return option, value
-    if word.startswith("-"):
-        return "", ""
-    return (before if before.startswith("-") and "=" not in before else ""), word
+def _check_verb(verb: str) -> None:
+    if verb not in VERBS:
+        near = get_close_matches(verb, VERBS, n=1)
+        hint = f"did you mean {near[0]}? Launch" if near else "launch"
+        raise OptionError(
+            f"{verb!r} cannot be launched; {hint} one of {', '.join(VERBS)}: tilezoo launch -- "
+            "pretrain s3://BUCKET/shards -o run"
+        )
 
 
-def _channelled(value: str, option: str, verb: str, channels: dict[str, Channel]) -> str:
+def _parts(words: Sequence[str]) -> Iterator[tuple[str, str, str]]:
+    """Give each word's option, what of the word stands before the value, and the value.
+
+    `--labels=X` is ("--labels", "--labels=", "X"), and X after the word `--labels` is
+    ("--labels", "", "X"). A word without an option has "" for it, and so has an option's own.
+    """
+    flag = ""
+    for word in words:
+        if word.startswith("--") and "=" in word:
+            own, _, value = word.partition("=")
+            yield own, f"{own}=", value
+            flag = ""
+        elif word.startswith("-"):
+            yield "", word, ""
+            flag = word
+        else:
+            yield flag, "", word
+            flag = ""
+
+
+def _put_in_channel(value: str, wanted: str, channels: dict[str, Channel]) -> str:
     """Give the container's path of an S3 value, which may have a NAME= in front."""
     name, _, rest = value.partition("s3://")
     if (name and not name.endswith("=")) or "s3://" in rest:
         raise OptionError(f"{value!r}: give each s3://… as a word of its own")
     uri = f"s3://{rest}"
     if uri not in channels:
-        wanted = _CHANNEL_OF.get(option, _SOURCE_CHANNEL.get(verb, "tiles"))
-        channels[uri] = _channel(wanted, uri, [channel.name for channel in channels.values()])
+        channels[uri] = _make_channel(wanted, uri, [one.name for one in channels.values()])
     return name + channels[uri].path
 
 
-def _channel(wanted: str, uri: str, taken: Sequence[str]) -> Channel:
-    if not re.fullmatch(r"s3://[a-z0-9][a-z0-9.\-]{1,61}[a-z0-9](/.*)?", uri):
+def _make_channel(wanted: str, uri: str, others: Sequence[str]) -> Channel:
+    if not is_s3(uri):
         raise OptionError(f"{uri!r} should be s3://BUCKET/FOLDER")
     numbered = (f"{wanted}{number}" for number in range(2, 100))
-    name = next(name for name in (wanted, *numbered) if name not in taken)
+    name = next(name for name in (wanted, *numbered) if name not in others)
     path = f"{INPUT}/{name}"
     if _FILE.search(uri):
         return Channel(name=name, uri=uri, path=f"{path}/{PurePosixPath(uri).name}")
-    return Channel(name=name, uri=_folder(uri), path=path)
+    return Channel(name=name, uri=_end_folder(uri), path=path)
 
 
-def _folder(uri: str) -> str:
+def _end_folder(uri: str) -> str:
     """End a folder's URI with a slash: S3 knows prefixes only, and `tiles` is one of `tiles2/`."""
     return uri.rstrip("/") + "/"
 

@@ -2,20 +2,28 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from tilezoo.errors import InterruptedRunError, LaunchError
 from tilezoo.io import whole_file
-from tilezoo.launch.aws import error_code, find_region, open_session, split_s3, told
+from tilezoo.launch.aws import Session, error_code, explain_errors, open_session, split_s3
+from tilezoo.launch.options import (
+    AttachOptions,
+    FetchOptions,
+    JobOptions,
+    ListOptions,
+    LogOptions,
+)
+from tilezoo.launch.sdk import AwsJson
+from tilezoo.options import verb
 from tilezoo.progress import progress, say
 
 _GROUP = "/aws/sagemaker/TrainingJobs"
 _ENDED = ("Completed", "Failed", "Stopped")
-_LOOK_EVERY_S = 10.0
 _LAST_LINES = 20
 
 
@@ -55,79 +63,60 @@ class JobStatus:
         return self.status in _ENDED
 
 
-def list_jobs(
-    *, region: str | None = None, limit: int = 20, contains: str | None = None
-) -> list[JobStatus]:
-    """List training jobs of the account, the newest first.
-
-    Args:
-        region: None: the configured one.
-        limit: At most so many.
-        contains: Only names with this in them.
-    """
-    client = open_session(find_region(region)).client("sagemaker")
-    more = {"NameContains": contains} if contains else {}
+@verb(ListOptions)
+def list_jobs(options: ListOptions) -> list[JobStatus]:
+    """List training jobs of the account, the newest first."""
+    client = open_session(options.region).client("sagemaker")
+    more = {"NameContains": options.contains} if options.contains else {}
     found: list[JobStatus] = []
-    with told():
+    with explain_errors():
         pages = client.get_paginator("list_training_jobs").paginate(
             SortBy="CreationTime", SortOrder="Descending", **more
         )
         for page in pages:
-            found += [_summary(job) for job in page["TrainingJobSummaries"]]
-            if len(found) >= limit:
+            found += [_read_status(job) for job in page["TrainingJobSummaries"]]
+            if len(found) >= options.limit:
                 break
-    return found[:limit]
+    return found[: options.limit]
 
 
-def job_status(name: str, *, region: str | None = None) -> JobStatus:
+@verb(JobOptions)
+def job_status(options: JobOptions) -> JobStatus:
     """Say how a job goes; of a failed one also the reason and the end of its log.
 
     Raises:
         LaunchError: No job of that name.
     """
-    session = open_session(find_region(region))
-    status = _described(name, session)
+    session = open_session(options.region)
+    status = _describe(options.name, session)
     if status.status != "Failed":
         return status
-    lines = tuple(line for _host, line in _Log(name, session).new())[-_LAST_LINES:]
-    return _with_lines(status, lines)
+    lines = tuple(line for _host, line in _Log(options.name, session).new())
+    return replace(status, last_lines=lines[-_LAST_LINES:])
 
 
-def follow_log(
-    name: str,
-    *,
-    region: str | None = None,
-    until_end: bool = True,
-    write: Callable[[str], None] = say,
-    look_every_s: float = _LOOK_EVERY_S,
-) -> JobStatus:
+@verb(LogOptions)
+def follow_log(options: LogOptions) -> JobStatus:
     """Write a job's log line by line, until it ends.
-
-    Args:
-        name: The job's.
-        region: None: the configured one.
-        until_end: False: only what is there by now.
-        write: Takes a line.
-        look_every_s: Seconds between looks.
 
     Raises:
         LaunchError: No job of that name.
         InterruptedRunError: Ctrl-C; the job goes on.
     """
-    session = open_session(find_region(region))
+    name, session = options.name, open_session(options.region)
     log = _Log(name, session)
     phase = None
     try:
         while True:
-            status = _described(name, session)  # first: so nothing is missed at the end
-            if until_end and status.phase != phase:
+            status = _describe(name, session)  # first: so nothing is missed at the end
+            if options.until_end and status.phase != phase:
                 phase = status.phase
-                write(f"-- {status.status}: {phase}")
+                options.write(f"-- {status.status}: {phase}")
             for host, line in log.new():
-                write(f"{host}: {line}" if (status.count or 1) > 1 else line)
-            if status.over or not until_end:
+                options.write(f"{host}: {line}" if (status.count or 1) > 1 else line)
+            if status.over or not options.until_end:
                 return status
-            time.sleep(look_every_s)
+            time.sleep(options.look_every_s)
     except KeyboardInterrupt:
         raise InterruptedRunError(
             f"{name} goes on: `tilezoo jobs attach {name}` follows it, `tilezoo jobs stop {name}` "
@@ -135,28 +124,24 @@ def follow_log(
         ) from None
 
 
-def stop_job(name: str, *, region: str | None = None) -> JobStatus:
+@verb(JobOptions)
+def stop_job(options: JobOptions) -> JobStatus:
     """Ask a job to stop; a pretraining writes a checkpoint first.
 
     Raises:
         LaunchError: No job of that name.
     """
-    session = open_session(find_region(region))
-    status = _described(name, session)
+    session = open_session(options.region)
+    status = _describe(options.name, session)
     if not status.over:
-        with told():
-            session.client("sagemaker").stop_training_job(TrainingJobName=name)
-        status = _described(name, session)
+        with explain_errors():
+            session.client("sagemaker").stop_training_job(TrainingJobName=options.name)
+        status = _describe(options.name, session)
     return status
 
 
-def attach(
-    name: str,
-    *,
-    region: str | None = None,
-    show_progress: bool = True,
-    look_every_s: float = _LOOK_EVERY_S,
-) -> JobStatus:
+@verb(AttachOptions)
+def attach(options: AttachOptions) -> JobStatus:
     """Wait for a job's end, with its log.
 
     Raises:
@@ -164,25 +149,18 @@ def attach(
         InterruptedRunError: Ctrl-C; the job goes on.
     """
     status = follow_log(
-        name,
-        region=region,
-        write=say if show_progress else _nothing,
-        look_every_s=look_every_s,
+        options.name,
+        region=options.region,
+        write=say if options.show_progress else _write_nothing,
+        look_every_s=options.look_every_s,
     )
     if status.status == "Failed":
-        raise LaunchError(failure_text(job_status(name, region=region)))
+        raise LaunchError(failure_text(job_status(options.name, region=options.region)))
     return status
 
 
-def failure_text(status: JobStatus) -> str:
-    """Say why a job failed, with the end of its log."""
-    reason = status.reason or "no reason told"
-    return "\n".join((f"{status.name} failed: {reason}", *(f"  {x}" for x in status.last_lines)))
-
-
-def fetch_result(
-    name: str, *, out: Path, region: str | None = None, show_progress: bool = False
-) -> int:
+@verb(FetchOptions)
+def fetch_result(options: FetchOptions) -> int:
     """Bring what a job has written to a folder; run again, it fetches what is missing or changed.
 
     Returns:
@@ -191,30 +169,46 @@ def fetch_result(
     Raises:
         LaunchError: No job of that name, or it has written nothing.
     """
-    session = open_session(find_region(region))
-    status = _described(name, session)
+    name, session = options.name, open_session(options.region)
+    status = _describe(name, session)
     if status.result is None:
         raise LaunchError(f"{name}: keeps no checkpoints, so its result is not known to tilezoo")
     bucket, prefix = split_s3(status.result.rstrip("/") + "/")
     s3 = session.client("s3")
-    with told():
-        pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
-        found = [
-            (one["Key"], one["Size"], one["LastModified"].timestamp())
-            for page in pages
-            for one in page.get("Contents", ())
-            if not one["Key"].endswith("/")
-        ]
+    with explain_errors():
+        found = list(_list_files(bucket, prefix, s3))
         if not found:
             raise LaunchError(f"{name}: nothing lies under {status.result} ({status.status})")
-        size = sum(size for _, size, _ in found)
-        with progress(size, f"fetching {name}", "bytes", shown=show_progress) as advance:
-            for key, length, changed in found:
-                target = _inside(out, key.removeprefix(prefix))
-                if not _is_there(target, length, changed):
-                    _download(s3, bucket, key, target, changed)
-                advance(length)
+        size = sum(file.size for file in found)
+        with progress(size, f"fetching {name}", "bytes", shown=options.show_progress) as advance:
+            for file in found:
+                target = _inside(options.out, file.key.removeprefix(prefix))
+                if not _is_there(target, file):
+                    _download(s3, bucket, file, target)
+                advance(file.size)
     return len(found)
+
+
+def failure_text(status: JobStatus) -> str:
+    """Say why a job failed, with the end of its log."""
+    reason = status.reason or "no reason given"
+    return "\n".join((f"{status.name} failed: {reason}", *(f"  {x}" for x in status.last_lines)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _File:
+    key: str
+    size: int
+    changed_s: float
+
+
+def _list_files(bucket: str, prefix: str, s3: Any) -> Iterator[_File]:
+    """Give what lies under a prefix, but for keys that stand for folders."""
+    for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+        for one in page.get("Contents", ()):
+            if not one["Key"].endswith("/"):
+                changed_s = one["LastModified"].timestamp()
+                yield _File(key=one["Key"], size=one["Size"], changed_s=changed_s)
 
 
 def _inside(out: Path, name: str) -> Path:
@@ -225,24 +219,24 @@ def _inside(out: Path, name: str) -> Path:
     return target
 
 
-def _is_there(target: Path, size: int, changed: float) -> bool:
+def _is_there(target: Path, file: _File) -> bool:
     if not target.is_file():
         return False
     found = target.stat()
-    return found.st_size == size and abs(found.st_mtime - changed) < 1
+    return found.st_size == file.size and abs(found.st_mtime - file.changed_s) < 1
 
 
-def _download(s3: Any, bucket: str, key: str, target: Path, changed: float) -> None:
+def _download(s3: Any, bucket: str, file: _File, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(target) as temporary:
-        s3.download_file(bucket, key, str(temporary))
-        os.utime(temporary, (changed, changed))
+        s3.download_file(bucket, file.key, str(temporary))
+        os.utime(temporary, (file.changed_s, file.changed_s))
 
 
 class _Log:
     """The log streams of a job, one a host, read from where the last look ended."""
 
-    def __init__(self, name: str, session: Any) -> None:
+    def __init__(self, name: str, session: Session) -> None:
         self._name = name
         self._client = session.client("logs")
         self._tokens: dict[str, str] = {}
@@ -257,7 +251,7 @@ class _Log:
     def _streams(self) -> list[str]:
         from botocore.exceptions import ClientError
 
-        with told():
+        with explain_errors():
             try:
                 pages = self._client.get_paginator("describe_log_streams").paginate(
                     logGroupName=_GROUP, logStreamNamePrefix=f"{self._name}/"
@@ -273,7 +267,7 @@ class _Log:
         while True:
             token = self._tokens.get(stream)
             more = {"nextToken": token} if token else {}
-            with told():
+            with explain_errors():
                 found = self._client.get_log_events(
                     logGroupName=_GROUP, logStreamName=stream, startFromHead=True, **more
                 )
@@ -284,10 +278,10 @@ class _Log:
                 return
 
 
-def _described(name: str, session: Any) -> JobStatus:
+def _describe(name: str, session: Session) -> JobStatus:
     from botocore.exceptions import ClientError
 
-    with told():
+    with explain_errors():
         try:
             job = session.client("sagemaker").describe_training_job(TrainingJobName=name)
         except ClientError as error:
@@ -297,10 +291,10 @@ def _described(name: str, session: Any) -> JobStatus:
                     "what there is"
                 ) from error
             raise
-    return _summary(job)
+    return _read_status(job)
 
 
-def _summary(job: dict[str, Any]) -> JobStatus:
+def _read_status(job: AwsJson) -> JobStatus:
     resources = job.get("ResourceConfig", {})
     return JobStatus(
         name=job["TrainingJobName"],
@@ -316,11 +310,5 @@ def _summary(job: dict[str, Any]) -> JobStatus:
     )
 
 
-def _with_lines(status: JobStatus, lines: tuple[str, ...]) -> JobStatus:
-    from dataclasses import replace
-
-    return replace(status, last_lines=lines)
-
-
-def _nothing(_line: str) -> None:
+def _write_nothing(_line: str) -> None:
     pass

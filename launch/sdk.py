@@ -1,31 +1,28 @@
 """The SageMaker SDK as it is used here: quiet, its telemetry off, and without a way to the network.
 
-It builds the request, and nothing else: what it would send is kept, what it would upload is noted
-down. Both are sent later by boto3, when everything has been checked.
+It builds the request, and nothing else: what it would send is kept, what it would upload is copied
+aside. Both are sent later by boto3, when everything has been checked. The SDK is imported inside
+functions alone, and only in this module and in `request`.
 """
 
 import json
 import logging
-import os
+import shutil
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeAlias
 
 from tilezoo.errors import LaunchError
 
+# JSON by the names of others: a request or an answer of AWS's API, and the SDK's config file.
+AwsJson: TypeAlias = Mapping[str, Any]
 INSTALL = "pip install 'tilezoo[sagemaker]'"
-# Else the SDK simulates the role's policies; preflight looks at the role itself.
-_ENVIRONMENT = {"SAGEMAKER_VALIDATE_ROLE": "false"}
-
-
-class _CaughtRequest(Exception):  # noqa: N818  (no error: what building ends with)
-    def __init__(self, body: dict[str, Any]) -> None:
-        super().__init__("the request, which is not sent from here")
-        self.body = body
+_DRIVER = "smddp_driver.py"
 
 
 def check_installed() -> None:
@@ -41,9 +38,7 @@ def check_installed() -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Use the SDK for the block: no telemetry, no role simulation, no log lines, no warnings."""
-    before = {name: os.environ.get(name) for name in _ENVIRONMENT}
-    os.environ.update(_ENVIRONMENT)
+    """Use the SDK without its log lines and warnings, for the block alone."""
     level = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
@@ -52,27 +47,77 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(level)
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
-def image_uris() -> ModuleType:
-    """The SDK's table of containers."""
+def load_image_uris() -> ModuleType:
+    """Import the SDK's table of containers."""
     with quiet():
-        from sagemaker.core import image_uris as found
-    module: ModuleType = found
+        from sagemaker.core import image_uris
+    module: ModuleType = image_uris
     return module
 
 
-def user_config() -> dict[str, Any]:
-    """Read the user's and the administrator's SageMaker defaults; {} without any.
+@dataclass(frozen=True, kw_only=True)
+class Defaults:
+    """What the SDK's config.yaml, the user's and the administrator's, says of training jobs.
+
+    Attributes:
+        config: All of it, as the SDK takes it.
+        role: Name or ARN.
+        output: `s3://…`; None where neither a place nor a default bucket is configured.
+        output_key: KMS key of what jobs write.
+        volume_key: KMS key of volumes.
+        keep_alive_s: Seconds for which instances are kept (and paid) for the next job.
+        environment: Of jobs.
+        subnets: Of a VPC.
+        security_groups: Of the VPC.
+        isolated: Whether jobs are kept from the network.
+        tags: Put on jobs.
+    """
+
+    config: AwsJson
+    role: str | None
+    output: str | None
+    output_key: str | None
+    volume_key: str | None
+    keep_alive_s: int | None
+    environment: Mapping[str, str]
+    subnets: tuple[str, ...]
+    security_groups: tuple[str, ...]
+    isolated: bool | None
+    tags: Mapping[str, str]
+
+
+def read_defaults() -> Defaults:
+    """Read the config; what it says of `ModelTrainer` goes before what it says of all jobs.
 
     Raises:
-        LaunchError: They are there, and cannot be read.
+        LaunchError: It is there, and cannot be read.
     """
+    config = _read_config()
+    job = config.get("SageMaker", {}).get("TrainingJob", {})
+    modules = config.get("SageMaker", {}).get("PythonSDK", {}).get("Modules", {})
+    trainer = modules.get("ModelTrainer", {})
+    output = trainer.get("outputDataConfig", {})
+    compute = trainer.get("compute", {})
+    return Defaults(
+        config=config,
+        role=trainer.get("role") or job.get("RoleArn"),
+        output=output.get("s3_output_path") or _default_bucket(modules.get("Session", {})),
+        output_key=output.get("kms_key_id") or job.get("OutputDataConfig", {}).get("KmsKeyId"),
+        volume_key=compute.get("volume_kms_key_id")
+        or job.get("ResourceConfig", {}).get("VolumeKmsKeyId"),
+        keep_alive_s=compute.get("keep_alive_period_in_seconds"),
+        environment={**job.get("Environment", {}), **trainer.get("environment", {})},
+        subnets=tuple(job.get("VpcConfig", {}).get("Subnets", ())),
+        security_groups=tuple(job.get("VpcConfig", {}).get("SecurityGroupIds", ())),
+        isolated=job.get("EnableNetworkIsolation"),
+        tags={tag["Key"]: tag["Value"] for tag in job.get("Tags", ())},
+    )
+
+
+def _read_config() -> AwsJson:
+    """Read what is configured; {} where nothing is."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     with quiet():
@@ -82,44 +127,71 @@ def user_config() -> dict[str, Any]:
 
         faults = (ValueError, OSError, yaml.YAMLError, jsonschema.ValidationError)
         try:
-            found: dict[str, Any] = SageMakerConfig().load_sagemaker_config() or {}
+            found: AwsJson = SageMakerConfig().load_sagemaker_config() or {}
         except (*faults, BotoCoreError, ClientError) as error:
             reason = str(error).splitlines()[0]
             raise LaunchError(f"SageMaker's config file cannot be read: {reason}") from error
     return found
 
 
-def caught_request(
-    trainer_options: Mapping[str, Any],
+def _default_bucket(session: Mapping[str, str]) -> str | None:
+    bucket, prefix = session.get("DefaultS3Bucket"), session.get("DefaultS3ObjectKeyPrefix")
+    if not bucket:
+        return None
+    return f"s3://{bucket}/{prefix}/tilezoo" if prefix else f"s3://{bucket}/tilezoo"
+
+
+def smddp_config(folder: Path, *, processes: int) -> Any:
+    """Make the SDK's object for processes that are started by mpirun and smddprun.
+
+    The SDK's third major version has no class for it, but takes one: it copies the folder that
+    `driver_dir` names into the job, so our driver is put alone into a folder first.
+
+    Args:
+        folder: Made, with the driver in it.
+        processes: On each host; its GPUs.
+    """
+    with quiet():
+        from sagemaker.train.distributed import DistributedConfig
+
+    class Smddp(DistributedConfig):  # type: ignore[misc]  # the SDK is untyped
+        process_count_per_node: int
+
+        @property
+        def driver_dir(self) -> str:
+            return str(folder)
+
+        @property
+        def driver_script(self) -> str:
+            return _DRIVER
+
+    folder.mkdir(parents=True)
+    shutil.copyfile(Path(__file__).with_name(_DRIVER), folder / _DRIVER)
+    return Smddp(process_count_per_node=processes)
+
+
+def catch_request(
+    trainer_options: Mapping[str, object],
     *,
     metrics: Mapping[str, str],
     tensorboard: Mapping[str, str] | None,
-    region: str,
-    bucket: str,
-    prefix: str,
-    staging: Path,
-    config: Mapping[str, Any],
-) -> dict[str, Any]:
+    session: Any,
+) -> AwsJson:
     """Let the SDK build the request of a training job, down to the bytes it would send.
 
     Args:
         trainer_options: Of `ModelTrainer`.
         metrics: Name → regular expression over the log.
         tensorboard: `s3_output_path` and `local_path`; None without.
-        region: Of the service.
-        bucket: Where the source is going to lie.
-        prefix: Of its keys.
-        staging: Gets a copy of every folder that is going to be uploaded, by its name there.
-        config: The user's SageMaker defaults.
+        session: From `open_mute_session`.
 
     Returns:
         The body of CreateTrainingJob, which botocore has validated.
     """
     with quiet():
+        from sagemaker.core.training.configs import MetricDefinition, TensorBoardOutputConfig
         from sagemaker.train import ModelTrainer
-        from sagemaker.train.configs import MetricDefinition, TensorBoardOutputConfig
 
-        session = _mute_session(region, bucket, prefix, staging, _without_telemetry(config))
         trainer = ModelTrainer(sagemaker_session=session, **trainer_options)
         trainer.with_metric_definitions(
             [MetricDefinition(name=name, regex=regex) for name, regex in metrics.items()]
@@ -133,42 +205,52 @@ def caught_request(
     raise LaunchError("the SageMaker SDK built no request; please tell which `sagemaker` this is")
 
 
-def _mute_session(
-    region: str, bucket: str, prefix: str, staging: Path, config: dict[str, Any]
-) -> Any:
-    """Make a session of the SDK that keeps what it would send and upload."""
-    import boto3
-    from sagemaker.core.helper.session_helper import Session
+def open_mute_session(region: str, uri: str, staging: Path, config: AwsJson) -> Any:
+    """Make a session of the SDK that keeps what it would send and upload.
+
+    Args:
+        region: Of the service.
+        uri: `s3://BUCKET/FOLDER/` under which the source is going to lie.
+        staging: Gets a copy of every folder that is going to be uploaded, by its name there.
+        config: The user's.
+    """
+    with quiet():
+        import boto3
+        from sagemaker.core.helper.session_helper import Session
 
     boto = boto3.Session(aws_access_key_id="none", aws_secret_access_key="none", region_name=region)
     boto.events.register("before-send", _refuse)
     boto.events.register("before-call.sagemaker.CreateTrainingJob", _catch)
 
     class MuteSession(Session):  # type: ignore[misc]  # the SDK is untyped
-        """Uploads nothing."""
-
         def default_bucket(self) -> str:
             """The job's own bucket, without a question to the account."""
-            return bucket
+            return uri.removeprefix("s3://").partition("/")[0]
 
         def upload_data(self, path: str, *_rest: Any, key_prefix: str = "", **_more: Any) -> str:
             """Copy a folder aside; say where it is going to lie."""
-            import shutil
-
             channel = Path(key_prefix).name
             shutil.copytree(path, staging / channel, ignore=shutil.ignore_patterns("__pycache__"))
-            return f"s3://{bucket}/{prefix}{channel}"
+            return f"{uri}{channel}"
 
-    return MuteSession(boto_session=boto, sagemaker_config=config)
+    with quiet():
+        return MuteSession(boto_session=boto, sagemaker_config=_opt_out_of_telemetry(config))
 
 
-def _without_telemetry(config: Mapping[str, Any]) -> dict[str, Any]:
-    changed: dict[str, Any] = json.loads(json.dumps(config)) or {"SchemaVersion": "1.0"}
+class _CaughtRequest(Exception):  # noqa: N818  (no error: what building ends with)
+    def __init__(self, body: AwsJson) -> None:
+        super().__init__("the request, which is not sent from here")
+        self.body = body
+
+
+def _opt_out_of_telemetry(config: AwsJson) -> AwsJson:
+    changed = json.loads(json.dumps(config)) or {"SchemaVersion": "1.0"}
     node = changed
     for name in ("SageMaker", "PythonSDK", "Modules"):
         node = node.setdefault(name, {})
     node["TelemetryOptOut"] = True
-    return changed
+    mapping: AwsJson = changed
+    return mapping
 
 
 def _refuse(event_name: str, **_request: Any) -> None:
@@ -179,5 +261,5 @@ def _refuse(event_name: str, **_request: Any) -> None:
     raise ClientError(denied, event_name)
 
 
-def _catch(params: Mapping[str, Any], **_more: Any) -> None:
+def _catch(params: AwsJson, **_more: Any) -> None:
     raise _CaughtRequest(json.loads(params["body"]))

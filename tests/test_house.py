@@ -86,19 +86,6 @@ def test_rooms_are_light_until_they_are_used():
     assert done.stdout.strip() == "[]"
 
 
-def test_options_of_launch_are_those_of_its_function():
-    import inspect
-
-    from tilezoo.cli.launch import launch_command
-    from tilezoo.launch import launch
-
-    command = inspect.signature(launch_command).parameters
-    function = inspect.signature(launch).parameters
-    assert set(command) - {"as_json"} == set(function) - {"show_progress"}
-    same = {name for name in command if name in function and function[name].default != ()}
-    assert {k: command[k].default for k in same} == {k: function[k].default for k in same}
-
-
 def test_a_job_is_shipped_every_room():
     from tilezoo.launch.request import PACKAGE, ROOMS
 

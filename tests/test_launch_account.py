@@ -328,24 +328,28 @@ def test_a_job_that_runs_is_asked_to_stop(monkeypatch):
 
 
 @pytest.mark.parametrize(("allowed", "told"), [(0, "may run 0 of 'ml.g5.2xlarge for t"), (1, "")])
-def test_a_quota_that_is_too_small_is_told(allowed, told):
+def test_a_quota_that_is_too_small_is_told(allowed, told, monkeypatch):
     """The service that keeps quotas is not simulated here: its answer is put in its place."""
     from botocore.stub import Stubber
-
-    from tilezoo.launch.preflight import _quota_faults
-    from tilezoo.launch.settings import LaunchSettings
 
     client = boto3.client("service-quotas")
     quotas = [{"QuotaName": "ml.g5.2xlarge for training job usage", "Value": allowed}]
 
-    class Session:
-        def client(self, *_words, **_options):
-            return client
+    class Session(boto3.Session):
+        def client(self, service, *more, **options):
+            if service == "service-quotas":
+                return client
+            return super().client(service, *more, **options)
 
+    monkeypatch.setattr(boto3, "Session", Session)
     with Stubber(client) as stubbed:
         stubbed.add_response("list_service_quotas", {"Quotas": quotas})
-        found = list(_quota_faults(LaunchSettings(instance="ml.g5.2xlarge"), Session(), []))
-    assert told in "".join(found)
+        found = ""
+        try:
+            launched()
+        except LaunchError as error:
+            found = str(error)
+    assert told in found
     assert bool(found) is bool(told)
 
 

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tilezoo.errors import OptionError
-from tilezoo.launch.command import Channel, job_command
+from tilezoo.launch.command import Channel, read_command
 
 
 def made(text: str):
-    return job_command(text.split())
+    return read_command(text.split())
 
 
 def test_every_s3_word_is_a_channel_named_by_its_option():
@@ -74,18 +74,18 @@ def test_what_lies_on_this_machine_is_told_with_how_to_copy_it(tmp_path, form):
     (tmp_path / "here").mkdir()
     local = tmp_path / "here"
     with pytest.raises(OptionError, match=r"lies on this machine.*aws s3 cp --recursive"):
-        job_command(["pretrain", form.format(local), "-o", "run"])
+        read_command(["pretrain", form.format(local), "-o", "run"])
 
 
 def test_a_command_too_long_for_a_hyperparameter_is_told():
-    long = job_command(["embed", "s3://b-b/t", *["x" * 99] * 30, "-o", "t"])
+    long = read_command(["embed", "s3://b-b/t", *["x" * 99] * 30, "-o", "t"])
     with pytest.raises(OptionError, match="SageMaker takes 2500; put sources into one S3 folder"):
         long.hyperparameter()
 
 
 def test_more_places_than_a_job_takes_are_told():
     with pytest.raises(OptionError, match="19 places in S3: a job takes 18"):
-        job_command(["embed", *(f"s3://b-b/{number}" for number in range(19)), "-o", "t"])
+        read_command(["embed", *(f"s3://b-b/{number}" for number in range(19)), "-o", "t"])
 
 
 _WORDS = st.text(
@@ -98,7 +98,7 @@ _WORDS = st.text(
 def test_any_words_come_out_of_the_sdks_start_script_as_they_went_in(words, apostrophe):
     """Through its environment script, a shell that sources it, and its drivers' arguments."""
     words = [*words, "it's"] if apostrophe else words
-    asked = job_command(["pretrain", "s3://b-b/t", "-o", "run", "--set", *words])
+    asked = read_command(["pretrain", "s3://b-b/t", "-o", "run", "--set", *words])
     exports, arguments = _through_the_sdk({"command": asked.hyperparameter()})
     assert json.loads(arguments[1]) == list(asked.words)
     told = _sourced(exports)["command"]

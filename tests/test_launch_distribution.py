@@ -5,8 +5,15 @@ import json
 import pytest
 
 from tilezoo.errors import LaunchError, OptionError
-from tilezoo.launch.distribution import PLAIN, Distribution, choose_distribution
-from tilezoo.launch.instances import estimate, find_instance, instances, prices
+from tilezoo.launch.instances import (
+    PLAIN,
+    Distribution,
+    choose_distribution,
+    estimate,
+    find_instance,
+    instances,
+    prices,
+)
 
 _OLD = "1.dkr.ecr.eu-west-1.amazonaws.com/pytorch-training:2.5.1-gpu-py311-cu124"
 _NEW = "1.dkr.ecr.eu-west-1.amazonaws.com/pytorch-training:2.8.0-gpu-py312-cu129"

@@ -91,7 +91,7 @@ def test_what_the_service_would_refuse_is_refused_here(what):
 def test_every_pattern_of_a_request_is_one_that_python_reads():
     from botocore.session import get_session
 
-    from tilezoo.launch.preflight import _fits
+    from tilezoo.launch.preflight import fits_pattern
 
     model = get_session().get_service_model("sagemaker")
     shapes = [model.operation_model("CreateTrainingJob").input_shape]
@@ -100,7 +100,7 @@ def test_every_pattern_of_a_request_is_one_that_python_reads():
         shape = shapes.pop()
         if shape.name not in seen:
             seen.add(shape.name)
-            _fits(shape.metadata.get("pattern", ""), "a")
+            fits_pattern(shape.metadata.get("pattern", ""), "a")
             shapes += getattr(shape, "members", {}).values()
             shapes += [getattr(shape, part) for part in _PARTS.get(shape.type_name, ())]
     assert len(seen) > 100
@@ -119,7 +119,7 @@ def test_a_channel_twice_is_refused():
 _ASKED = ("--dry-run", "--region", "us-east-1")
 _SLIPS = {
     "launched verb": (("search", "s3://b-b/t", "q"), 2, "'search' cannot be launched; launch one of"),
-    "no such verb": (("pretrian", "s3://b-b/t"), 2, "no command 'pretrian'; did you mean pretrain?"),
+    "no such verb": (("pretrian", "s3://b-b/t"), 2, "'pretrian' cannot be launched; did you mean pretrain?"),
     "no such option": (("pretrain", "s3://b-b/t", "-o", "r", "--epochs", "3"), 2,
                        "tilezoo pretrain: No such option: --epochs"),
     "no such value": (("embed", "s3://b-b/t", "-o", "t", "--precision", "fp8"), 2,

@@ -39,10 +39,9 @@ def test_the_environment_goes_to_every_host_but_for_what_is_a_hosts_own():
 
 
 def test_the_sdk_copies_our_driver_alone(tmp_path):
-    from tilezoo.launch.sdk import quiet
+    from tilezoo.launch.sdk import smddp_config
 
-    with quiet():
-        from tilezoo.launch.smddp import Smddp
-    made = Smddp.within(tmp_path / "driver", processes=8)
+    made = smddp_config(tmp_path / "driver", processes=8)
     assert [path.name for path in (tmp_path / "driver").iterdir()] == [made.driver_script]
+    assert made.driver_dir == str(tmp_path / "driver")
     assert json.loads(made.model_dump_json()) == {"process_count_per_node": 8}
