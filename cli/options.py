@@ -34,7 +34,8 @@ def command(*classes: type) -> Callable[[Callable[..., None]], Callable[..., Non
             '''What `--help` says.'''
 
     Args:
-        classes: The verb's options, and those that the command alone has.
+        classes: The verb's options, and those that the command alone has; the command keeps them
+            as `options_classes`.
     """
     stated = {cls: [one for one in options_of(cls) if one.place != "python"] for cls in classes}
     parameters = [_parameter(one) for fields in stated.values() for one in fields]
@@ -50,6 +51,7 @@ def command(*classes: type) -> Callable[[Callable[..., None]], Callable[..., Non
         made.__doc__, made.__name__ = function.__doc__, function.__name__
         made.__signature__ = inspect.Signature(parameters)
         made.build_options = build_options  # what is given, checked; without running anything
+        made.options_classes = classes
         return call
 
     return make

@@ -240,11 +240,17 @@ def options(cls: type[C]) -> type[C]:
 
 
 def options_of(cls: type) -> tuple[Option, ...]:
-    """All options of a class: its own first, then its bases' as they are written."""
+    """All options of a class: its own first, then its bases' as they are written.
+
+    Arguments have the order in which the class takes them, a base's first.
+    """
     of = {field.name: field for field in dataclasses.fields(cls)}
+    arguments = [name for name in of if of[name].metadata["option"].place == "argument"]
     names = dict.fromkeys(
         name for base in cls.__mro__ for name in vars(base).get("__own_options__", ())
     )
+    in_order = iter(arguments)
+    names = dict.fromkeys(next(in_order) if name in arguments else name for name in names)
     return tuple(
         dataclasses.replace(of[name].metadata["option"], name=name, kind=of[name].type)
         for name in names

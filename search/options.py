@@ -12,10 +12,16 @@ Kind = Literal["auto", "flat", "ivf", "hnsw"]
 
 
 @options
-class IndexOptions(Progress):
-    """How an index is built over a table."""
+class OneTable:
+    """The table that is indexed or searched."""
 
     table: str | Path = argument("TABLE", kw_only=False, help="A folder made by `embed`.")
+
+
+@options
+class IndexOptions(OneTable, Progress):
+    """How an index is built over a table."""
+
     kind: Kind = option(default="auto", help="auto: flat (exact) up to 100,000 rows, ivf above.")
     recall: float = option(default=0.99, help="Share of true neighbours ivf and hnsw must find.")
 
@@ -28,10 +34,9 @@ class IndexOptions(Progress):
 
 
 @options
-class SearchOptions(OnDevice):
+class SearchOptions(OneTable, OnDevice):
     """What is searched for, and where."""
 
-    table: str | Path = argument("TABLE", kw_only=False, help="A folder made by `embed`.")
     query: str | None = argument(
         "QUERY", kw_only=False, default=None, help="A row's id, or an image file."
     )

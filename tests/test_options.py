@@ -187,6 +187,25 @@ def test_a_signature_names_own_options_first_and_then_those_of_groups():
     assert inspect.signature(draw).return_annotation is DrawOptions
 
 
+def test_arguments_of_a_group_come_before_those_of_its_users():
+    @options
+    class OneFile:
+        file: str = argument("FILE", kw_only=False, help="A file.")
+
+    @options
+    class AskOptions(OneFile):
+        query: str | None = argument("QUERY", kw_only=False, default=None, help="A text.")
+        k: int = option("-k", default=10, help="How many.")
+
+    @verb(AskOptions)
+    def ask(options: AskOptions) -> AskOptions:
+        """Ask."""
+        return options
+
+    assert list(inspect.signature(ask).parameters) == ["file", "query", "k"]
+    assert ask("a.txt", "why?") == AskOptions(file="a.txt", query="why?")
+
+
 def test_a_docstring_tells_every_option_before_what_is_raised():
     told = inspect.getdoc(draw)
     assert (
