@@ -3,22 +3,56 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import making
 import pytest
 from typer.testing import CliRunner
 
-from tilezoo.cli.app import app
+from tilezoo.cli.app import app, main
 from tilezoo.table import open_table
 
 COMMAND = str(Path(sys.executable).with_name("tilezoo"))
 
 
-def run(*words: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [COMMAND, *map(str, words)], capture_output=True, text=True, check=False
-    )  # fmt: skip
+@dataclass(frozen=True)
+class Done:
+    """How a command ended, and what it printed."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Done]:
+    """Run `tilezoo` as its installed command does, in this process: importing torch takes long."""
+
+    def run_here(*words: object) -> Done:
+        monkeypatch.setattr(sys, "argv", [COMMAND, *map(str, words)])
+        capfd.readouterr()
+        try:
+            main()
+            code = 0
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        return Done(code, *capfd.readouterr())
+
+    return run_here
+
+
+def test_the_installed_command_runs_what_these_tests_run():
+    shown = subprocess.run(
+        [COMMAND, "show", "no-such"], capture_output=True, text=True, check=False
+    )
+    assert (shown.returncode, shown.stdout) == (1, "")
+    assert shown.stderr.startswith("error: ")
+    assert len(shown.stderr.splitlines()) == 1
+    (entry,) = entry_points(group="console_scripts", name="tilezoo")
+    assert entry.load() is main
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +62,7 @@ def tiles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_first_session_from_tiles_to_answers(tiles, vit, tmp_path):
+def test_a_first_session_from_tiles_to_answers(run, tiles, vit, tmp_path):
     table = tmp_path / "table"
     made = run("embed", tiles, "-m", vit, "-o", table)
     assert (made.returncode, made.stderr.count("error")) == (0, 0)
@@ -39,7 +73,7 @@ def test_a_first_session_from_tiles_to_answers(tiles, vit, tmp_path):
     assert (tmp_path / "a.html").stat().st_size > 1000
 
 
-def test_a_known_error_is_one_line_and_exit_1(tiles, tmp_path):
+def test_a_known_error_is_one_line_and_exit_1(run, tiles, tmp_path):
     done = run("embed", tiles, "-m", "efficientnet-lite", "-o", tmp_path / "t")
     assert done.returncode == 1
     assert done.stdout == ""
@@ -47,7 +81,7 @@ def test_a_known_error_is_one_line_and_exit_1(tiles, tmp_path):
     assert "Did you mean 'efficientnet-lite0-imagenet'?" in done.stderr
 
 
-def test_too_many_failures_end_a_complete_table_with_exit_3(vit, tmp_path):
+def test_too_many_failures_end_a_complete_table_with_exit_3(run, vit, tmp_path):
     folder = tmp_path / "mixed"
     making.write_tiles(folder, 3)
     (folder / "broken.tif").write_text("no image")
@@ -71,10 +105,9 @@ def test_too_many_failures_end_a_complete_table_with_exit_3(vit, tmp_path):
         (["embed", "x", "-o", "t", "--stride-px", "5"], "--tile-px"),
     ],
 )
-def test_wrong_usage_is_exit_2(words, told, tmp_path):
-    done = subprocess.run(
-        [COMMAND, *words], capture_output=True, text=True, check=False, cwd=tmp_path
-    )  # fmt: skip
+def test_wrong_usage_is_exit_2(run, words, told, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = run(*words)
     assert done.returncode == 2
     assert told in done.stderr
     assert not (tmp_path / "t").exists()
