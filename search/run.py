@@ -1,13 +1,49 @@
 """The main path: table + query → answers."""
 
-from tilezoo.errors import VectorIndexError
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+from tilezoo.errors import SourceError, SpaceError, TilezooError, VectorIndexError
+from tilezoo.geoparquet import read_boxes
+from tilezoo.image import read_tile
 from tilezoo.options import verb
 from tilezoo.progress import say
 from tilezoo.search.answers import Answers, hit_from
-from tilezoo.search.index import FLAT_ROWS, VectorIndex, open_index, scan
+from tilezoo.search.index import FLAT_ROWS, VectorIndex, open_index, rows_at, scan, unit
 from tilezoo.search.options import SearchOptions
-from tilezoo.search.query import Query, resolve
-from tilezoo.table import Table, open_table
+from tilezoo.sources import discover
+from tilezoo.table import Table, open_table, same_space
+from tilezoo.tiles import TileRef
+from tilezoo.zoo.downloader import load
+
+if TYPE_CHECKING:
+    from tilezoo.zoo.backbone import Backbone
+
+
+_EARTH_KM = 6371.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Query:
+    """One query, resolved.
+
+    Attributes:
+        vector: Unit vector, shape (1, D).
+        label: What the user asked for, in words.
+        row: The table's row it is, or None for an image from outside.
+        image: The image file it is, or None for a row.
+    """
+
+    vector: NDArray[np.float32]
+    label: str
+    row: int | None = None
+    image: Path | None = None
 
 
 @verb(SearchOptions)
@@ -21,7 +57,7 @@ def search(options: SearchOptions) -> Answers:
     """
     table = open_table(options.table)
     index = _find_index(table)
-    query = resolve(table, options)
+    query = _resolve(table, options)
     return _answer(table, index, query, options.k)
 
 
@@ -53,3 +89,104 @@ def _answer(table: Table, index: VectorIndex, query: Query, k: int) -> Answers:
         vector=query.vector,
         hits=tuple(hit_from(r, s, row) for (r, s), row in zip(best, stored, strict=True)),
     )
+
+
+def _resolve(table: Table, options: SearchOptions) -> Query:
+    """Turn what is asked for into a vector of the table's space.
+
+    Raises:
+        TilezooError: It is neither a row nor an image, lies in no tile, or the image cannot
+            be embedded as the table was.
+    """
+    if options.place is not None:
+        return _take_row(table, _find_row_at(table, *options.place), f"the tile at {options.at}")
+    wanted = str(options.query)
+    row = table.row_of(wanted)
+    if row is not None:
+        return _take_row(table, row, wanted)
+    if Path(wanted).exists():
+        return _embed_image(table, Path(wanted), options.device)
+    near = get_close_matches(wanted, map(str, table.column("id").to_pylist()), n=2)
+    hint = f"; did you mean {' or '.join(near)}?" if near else "; name a row's id or an image file"
+    raise SourceError(f"{wanted}: no such row in {table.path} and no such file{hint}")
+
+
+def _find_row_at(table: Table, lon: float, lat: float) -> int:
+    """Find the row whose footprint holds a place, the one with the nearest centre if several.
+
+    Raises:
+        SourceError: None does; the message names the nearest.
+    """
+    boxes = read_boxes(table.column("bbox"))
+    if not np.isfinite(boxes).any():
+        raise SourceError(f"{table.path}: no tile has a place; --at needs georeferenced imagery")
+    distance = _distance_km(boxes, lon, lat)
+    holding = _rows_that_hold(table, boxes, lon, lat)
+    if holding:
+        return min(holding, key=lambda row: float(distance[row]))
+    nearest = int(np.nanargmin(distance))
+    tile = table.take([nearest])[0]["id"]
+    raise SourceError(
+        f"--at {lon:g},{lat:g} lies in no tile; the nearest is {tile}, "
+        f"{distance[nearest]:.0f} km off"
+    )
+
+
+def _rows_that_hold(table: Table, boxes: NDArray[np.float64], lon: float, lat: float) -> list[int]:
+    """Rows whose footprint covers a place; only those whose box does are looked at closely."""
+    west, south, east, north = boxes.T
+    inside = (west <= lon) & (lon <= east) & (south <= lat) & (lat <= north)
+    candidates = np.flatnonzero(inside).tolist()
+    stored = table.take(candidates) if candidates else []
+    point = shapely.Point(lon, lat)
+    return [
+        row
+        for row, tile in zip(candidates, stored, strict=True)
+        if shapely.from_wkb(tile["geometry"]).covers(point)
+    ]
+
+
+def _take_row(table: Table, row: int, label: str) -> Query:
+    return Query(vector=rows_at(table, np.array([row])), label=label, row=row)
+
+
+def _embed_image(table: Table, path: Path, device: str) -> Query:
+    sources = discover([path])
+    if len(sources) != 1:
+        raise SourceError(f"{path} holds {len(sources)} images; a query is one")
+    backbone = _load_backbone(table, device)
+    tile = read_tile(TileRef(source=sources[0]), backbone.space.contract, backbone.request)
+    return Query(vector=unit(backbone.encode([tile])), label=str(path), image=path)
+
+
+def _load_backbone(table: Table, device: str) -> "Backbone":
+    """Find the table's own model again and load it as the table was made.
+
+    Raises:
+        SpaceError: The model is gone, or is not the same any more.
+    """
+    model, request = table.manifest.model, table.manifest.request
+    name = model.source if Path(model.source).is_dir() else model.name
+    try:
+        backbone = load(
+            name,
+            device=device,
+            pooling=table.space.pooling,
+            bands=request.bands,
+            value_range=request.value_range,
+        )
+    except TilezooError as error:
+        raise SpaceError(
+            f"{table.path}: its model {model.name} cannot be loaded: {error}"
+        ) from error
+    same_space(table.space, backbone.space, f"{model.name} is not the model of {table.path}")
+    return backbone
+
+
+def _distance_km(boxes: NDArray[np.float64], lon: float, lat: float) -> NDArray[np.float64]:
+    """Great-circle distance of each box's centre from a point, kilometres (haversine)."""
+    centre_lon, centre_lat = (boxes[:, 0] + boxes[:, 2]) / 2, (boxes[:, 1] + boxes[:, 3]) / 2
+    p, q = np.radians(centre_lat), np.radians(lat)
+    half = np.sin((p - q) / 2) ** 2
+    half = half + np.cos(p) * np.cos(q) * np.sin(np.radians(centre_lon - lon) / 2) ** 2
+    return np.asarray(2 * _EARTH_KM * np.arcsin(np.sqrt(half)))

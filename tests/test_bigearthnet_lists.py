@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from tilezoo.bigearthnet import lists as bigearthnet_lists
+from tilezoo.bigearthnet import listings
 from tilezoo.bigearthnet.labels import patch_version
-from tilezoo.bigearthnet.lists import LISTS_SCHEMA, join_lists, read_lists
+from tilezoo.bigearthnet.listings import LISTS_SCHEMA, join_lists, read_lists
 from tilezoo.bigearthnet.metadata import prepare_bigearthnet
 from tilezoo.errors import LabelsError
 
@@ -78,7 +78,7 @@ def test_all_590_326_names_are_joined_within_two_minutes(lists: pa.Table, tmp_pa
 def test_the_package_is_not_imported() -> None:
     ben.need_package()
     code = (
-        "import sys; from tilezoo.bigearthnet.lists import read_lists\n"
+        "import sys; from tilezoo.bigearthnet.listings import read_lists\n"
         "print(read_lists().num_rows, 'bigearthnet_common' in sys.modules)"
     )
     out, _ = making.python(code).communicate()
@@ -86,7 +86,7 @@ def test_the_package_is_not_imported() -> None:
 
 
 def test_without_the_package_the_error_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bigearthnet_lists, "_PACKAGE", "bigearthnet_nowhere")
+    monkeypatch.setattr(listings, "_PACKAGE", "bigearthnet_nowhere")
     with pytest.raises(LabelsError, match=r"pip install --no-deps bigearthnet-common.*--lists DIR"):
         read_lists()
 

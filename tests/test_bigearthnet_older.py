@@ -13,8 +13,8 @@ import pytest
 import shapely
 from pyproj import CRS
 
+from tilezoo.bigearthnet.listings import METADATA_SCHEMA, read_metadata
 from tilezoo.bigearthnet.metadata import prepare_bigearthnet
-from tilezoo.bigearthnet.older import METADATA_SCHEMA, read_metadata
 from tilezoo.bigearthnet.rows import SCHEMA
 from tilezoo.errors import LabelsError, SourceError, TooManyFailedError
 

@@ -16,7 +16,7 @@ import torch
 from typer.testing import CliRunner
 
 from tilezoo.bigearthnet.labels import LABELS_19
-from tilezoo.bigearthnet.lists import read_lists
+from tilezoo.bigearthnet.listings import read_lists
 from tilezoo.cli.app import app
 from tilezoo.cli.compare import compare_models
 from tilezoo.compare.card import update_card

@@ -14,8 +14,14 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from tilezoo.bigearthnet.labels import patch_version
-from tilezoo.bigearthnet.lists import LISTS_SCHEMA, join_lists, read_lists
-from tilezoo.bigearthnet.older import find_v2_metadata, is_metadata, read_metadata
+from tilezoo.bigearthnet.listings import (
+    LISTS_SCHEMA,
+    find_v2_metadata,
+    is_metadata,
+    join_lists,
+    read_lists,
+    read_metadata,
+)
 from tilezoo.bigearthnet.options import PrepareOptions
 from tilezoo.bigearthnet.patches import (
     Patches,
