@@ -18,13 +18,6 @@ VERBS = (
     "models", "show", "download", "publish", "export", "verify", "embed", "index", "search",
     "probe", "compare", "hub", "prepare", "pack", "pretrain", "launch", "jobs", "demo",
 )  # fmt: skip
-# Verbs that have no file of their own yet. To move one over: put its function into cli/VERB.py as
-# `run` (its options stand in ROOM/options.py), and delete its line here.
-_MOVING = {
-    "probe": "probe:probe_tables",
-    "compare": "compare:compare_models",
-    "demo": "demo:run_demo",
-}
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -53,13 +46,12 @@ def _root(
 
 def find_command(verb: str) -> Callable[..., None]:
     """The function that typer makes a command of; of a verb without verbs of its own."""
-    file, _, function = _MOVING.get(verb, f"{verb}:run").partition(":")
-    found: Callable[..., None] = getattr(import_module(f"tilezoo.cli.{file}"), function)
+    found: Callable[..., None] = import_module(f"tilezoo.cli.{verb}").run
     return found
 
 
 for _verb in VERBS:
-    _file = import_module(f"tilezoo.cli.{_MOVING.get(_verb, _verb).partition(':')[0]}")
+    _file = import_module(f"tilezoo.cli.{_verb}")
     if _inner := getattr(_file, "app", None):
         app.add_typer(_inner, name=_verb)
     else:

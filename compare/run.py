@@ -1,167 +1,74 @@
 """Compare backbones on one set of labelled tiles: embed with each, probe all, report."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
+import pyarrow as pa
+
+from tilezoo.compare.controls import COLOURS, RANDOM, colour_statistics, random_weights
+from tilezoo.compare.dino_protocol import AUGMENTATION, Crops, pooling_of
 from tilezoo.compare.entrants import Entrant, architectures, find_entrants
-from tilezoo.options import command_line, defaults
+from tilezoo.compare.options import CompareOptions
+from tilezoo.embed import embed
+from tilezoo.embed.options import Embedding
+from tilezoo.labels import read_labels, refuse_strangers
+from tilezoo.option_texts import to_command
+from tilezoo.options import options_of, verb
+from tilezoo.probe import probe, write_report
+from tilezoo.probe.data import FOLDER, open_named
+from tilezoo.probe.options import Probing
+from tilezoo.probe.sgd import Views
+from tilezoo.progress import say
+from tilezoo.sources import Source, discover
 from tilezoo.space import Pooling
+from tilezoo.table import open_table
+from tilezoo.zoo import load
+from tilezoo.zoo.backbone import Backbone
+from tilezoo.zoo.modeldir import ModelDir
 
 if TYPE_CHECKING:
     from tilezoo.probe import ProbeResult
-    from tilezoo.probe.sgd import Views
-    from tilezoo.space import Precision
-    from tilezoo.zoo.backbone import Backbone
 
 TABLES, MODELS = "tables", "models"
 LAYERS = "layers"  # in training by DINO's protocol
 DINO_TABLES = "tables-dino"  # DINO's protocol pools otherwise, so its tables are others
 
 
-def compare(
-    sources: Sequence[str | Path] | str | Path,
-    *,
-    labels: str | Path,
-    models: Sequence[str | Path],
-    out: str | Path,
-    controls: bool = True,
-    bands: str | None = None,
-    value_range: str | None = None,
-    tile_px: int | None = None,
-    stride_px: int | None = None,
-    pooling: Pooling | None = None,
-    precision: "Literal['auto'] | Precision" = "auto",
-    device: str = "auto",
-    batch_size: int | None = None,
-    workers: int | None = None,
-    max_errors: int = 0,
-    limit: int | None = None,
-    overwrite: bool = False,
-    split: Literal["given", "random", "blocks", "both"] | None = None,
-    block_deg: float | None = None,
-    block_km: float | None = None,
-    protocol: Literal["standard", "dino"] = "standard",
-    task: Literal["multilabel", "multiclass"] | None = None,
-    metric: Literal["accuracy", "ap_micro", "ap_macro"] | None = None,
-    rare: Literal["error", "drop"] = "error",
-    fractions: str | None = None,
-    seeds: int = 1,
-    bootstrap: int = 1000,
-    seed: int = 0,
-    dataset: str | None = None,
-    note: str | None = None,
-    show_progress: bool = False,
-) -> "ProbeResult":
+@verb(CompareOptions)
+def compare(options: CompareOptions) -> "ProbeResult":
     """Embed the same tiles with each model, probe all tables, and write the report.
 
     Tables that are finished are taken as they are, so the same command goes on where it was
     stopped, and other options of the probe cost a probe only.
 
-    Args:
-        sources: Files, folders, globs, or Parquet/CSV lists of paths.
-        labels: A Parquet or CSV file, or `folder`.
-        models: Names or model directories, `MODEL` or `NAME=MODEL`; the others are subtracted from
-            the first.
-        out: Folder for tables, results.json and the report.
-        controls: Compare with random weights of each architecture and with colour statistics.
-        bands: As `embed` takes it. Where neither this nor `value_range` is given, models of 8-bit
-            RGB are fed the red, green and blue, and the values, that another's contract states.
-        value_range: As `embed` takes it.
-        tile_px: Cut sources into windows of this side, pixels.
-        stride_px: Step between windows, pixels.
-        pooling: Other than each model's own.
-        precision: As `embed` takes it.
-        device: `auto`, `cpu`, `cuda`, …
-        batch_size: Tiles per batch.
-        workers: Threads that read.
-        max_errors: Tiles that may fail, of each model.
-        limit: Only the first so many tiles.
-        overwrite: Throw away tables that are there.
-        split: As `probe` takes it, as are all the others.
-        block_deg: Side of a block of ground, degrees.
-        block_km: Side of a block of ground, kilometres.
-        protocol: `standard`, or `dino` to repeat the published one: the class tokens of the last
-            four blocks unless `pooling` says otherwise, of crops and flips drawn anew in each of 50
-            epochs (`tilezoo.compare.dino_protocol`), so it reads and embeds the train set 50 times.
-        task: `multilabel` or `multiclass`.
-        metric: `accuracy`, `ap_micro` or `ap_macro`: what is chosen by, and headlines are about.
-        rare: `error` or `drop`.
-        fractions: `1,10,100`: percent of the train set, for a label-efficiency curve.
-        seeds: How many subsets are drawn at each fraction.
-        bootstrap: Resamples of the test set.
-        seed: Of all that is drawn in probes.
-        dataset: What the report calls tiles and labels; the source's name unless given.
-        note: What the report says before any figure.
-        show_progress: Tell on stderr how far it is.
+    Where neither `bands` nor `value_range` is given, models of 8-bit RGB are fed the red, green and
+    blue, and the values, that another's contract states. The protocol `dino` repeats the published
+    one: the class tokens of the last four blocks unless `pooling` says otherwise, of crops and
+    flips drawn anew in each of 50 epochs (`tilezoo.compare.dino_protocol`), so it reads and embeds
+    the train set 50 times.
 
     Raises:
         TooManyFailedError: A model leaves more than `max_errors` tiles without a vector.
         TilezooError: Something cannot be embedded, probed or compared as asked.
     """
-    from tilezoo.probe import probe, write_report
-    from tilezoo.probe.data import open_named
-    from tilezoo.probe.options import Choices, parse_fractions
-
-    named = [sources] if isinstance(sources, str | Path) else list(sources)
-    probing: dict[str, Any] = {
-        "split": split,
-        "block_deg": block_deg,
-        "block_km": block_km,
-        "protocol": protocol,
-        "task": task,
-        "metric": metric,
-        "rare": rare,
-        "seeds": seeds,
-        "bootstrap": bootstrap,
-        "seed": seed,
-    }
-    embedding: dict[str, Any] = {
-        "tile_px": tile_px,
-        "stride_px": stride_px,
-        "pooling": pooling,
-        "precision": precision,
-        "batch_size": batch_size,
-        "max_errors": max_errors,
-        "limit": limit,
-    }
-    Choices(**probing, fractions=parse_fractions(fractions))
-    _refuse_foreign_labels(named, labels)
-    entrants = find_entrants(models, bands, value_range)
-    how = {"device": device, "workers": workers, "overwrite": overwrite}
-    job = _Job(
-        sources=named,
-        out=Path(out),
-        options={**embedding, **how},
-        is_dino=protocol == "dino",
-        shown=show_progress,
-    )
+    job = _Job(options)
+    job.refuse_foreign_labels()
+    entrants = find_entrants(options.models, options.bands, options.value_range)
     tables = [job.embed(entrant) for entrant in entrants]
-    control = job.embed_controls(entrants) if controls else []
-    result = probe(
-        [made.named for made in tables],
-        labels=labels,
-        out=out,
-        control=[made.named for made in control],
-        fractions=fractions,
-        device="cpu" if device == "mps" else device,  # probes sum in 64 bits
-        report=False,
-        views=job.views([*tables, *control]) if protocol == "dino" else None,
-        show_progress=show_progress,
-        **probing,
-    )
-    own = {"labels": labels, "model": tuple(models), "out": out, "controls": controls}
-    fed = {"bands": bands, "value_range": value_range}
-    said = {"fractions": fractions, "dataset": dataset, "note": note}
-    asked = {**own, **fed, **embedding, **probing, **said}
+    controls = job.embed_controls(entrants) if options.controls else []
+    result = job.probe(tables, controls)
     write_report(
         result.out,
-        tables=open_named([made.named for made in (*tables, *control)]),
-        command=command_line("compare", named, asked, defaults(compare)),
-        dataset=dataset or name_of(named),
-        note=note,
+        tables=open_named([made.named for made in (*tables, *controls)]),
+        # What changes no result is no part of it.
+        command=to_command(
+            "compare", replace(options, device="auto", workers=None, overwrite=False)
+        ),
+        dataset=options.dataset or name_of(options.source_list),
+        note=options.note,
     )
     return result
 
@@ -178,7 +85,7 @@ class _Made:
     """
 
     entrant: Entrant
-    model: "str | Path | Backbone"
+    model: str | Path | Backbone
     pooling: Pooling | None
     path: Path
 
@@ -188,119 +95,113 @@ class _Made:
         return f"{self.entrant.name}={self.path}"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class _Job:
-    """Embeds the same tiles with one model after the other."""
+    """Embeds the same tiles with one model after the other, and probes all tables."""
 
-    sources: Sequence[str | Path]
-    out: Path
-    options: Mapping[str, Any]
-    is_dino: bool
-    shown: bool
+    options: CompareOptions
+
+    @cached_property
+    def found(self) -> Sequence[Source]:
+        """Where the tiles are."""
+        return discover(self.options.source_list)
+
+    def refuse_foreign_labels(self) -> None:
+        """Refuse labels none of which is of these tiles before hours go into embedding them."""
+        labels = self.options.labels
+        if str(labels) == FOLDER:
+            return
+        known = {tile.partition("#")[0] for tile in read_labels(labels)["id"].to_pylist()}
+        ids = pa.array([source.id for source in self.found], pa.string())
+        refuse_strangers(labels, pa.array(sorted(known)), [ids], "the sources")
 
     def embed(self, entrant: Entrant) -> _Made:
         """Make a model's table."""
-        return self._table(entrant, entrant.asked, **self._pooling(entrant))
-
-    def views(self, tables: Sequence[_Made]) -> "Views":
-        """Show every table's tiles anew in each epoch of DINO's protocol."""
-        from tilezoo.compare.dino_protocol import AUGMENTATION, Crops
-        from tilezoo.probe.sgd import Views
-        from tilezoo.reading import reading_threads
-        from tilezoo.sources import discover
-        from tilezoo.table import open_table
-        from tilezoo.tiles import cut_from
-
-        found = discover(self.sources)
-        cut = cut_from(self.options["tile_px"], self.options["stride_px"])
-        of = {
-            made.entrant.name: Crops(
-                backbone=partial(self._backbone, made),
-                precision=open_table(made.path).manifest.settled_precision,
-                sources=found,
-                cut=cut,
-                workers=reading_threads(self.options["workers"]),
-            )
-            for made in tables
-        }
-        return Views(augmentation=AUGMENTATION, of=of, folder=self.out / LAYERS)
+        return self._embed(entrant, entrant.asked, self._pooling(entrant.model))
 
     def embed_controls(self, entrants: Sequence[Entrant]) -> list[_Made]:
         """Make the tables of random weights, one an architecture, and of colour statistics."""
-        from tilezoo.compare.controls import COLOURS, RANDOM, colour_statistics, random_weights
-
-        made = []
+        models, made = self._out / MODELS, list[_Made]()
         for number, like in enumerate(architectures(entrants)):
-            name = f"{RANDOM}-{like.name}" if number else RANDOM
-            untrained = random_weights(like.model, self.out / MODELS)
-            pooled = self._pooling(like)
-            made.append(self._table(replace(like, name=name), untrained.path, **pooled))
+            named = replace(like, name=f"{RANDOM}-{like.name}" if number else RANDOM)
+            untrained = random_weights(like.model, models)
+            made.append(self._embed(named, untrained.path, self._pooling(like.model)))
         first = entrants[0]
         colours = colour_statistics(
             first.model,
-            self.out / MODELS,
-            device=self.options["device"],
+            models,
+            device=self.options.device,
             bands=first.bands,
             value_range=first.value_range,
         )
-        exact = {"precision": "fp32", "pooling": None}
-        return [*made, self._table(replace(first, name=COLOURS), colours, **exact)]
+        exact = _Job(replace(self.options, precision="fp32"))
+        return [*made, exact._embed(replace(first, name=COLOURS), colours, None)]
 
-    def _table(self, entrant: Entrant, model: Any, **changed: Any) -> _Made:
-        from tilezoo.embed import embed
-        from tilezoo.progress import say
+    def probe(self, tables: Sequence[_Made], controls: Sequence[_Made]) -> "ProbeResult":
+        """Probe all tables alike; the report is written by who knows the tiles."""
+        options = self.options
+        return probe(
+            [made.named for made in tables],
+            labels=options.labels,
+            out=options.out,
+            control=[made.named for made in controls],
+            device="cpu" if options.device == "mps" else options.device,  # it sums in 64 bits
+            report=False,
+            views=self._views([*tables, *controls]) if options.is_dino else None,
+            show_progress=options.show_progress,
+            **{one.name: getattr(options, one.name) for one in options_of(Probing)},
+        )
 
-        table = self.out / (DINO_TABLES if self.is_dino else TABLES) / entrant.name
+    @property
+    def _out(self) -> Path:
+        return Path(self.options.out)
+
+    def _embed(
+        self, entrant: Entrant, model: str | Path | Backbone, pooling: Pooling | None
+    ) -> _Made:
+        table = self._out / (DINO_TABLES if self.options.is_dino else TABLES) / entrant.name
         say(f"{entrant.name} → {table}")
-        options = {**self.options, **changed}
+        own = {"bands": entrant.bands, "value_range": entrant.value_range, "pooling": pooling}
+        alike = {one.name: getattr(self.options, one.name) for one in options_of(Embedding)}
         embed(
-            self.sources,
+            self.options.source_list,
             out=table,
             model=model,
-            bands=entrant.bands,
-            value_range=entrant.value_range,
-            show_progress=self.shown,
-            **options,
+            show_progress=self.options.show_progress,
+            **{**alike, **own},
         )
-        return _Made(entrant=entrant, model=model, pooling=options["pooling"], path=table)
+        return _Made(entrant=entrant, model=model, pooling=pooling, path=table)
 
-    def _pooling(self, entrant: Entrant) -> dict[str, Any]:
+    def _pooling(self, model: ModelDir) -> Pooling | None:
         """Pool as DINO's protocol does, where that is asked for and nothing else is."""
-        from tilezoo.compare.dino_protocol import pooling_of
+        asked = self.options.pooling
+        return pooling_of(model) if self.options.is_dino and asked is None else asked
 
-        if not self.is_dino or self.options["pooling"] is not None:
-            return {}
-        return {"pooling": pooling_of(entrant.model)}
+    def _views(self, tables: Sequence[_Made]) -> Views:
+        """Show every table's tiles anew in each epoch of DINO's protocol."""
+        of = {
+            made.entrant.name: Crops(
+                backbone=partial(self._load, made),
+                precision=open_table(made.path).manifest.settled_precision,
+                sources=self.found,
+                cut=self.options.cut,
+                workers=self.options.threads,
+            )
+            for made in tables
+        }
+        return Views(augmentation=AUGMENTATION, of=of, folder=self._out / LAYERS)
 
-    def _backbone(self, made: _Made) -> "Backbone":
+    def _load(self, made: _Made) -> Backbone:
         """Load the backbone that made a table."""
-        from tilezoo.zoo import load
-        from tilezoo.zoo.backbone import Backbone
-
         if isinstance(made.model, Backbone):
             return made.model
         return load(
             made.model,
-            device=self.options["device"],
+            device=self.options.device,
             pooling=made.pooling,
             bands=made.entrant.bands,
             value_range=made.entrant.value_range,
         )
-
-
-def _refuse_foreign_labels(sources: Sequence[str | Path], labels: str | Path) -> None:
-    """Refuse labels none of which is of these tiles before hours go into embedding them."""
-    import pyarrow as pa
-
-    from tilezoo.labels import read_labels, refuse_strangers
-    from tilezoo.probe.data import FOLDER
-    from tilezoo.sources import discover
-
-    if str(labels) == FOLDER:
-        return
-    known = {tile.partition("#")[0] for tile in read_labels(labels)["id"].to_pylist()}
-    found = pa.array([source.id for source in discover(sources)], pa.string())
-    refuse_strangers(labels, pa.array(sorted(known)), [found], "the sources")
 
 
 def name_of(sources: Sequence[str | Path]) -> str:

@@ -1,34 +1,50 @@
-"""What `tilezoo embed` can be asked."""
+"""What `tilezoo embed` can be asked, and the group that `compare` shares with it."""
 
 from pathlib import Path
 
-from tilezoo.option_groups import AllowedErrors, Share, Sources, Windows, Workers
+from tilezoo.option_groups import AllowedErrors, Limit, Share, Sources, Windows, Workers
 from tilezoo.options import Progress, option, options
 from tilezoo.space import Dtype
 from tilezoo.zoo.options import InPrecision, OneModel, PixelValues, Pooled
 
 
 @options
-class EmbedOptions(
-    Sources,
-    OneModel,
+class Batches:
+    """How many tiles go through a network at once."""
+
+    batch_size: int | None = option(default=None, unset="by device", min=1, help="Tiles per batch.")
+
+
+@options
+class Overwriting:
+    """What happens to a table that is there."""
+
+    overwrite: bool = option(
+        default=False, help="Throw away a table that is there.", recorded=False
+    )
+
+
+@options
+class Embedding(
     PixelValues,
     Windows,
     Pooled,
     InPrecision,
-    Share,
-    Workers,
+    Batches,
     AllowedErrors,
-    Progress,
+    Limit,
+    Workers,
+    Overwriting,
 ):
+    """How tiles are embedded, whichever the model and the table."""
+
+
+@options
+class EmbedOptions(Sources, OneModel, Embedding, Share, Progress):
     """What is embedded, by which model, and into what table."""
 
     out: str | Path = option("--out", "-o", help="The table's folder.", recorded=False)
-    batch_size: int | None = option(default=None, unset="by device", min=1, help="Tiles per batch.")
     dtype: Dtype = option(default="float32", help="Of stored vectors.")
     part_rows: int | None = option(
         default=None, unset="~128 MB", min=1, help="Tiles per Parquet part."
-    )
-    overwrite: bool = option(
-        default=False, help="Throw away a table that is there.", recorded=False
     )

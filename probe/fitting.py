@@ -19,7 +19,7 @@ from torch import Tensor
 from tilezoo.io import canonical_json, sha256_text
 from tilezoo.knn import TEMPERATURE, Bank, unit_rows, vote
 from tilezoo.probe.linear import Linear, Problem, chunks, fit
-from tilezoo.probe.options import Choices, Metric, Task
+from tilezoo.probe.options import Metric, Probing, Task
 from tilezoo.probe.results import FitFacts
 from tilezoo.probe.scores import Labels, Ranking, Scores, mean_of_known
 from tilezoo.probe.sgd import EPOCHS, Anew, fit_sgd, saved
@@ -293,36 +293,36 @@ class Point:
     fit: Fit
 
 
-def curve(x: Tensor, sets: Sets, choices: Choices, whole: Fit, stages: Stages) -> Iterator[Point]:
+def curve(x: Tensor, sets: Sets, options: Probing, whole: Fit, stages: Stages) -> Iterator[Point]:
     """Probe growing parts of the train set; C is chosen on all of validation for each.
 
     Args:
         x: Standardised features (raw for DINO's protocol), train first, shape (N, D).
         sets: Their labels.
-        choices: Fractions, seeds, protocol.
+        options: Fractions, seeds, protocol.
         whole: The fit on all of train, with the first seed.
         stages: Of this table.
     """
-    for percent, seed in _plan(choices):
+    for percent, seed in _plan(options):
         chosen = subset(sets.y[: sets.train], percent, seed)
-        is_whole = percent == 100 and seed == choices.seed
-        fit = whole if is_whole else _fit_part(x, chosen, sets, choices, seed, stages)
+        is_whole = percent == 100 and seed == options.seed
+        fit = whole if is_whole else _fit_part(x, chosen, sets, options, seed, stages)
         yield Point(percent=percent, seed=seed, tiles=len(chosen), fit=fit)
 
 
-def _plan(choices: Choices) -> Iterator[tuple[float, int]]:
+def _plan(options: Probing) -> Iterator[tuple[float, int]]:
     """Every fraction with every seed; once only where nothing is left to chance."""
-    for percent in choices.fractions:
-        same = percent == 100 and choices.protocol == "standard"
-        for seed in range(choices.seeds)[: 1 if same else None]:
-            yield percent, choices.seed + seed
+    for percent in options.percents:
+        same = percent == 100 and options.protocol == "standard"
+        for seed in range(options.seeds)[: 1 if same else None]:
+            yield percent, options.seed + seed
 
 
 def _fit_part(
-    x: Tensor, chosen: NDArray[np.int64], sets: Sets, choices: Choices, seed: int, stages: Stages
+    x: Tensor, chosen: NDArray[np.int64], sets: Sets, options: Probing, seed: int, stages: Stages
 ) -> Fit:
     rows = torch.from_numpy(chosen).to(x.device)
-    if choices.protocol == "dino":
+    if options.protocol == "dino":
         return fit_dino(x, rows, sets, seed, stages)
     problem = Problem(x[rows], torch.from_numpy(sets.y[chosen]).to(x.device), sets.task)
     best, _, facts = sweep(problem, x[sets.train : sets.fitted], sets, stages)

@@ -1,10 +1,18 @@
-"""Every choice that can change a probe's scores, as data that checks itself."""
+"""What `tilezoo probe` can be asked, and the groups that `compare` shares with it.
 
-from dataclasses import dataclass, replace
-from typing import Literal, Self
+Light, for `--help`: nothing here imports torch.
+"""
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from tilezoo.errors import OptionError
-from tilezoo.options import check_least
+from tilezoo.options import Progress, argument, option, options, python_only
+
+if TYPE_CHECKING:
+    from tilezoo.probe.sgd import Views
 
 Task = Literal["multilabel", "multiclass"]
 SplitKind = Literal["given", "random", "blocks", "both"]
@@ -12,62 +20,55 @@ Protocol = Literal["standard", "dino"]
 Rare = Literal["error", "drop"]
 Metric = Literal["accuracy", "ap_micro", "ap_macro"]
 
-_LEAST_REPLICATES = 100  # fewer have no 2.5 % tail to speak of
+
+@options
+class Labelled:
+    """What is learnt."""
+
+    labels: str | Path = option(
+        read_as=str,
+        help="Parquet, CSV, GeoPackage, Shapefile or GeoJSON with id, label or labels, and split "
+        "if there is one; or `folder`: a tile's class is the folder it lies in.",
+    )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Choices:
-    """What the user may choose.
+@options
+class Probing:
+    """Every choice that can change a probe's scores."""
 
-    Attributes:
-        split: `given` by the labels, made at `random`, by `blocks` of ground, or `both` of the
-            latter to measure the gap; None: given where the labels hold splits, else random.
-        block_deg: Side of a block, degrees.
-        block_km: Side of a block, kilometres; one of the two at most.
-        protocol: How the linear probe is trained.
-        task: None: multi-class if each tile has exactly one class.
-        metric: What C and k are chosen by, and what headlines are about; None: accuracy where each
-            tile has one class, else micro AP.
-        rare: Whether classes that train or test lack are an error, or left out.
-        fractions: Of the train set, percent, for the label-efficiency curve; none for no curve.
-        seeds: How many subsets are drawn at each fraction.
-        bootstrap: Replicates.
-        seed: Of splits, subsets, SGD and resamples.
-    """
+    split: SplitKind | None = option(
+        default=None,
+        unset="given by the labels, else random",
+        help="both: blocks, and the gap to random.",
+    )
+    block_deg: float | None = option(default=None, help="Side of a block of ground, degrees.")
+    block_km: float | None = option(default=None, help="Side of a block of ground, kilometres.")
+    protocol: Protocol = option(
+        default="standard",
+        help="standard: L-BFGS, C swept; dino: its SGD, without augmentation (see `compare`).",
+    )
+    task: Task | None = option(
+        default=None, unset="by the labels", help="Whether a tile may have several classes."
+    )
+    metric: Metric | None = option(
+        default=None,
+        unset="by the task",
+        help="What C and k are chosen by, and headlines are about; ap_macro where few tiles have "
+        "the class that is looked for.",
+    )
+    rare: Rare = option(default="error", help="What to do with classes that train or test lack.")
+    fractions: str | None = option(
+        default=None, help="1,10,100: percent of train, for a label-efficiency curve."
+    )
+    seeds: int = option(default=1, min=1, help="Subsets drawn at each fraction.")
+    # Of fewer than 100 resamples there is no 2.5 % tail to speak of.
+    bootstrap: int = option(default=1000, min=100, help="Resamples of the test set.")
+    seed: int = option(default=0, min=0, help="Of all that is drawn.")
 
-    split: SplitKind | None
-    block_deg: float | None
-    block_km: float | None
-    protocol: Protocol
-    task: Task | None
-    metric: Metric | None
-    rare: Rare
-    fractions: tuple[float, ...]
-    seeds: int
-    bootstrap: int
-    seed: int
-
-    def __post_init__(self) -> None:
-        """Refuse values that make no sense together or alone."""
-        check_least("--bootstrap", self.bootstrap, _LEAST_REPLICATES)
-        check_least("--seeds", self.seeds, 1)
-        check_least("--seed", self.seed, 0)
-        if self.block_deg is not None and self.block_km is not None:
-            raise OptionError("--block-deg and --block-km both give the side of a block; keep one")
-        for option, side, most in (
-            ("--block-deg", self.block_deg, 90.0),
-            ("--block-km", self.block_km, 5000.0),
-        ):
-            if side is not None and not 0 < side <= most:
-                raise OptionError(f"{option} {side:g}: must be above 0 and at most {most:g}")
-        if self.split in ("blocks", "both") and not self.has_blocks:
-            raise OptionError(
-                f"--split {self.split} needs the side of a block, longer than the distance over "
-                "which tiles resemble each other: --block-km 10, say"
-            )
-        for percent in self.fractions:
-            if not 0 < percent <= 100:
-                raise OptionError(f"--fractions {percent:g}: percent above 0 and at most 100")
+    @cached_property
+    def percents(self) -> tuple[float, ...]:
+        """The fractions of the train set, percent, each once, rising; none for no curve."""
+        return parse_fractions(self.fractions)
 
     @property
     def has_blocks(self) -> bool:
@@ -86,18 +87,77 @@ class Choices:
             )
         return self.metric or ("accuracy" if task == "multiclass" else "ap_micro")
 
-    def without_curve(self) -> Self:
-        """The same without a label-efficiency curve."""
-        return replace(self, fractions=())
+    def check(self) -> None:
+        """Refuse blocks of two sides, of none where they are asked for, or of none that can be."""
+        if self.block_deg is not None and self.block_km is not None:
+            raise OptionError("--block-deg and --block-km both give the side of a block; keep one")
+        for name, side, most in (
+            ("--block-deg", self.block_deg, 90.0),
+            ("--block-km", self.block_km, 5000.0),
+        ):
+            if side is not None and not 0 < side <= most:
+                raise OptionError(f"{name} {side:g}: must be above 0 and at most {most:g}")
+        if self.split in ("blocks", "both") and not self.has_blocks:
+            raise OptionError(
+                f"--split {self.split} needs the side of a block, longer than the distance over "
+                "which tiles resemble each other: --block-km 10, say"
+            )
+
+
+@options
+class Reported:
+    """What a report says besides its figures."""
+
+    dataset: str | None = option(default=None, help="What the report calls tiles and labels.")
+    note: str | None = option(default=None, help="What the report says before any figure.")
+
+
+@options
+class Comparison:
+    """What tables are held against, and what is written."""
+
+    control: Sequence[str | Path] = option(
+        default=(),
+        read_as=list[str],
+        metavar="NAME=TABLE",
+        help="A table that shows what little is worth.",
+    )
+    out: str | Path = option("--out", "-o", help="Folder for results.")
+    device: str = option(default="auto", help="auto, cpu, cuda, cuda:1.", recorded=False)
+    report: bool = option(default=True, help="Write report.html, report.md and pictures too.")
+
+
+@options
+class ProbeOptions(Labelled, Comparison, Probing, Reported, Progress):
+    """What is probed, and how."""
+
+    tables: str | Path | Sequence[str | Path] = argument(
+        "TABLE...",
+        kw_only=False,
+        read_as=list[str],
+        help="Folders made by `embed`, TABLE or NAME=TABLE; several of the same tiles are compared.",
+    )
+    views: "Views | None" = python_only(
+        default=None,
+        help="What shows train tiles anew in each epoch of DINO's protocol, for every table and "
+        "control; `compare`, which has the tiles, gives it.",
+    )
+
+    @property
+    def table_list(self) -> list[str | Path]:
+        """The tables, be there one or several."""
+        return [self.tables] if isinstance(self.tables, str | Path) else list(self.tables)
 
 
 def parse_fractions(text: str | None) -> tuple[float, ...]:
     """Read `--fractions 1,10,100`: percent of the train set, each once, rising."""
-    if text is None:
-        return ()
     try:
-        return tuple(sorted({float(part) for part in text.split(",")}))
+        percents = () if text is None else tuple(sorted({float(part) for part in text.split(",")}))
     except ValueError as error:
         raise OptionError(
             f"--fractions {text!r} should be percent divided by commas: 1,10,100"
         ) from error
+    for percent in percents:
+        if not 0 < percent <= 100:
+            raise OptionError(f"--fractions {percent:g}: percent above 0 and at most 100")
+    return percents

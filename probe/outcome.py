@@ -19,7 +19,7 @@ from tilezoo.knn import TEMPERATURE
 from tilezoo.probe import fitting, sgd
 from tilezoo.probe.bootstrap import Measured, Resampling, centred, interval
 from tilezoo.probe.fitting import Point
-from tilezoo.probe.options import Choices, Task
+from tilezoo.probe.options import Probing, Task
 from tilezoo.probe.results import (
     FEW_BLOCKS,
     NEIGHBOURS,
@@ -65,25 +65,25 @@ T = TypeVar("T")
 
 
 def describe_recipe(
-    used: Usable, choices: Choices, resampling: Resampling, augmentation: str
+    used: Usable, options: Probing, resampling: Resampling, augmentation: str
 ) -> Recipe:
     """Write down all that decides scores but the vectors, with one hash over it.
 
     Args:
         used: Labels and split.
-        choices: Of the user.
+        options: Of the user.
         resampling: Of the test set.
         augmentation: How DINO's protocol sees tiles anew in each epoch.
     """
     task = used.joined.task
     unhashed = Recipe(
-        protocol=choices.protocol,
+        protocol=options.protocol,
         task=task,
         classes=used.joined.classes,
         dropped_classes=used.dropped,
         labels_sha256=_hash_labels(used),
-        split=_describe_split(used, choices),
-        linear=_describe_linear(choices, augmentation),
+        split=_describe_split(used, options),
+        linear=_describe_linear(options, augmentation),
         knn=VoteRecipe(
             k=list(fitting.KS),
             temperature=TEMPERATURE,
@@ -94,7 +94,7 @@ def describe_recipe(
             temperature=TEMPERATURE, features="standardised on train", fitted_on="train"
         ),
         predicted="highest score" if task == "multiclass" else "scores above 0.5",
-        chosen_by=choices.metric_of(task),
+        chosen_by=options.metric_of(task),
         ece_bins=ECE_BINS,
         bootstrap=BootstrapRecipe(
             replicates=resampling.replicates,
@@ -103,29 +103,29 @@ def describe_recipe(
             macro_scores="of resamples with every class, unless most lack one",
         ),
         label_efficiency=CurveRecipe(
-            percent=list(choices.fractions),
-            seeds=choices.seeds,
+            percent=list(options.percents),
+            seeds=options.seeds,
             fitted_on="a part of train, C chosen on all of validation",
         ),
-        seed=choices.seed,
+        seed=options.seed,
     )
     return replace(unhashed, sha256=unhashed.hashed())
 
 
-def _describe_split(used: Usable, choices: Choices) -> SplitRecipe:
+def _describe_split(used: Usable, options: Probing) -> SplitRecipe:
     split, ids = used.split, used.joined.ids
     return SplitRecipe(
         kind=split.kind,
-        block_deg=choices.block_deg,
-        block_km=choices.block_km,
+        block_deg=options.block_deg,
+        block_km=options.block_km,
         train_sha256=ids_sha256(ids.take(pa.array(split.train)).to_pylist()),
         validation_sha256=ids_sha256(ids.take(pa.array(split.validation)).to_pylist()),
         test_sha256=ids_sha256(ids.take(pa.array(split.test)).to_pylist()),
     )
 
 
-def _describe_linear(choices: Choices, augmentation: str) -> LinearRecipe:
-    if choices.protocol == "standard":
+def _describe_linear(options: Probing, augmentation: str) -> LinearRecipe:
+    if options.protocol == "standard":
         return LinearRecipe(
             method="L-BFGS",
             c=[float(f"{c:.6g}") for c in fitting.STRENGTHS],

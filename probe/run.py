@@ -1,24 +1,38 @@
 """A probe, from saved tables and labels to results.json."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import torch
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET
 
 from tilezoo.device import choose_device
 from tilezoo.errors import OptionError, ProbeError
 from tilezoo.io import write_json
-from tilezoo.options import command_line, defaults
-from tilezoo.probe.bootstrap import Resampling, all_claims
-from tilezoo.probe.data import PRIOR, Joined, join, open_named
+from tilezoo.option_texts import to_command
+from tilezoo.options import verb
+from tilezoo.probe.bootstrap import Measured, Resampling, all_claims, measure
+from tilezoo.probe.data import PRIOR, Joined, join, load_vectors, open_named, standardise
+from tilezoo.probe.fitting import (
+    Fit,
+    Point,
+    Sets,
+    Stages,
+    curve,
+    fit_centroid,
+    fit_dino,
+    fit_knn,
+    fit_linear,
+    prior,
+)
 from tilezoo.probe.leakage import audit
-from tilezoo.probe.options import Choices, Metric, Protocol, Rare, SplitKind, Task, parse_fractions
+from tilezoo.probe.linear import fast_products, one_thread_for_few
+from tilezoo.probe.options import ProbeOptions, SplitKind
 from tilezoo.probe.outcome import (
     compare_splits,
     count_classes,
@@ -32,12 +46,11 @@ from tilezoo.probe.outcome import (
     score_methods,
     write_predictions,
 )
-from tilezoo.probe.probe_table import Probed, probe_prior, probe_table, sets_of
 from tilezoo.probe.report.pages import forget_report, write_report
 from tilezoo.probe.results import (
     NO_AUGMENTATION,
     RESULTS,
-    LabelEfficiency,
+    FitFacts,
     Leakage,
     Results,
     SplitGap,
@@ -45,8 +58,8 @@ from tilezoo.probe.results import (
     write_results,
 )
 from tilezoo.probe.scores import Scorer
-from tilezoo.probe.sgd import Anew, Views
-from tilezoo.probe.splits import Split, Usable, chosen_kind, make_split, usable
+from tilezoo.probe.sgd import Anew
+from tilezoo.probe.splits import Usable, choose_kind, make_split, usable
 from tilezoo.progress import say
 from tilezoo.table import Table
 from tilezoo.training_ids import ids_sha256
@@ -80,129 +93,197 @@ class ProbeResult:
         return to_terminal(self.found)
 
 
-def probe(
-    tables: str | Path | Sequence[str | Path],
-    *,
-    labels: str | Path,
-    out: str | Path,
-    control: Sequence[str | Path] = (),
-    split: SplitKind | None = None,
-    block_deg: float | None = None,
-    block_km: float | None = None,
-    protocol: Protocol = "standard",
-    task: Task | None = None,
-    metric: Metric | None = None,
-    rare: Rare = "error",
-    fractions: str | None = None,
-    seeds: int = 1,
-    bootstrap: int = 1000,
-    seed: int = 0,
-    device: str = "auto",
-    report: bool = True,
-    dataset: str | None = None,
-    note: str | None = None,
-    views: Views | None = None,
-    show_progress: bool = False,
-) -> ProbeResult:
+@verb(ProbeOptions)
+def probe(options: ProbeOptions) -> ProbeResult:
     """Learn classes from saved vectors, and score and compare tables by what is learnt.
-
-    Args:
-        tables: Folders made by `embed`, `TABLE` or `NAME=TABLE`, all of the same tiles.
-        labels: A Parquet or CSV file (see `tilezoo.labels`), or `folder`: the class of a tile is
-            the folder it lies in.
-        out: Folder for results.
-        control: Tables that show what little is worth, as random weights or colour statistics.
-        split: `given` by the labels; `random`, each class alike; `blocks` of ground with a
-            block's distance between train and test; `both` of these, and the gap between them.
-            None: given where labels hold splits, else random.
-        block_deg: Side of a block in degrees; intervals are then of resampled blocks.
-        block_km: The same in kilometres.
-        protocol: `standard`: L-BFGS, C chosen on validation; `dino`: the SGD that DINO publishes,
-            without augmentation unless there are `views`.
-        task: None: multi-class if every tile has one class, else multi-label.
-        metric: `accuracy`, `ap_micro` or `ap_macro`: what C and k are chosen by on validation, and
-            what headlines are about. None: accuracy for multi-class, else micro AP. Where few
-            tiles have the class that is looked for, take `ap_macro`: fits that predict the largest
-            class alone can have the best accuracy. It sees ranks only: what it chooses may do so
-            all the same, so look at accuracy and ECE beside.
-        rare: `drop` leaves out classes that train or test lack.
-        fractions: `1,10,100`: percent of the train set, for a label-efficiency curve.
-        seeds: How many subsets are drawn at each fraction.
-        bootstrap: Resamples of the test set.
-        seed: Of all that is drawn.
-        device: `auto`, `cpu`, `cuda` or `cuda:1`; auto is a GPU where there is one.
-        report: Write report.md, report.html and pictures too.
-        dataset: What the report calls tiles and labels.
-        note: What the report says before any figure.
-        views: What shows train tiles anew in each epoch of DINO's protocol, for every table and
-            control; `tilezoo.cli.compare`, which has the tiles, gives it.
-        show_progress: Tell on stderr how far it is.
 
     Raises:
         TilezooError: Tables and labels cannot be probed as asked; the message says what to do.
     """
     start = time.monotonic()
-    choices = Choices(
-        split=split,
-        block_deg=block_deg,
-        block_km=block_km,
-        protocol=protocol,
-        task=task,
-        metric=metric,
-        rare=rare,
-        fractions=parse_fractions(fractions),
-        seeds=seeds,
-        bootstrap=bootstrap,
-        seed=seed,
-    )
-    on = choose_device(device, best=("cuda",), dtype=torch.float64)
-    words = [tables] if isinstance(tables, str | Path) else tables
-    named = open_named(words)
-    controls = open_named(control, taken=list(named))
-    if not named:
-        raise OptionError("name a table to probe, made by `tilezoo embed … -o TABLE`")
-    joined = join({**named, **controls}, labels, task)
-    kind = chosen_kind(joined, choices)
-    used = _used(joined, choices, "blocks" if kind == "both" else kind)
-    resampling = _resampling(used, choices)
-    folder = _folder(Path(out))
-    leakage = _audit({**named, **controls}, used)
-    probed = {
-        name: probe_table(
-            name,
-            table,
-            used,
-            resampling,
-            choices,
-            on,
-            _anew(name, table, views),
-            shown=show_progress,
-        )
-        for name, table in {**named, **controls}.items()
-    }
-    probed[PRIOR] = probe_prior(used, choices, resampling, shown=show_progress)
-    augmentation = NO_AUGMENTATION if views is None else views.augmentation
-    results = _put_together(
-        used, choices, resampling, named, controls, probed, leakage, augmentation
-    )
+    tables = _open_tables(options)
+    joined = join(tables.all, options.labels, options.task)
+    kind = choose_kind(joined, options)
+    trial = _make_trial(joined, options, "blocks" if kind == "both" else kind)
+    folder = _make_folder(Path(options.out))
+    leakage = _audit(tables.all, trial.used)
+    probed = {name: trial.probe(name, table) for name, table in tables.all.items()}
+    probed[PRIOR] = trial.probe_prior()
+    results = _put_together(trial, tables, probed, leakage)
     if kind == "both":
-        gap = _gap(
-            named, joined, choices, probed, used.joined.classes, on, views, shown=show_progress
-        )
-        results = replace(results, split_gap=gap)
-    results = _write(folder, used, results, probed, time.monotonic() - start)
-    if report:
-        places = {"labels": labels, "control": tuple(control), "out": out}
-        asked = {**asdict(choices), "fractions": fractions, "dataset": dataset, "note": note}
-        command = command_line("probe", words, {**places, **asked}, defaults(probe))
+        results = replace(results, split_gap=_measure_gap(trial, joined, tables.models, probed))
+    results = _write(folder, trial.used, results, probed, time.monotonic() - start)
+    if options.report:
         write_report(
-            folder, tables={**named, **controls}, command=command, dataset=dataset, note=note
+            folder,
+            tables=tables.all,
+            command=to_command("probe", replace(options, device="auto")),
+            dataset=options.dataset,
+            note=options.note,
         )
     return ProbeResult(out=folder, found=results, seconds=time.monotonic() - start)
 
 
-def _used(joined: Joined, choices: Choices, kind: SplitKind) -> Usable:
-    used = usable(joined, make_split(joined, choices, kind), choices.rare)
+@dataclass(frozen=True, kw_only=True)
+class _Tables:
+    """Tables by name, as they are compared."""
+
+    models: dict[str, Table]
+    controls: dict[str, Table]
+
+    @property
+    def all(self) -> dict[str, Table]:
+        return {**self.models, **self.controls}
+
+
+def _open_tables(options: ProbeOptions) -> _Tables:
+    models = open_named(options.table_list)
+    controls = open_named(options.control, taken=list(models))
+    if not models:
+        raise OptionError("name a table to probe, made by `tilezoo embed … -o TABLE`")
+    return _Tables(models=models, controls=controls)
+
+
+def _make_folder(out: Path) -> Path:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or error
+        raise ProbeError(f"{out}: no folder for results ({reason}); choose another -o") from error
+    return out
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Probed:
+    """What was found of one table, or of one control.
+
+    Attributes:
+        fits: Way of probing (`linear`, `knn`, `centroid`) → predictions of the test set.
+        measured: Way of probing → scores, and those of every resample.
+        points: Of the label-efficiency curve.
+        seconds: Step → how long it took.
+    """
+
+    fits: Mapping[str, Fit]
+    measured: Mapping[str, Measured]
+    points: list[Point]
+    seconds: Mapping[str, float]
+
+    @property
+    def facts(self) -> dict[str, FitFacts]:
+        """Way of probing → how the fit went, of those that have anything to say."""
+        return {method: fit.facts for method, fit in self.fits.items() if fit.facts}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Trial:
+    """One split, and all that is done alike with every table.
+
+    Attributes:
+        options: What the user chose.
+        used: Labels and split.
+        resampling: Of the test set.
+        device: Where sums are made.
+    """
+
+    options: ProbeOptions
+    used: Usable
+    resampling: Resampling
+    device: torch.device
+
+    @property
+    def sets(self) -> Sets:
+        """Labels in the order of the split."""
+        joined, split = self.used.joined, self.used.split
+        return Sets(
+            y=joined.y[split.order],
+            train=len(split.train),
+            validation=len(split.validation),
+            task=joined.task,
+            metric=self.options.metric_of(joined.task),
+        )
+
+    def probe(self, name: str, table: Table, which: str = "") -> _Probed:
+        """Fit every probe on one table, and score each on the test set and its resamples.
+
+        Args:
+            name: Of the table.
+            table: What is probed.
+            which: What progress says behind the name.
+        """
+        stages = Stages(f"{name}{which}", shown=self.options.show_progress)
+        sets = replace(self.sets, anew=self._anew(name, table))
+        with stages.step("reading", table.row_count, "tiles") as advance:
+            ids = self.used.joined.ids.take(self.used.split.order)
+            x = load_vectors(name, table, ids, advance).to(self.device)
+        with one_thread_for_few(x), fast_products(x):
+            fits, points = self._fit_all(x, sets, stages)
+        del x
+        return self._measure(fits, points, stages)
+
+    def probe_prior(self) -> _Probed:
+        """Score what is known from labels alone: a linear probe without features."""
+        stages = Stages(PRIOR, shown=self.options.show_progress)
+        return self._measure({"linear": prior(self.sets)}, [], stages)
+
+    def _fit_all(
+        self, x: torch.Tensor, sets: Sets, stages: Stages
+    ) -> tuple[dict[str, Fit], list[Point]]:
+        """Probe raw vectors, shape (N, D), in every way; they are standardised in place."""
+        options, points = self.options, list[Point]()
+        knn = fit_knn(x, sets, options.seed, stages)
+        if options.protocol == "dino":
+            rows = torch.arange(sets.train, device=x.device)
+            linear = alone = fit_dino(x, rows, sets, options.seed, stages)
+            points = list(curve(x, sets, options, alone, stages))
+        standardise(x, sets.train)
+        if options.protocol == "standard":
+            linear, alone = fit_linear(x, sets, stages)
+            points = list(curve(x, sets, options, alone, stages))
+        return {"linear": linear, "knn": knn, "centroid": fit_centroid(x, sets)}, points
+
+    def _measure(self, fits: Mapping[str, Fit], points: list[Point], stages: Stages) -> _Probed:
+        sets, resamples = self.sets, len(fits) * self.resampling.replicates
+        with stages.step("bootstrap", resamples, "resamples") as advance:
+            measured = {
+                method: measure(
+                    Scorer(sets.y_test, fit.scores, sets.task), self.resampling, advance
+                )
+                for method, fit in fits.items()
+            }
+        return _Probed(fits=fits, measured=measured, points=points, seconds=stages.seconds)
+
+    def _anew(self, name: str, table: Table) -> Callable[[torch.Tensor, int], Anew] | None:
+        """Show a table's tiles anew in each epoch, where there is what can show them."""
+        views, ids = self.options.views, self.used.joined.ids.take(pa.array(self.used.split.train))
+        if views is None:
+            return None
+
+        def anew(rows: torch.Tensor, seed: int) -> Anew:
+            chosen = ids.take(pa.array(rows.numpy()))
+            told = [table.fingerprint, views.augmentation, ids_sha256(chosen.to_pylist())]
+            return Anew(batches=views.of[name](chosen, seed), folder=views.folder, told=told)
+
+        return anew
+
+
+def _make_trial(joined: Joined, options: ProbeOptions, kind: SplitKind) -> _Trial:
+    used = usable(joined, make_split(joined, options, kind), options.rare)
+    _say_what_is_used(joined, used, kind)
+    split = used.split
+    ground: Unit = "block" if options.has_blocks else "group"
+    resampling = Resampling(
+        tiles=len(split.test),
+        replicates=options.bootstrap,
+        seed=options.seed,
+        blocks=split.blocks,
+        called="tile" if split.blocks is None else ground,
+    )
+    device = choose_device(options.device, best=("cuda",), dtype=torch.float64)
+    return _Trial(options=options, used=used, resampling=resampling, device=device)
+
+
+def _say_what_is_used(joined: Joined, used: Usable, kind: SplitKind) -> None:
     split = used.split
     counts = f"{len(split.train):,} train, {len(split.validation):,} validation, {len(split.test):,} test"
     say(f"{kind} split: {counts} tiles; {len(used.joined.classes)} classes, {used.joined.task}")
@@ -218,36 +299,6 @@ def _used(joined: Joined, choices: Choices, kind: SplitKind) -> Usable:
         say(f"left out, for want of tiles: {', '.join(used.dropped)}")
     if split.carved:
         say("no validation is given: a tenth of train is taken for it")
-    return used
-
-
-def _anew(name: str, table: Table, views: Views | None) -> Callable[[pa.Array, int], Anew] | None:
-    """Show a table's tiles anew in each epoch, where there is what can show them."""
-    if views is None:
-        return None
-
-    def anew(ids: pa.Array, seed: int) -> Anew:
-        told = [table.fingerprint, views.augmentation, ids_sha256(ids.to_pylist())]
-        return Anew(batches=views.of[name](ids, seed), folder=views.folder, told=told)
-
-    return anew
-
-
-def _resampling(used: Usable, choices: Choices) -> Resampling:
-    split = used.split
-    return Resampling(
-        tiles=len(split.test),
-        replicates=choices.bootstrap,
-        seed=choices.seed,
-        blocks=split.blocks,
-        called=_unit(choices, split),
-    )
-
-
-def _unit(choices: Choices, split: Split) -> Unit:
-    if split.blocks is None:
-        return "tile"
-    return "block" if choices.has_blocks else "group"
 
 
 def _audit(tables: Mapping[str, Table], used: Usable) -> dict[str, Leakage]:
@@ -261,87 +312,61 @@ def _audit(tables: Mapping[str, Table], used: Usable) -> dict[str, Leakage]:
     return audits
 
 
-def _folder(out: Path) -> Path:
-    """Make the folder of results."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        reason = error.strerror or error
-        raise ProbeError(f"{out}: no folder for results ({reason}); choose another -o") from error
-    return out
-
-
 def _put_together(
-    used: Usable,
-    choices: Choices,
-    resampling: Resampling,
-    named: Mapping[str, Table],
-    controls: Mapping[str, Table],
-    probed: Mapping[str, Probed],
-    leakage: dict[str, Leakage],
-    augmentation: str,
+    trial: _Trial, tables: _Tables, probed: Mapping[str, _Probed], leakage: dict[str, Leakage]
 ) -> Results:
-    classes, tables = used.joined.classes, {**named, **controls}
+    used, resampling, sets = trial.used, trial.resampling, trial.sets
+    classes, views = used.joined.classes, trial.options.views
+    augmentation = NO_AUGMENTATION if views is None else views.augmentation
     measured = {name: found.measured for name, found in probed.items()}
     scores = {name: score_methods(methods, classes) for name, methods in measured.items()}
-    curves: LabelEfficiency | UnsetType = UNSET
-    if choices.fractions:
-        sets = sets_of(used, choices)
-        points = {name: probed[name].points for name in tables}
-        curves = draw_curves(points, lambda found: Scorer(sets.y_test, found, sets.task))
+    predictions = {name: probed[name].fits["linear"].scores for name in tables.models}
+    points = {name: probed[name].points for name in tables.all}
+    curves = draw_curves(points, lambda found: Scorer(sets.y_test, found, sets.task))
     return Results(
         versions=list_versions(),
         leakage=leakage,
-        recipe=describe_recipe(used, choices, resampling, augmentation),
-        tables={name: describe_table(table) for name, table in tables.items()},
+        recipe=describe_recipe(used, trial.options, resampling, augmentation),
+        tables={name: describe_table(table) for name, table in tables.all.items()},
         tiles=count_tiles(used, resampling),
         class_tiles=count_classes(used),
-        results={name: scores[name] for name in named},
-        controls={name: scores[name] for name in (PRIOR, *controls)},
-        fits={name: probed[name].facts for name in tables},
+        results={name: scores[name] for name in tables.models},
+        controls={name: scores[name] for name in (PRIOR, *tables.controls)},
+        fits={name: probed[name].facts for name in tables.all},
         differences=[
-            *all_claims(list(combinations(named, 2)), measured, classes),
-            *all_claims(list(product(named, controls)), measured, classes),
+            *all_claims(list(combinations(tables.models, 2)), measured, classes),
+            *all_claims(list(product(tables.models, tables.controls)), measured, classes),
         ],
-        mistakes=list_mistakes(used, {name: probed[name].fits["linear"].scores for name in named}),
+        mistakes=list_mistakes(used, predictions),
         notes=list_notes(used, resampling),
-        label_efficiency=curves,
+        label_efficiency=curves if trial.options.percents else UNSET,
     )
 
 
-def _gap(
-    named: Mapping[str, Table],
-    joined: Joined,
-    choices: Choices,
-    probed: Mapping[str, Probed],
-    classes: Sequence[str],
-    device: torch.device,
-    views: Views | None,
-    *,
-    shown: bool,
+def _measure_gap(
+    trial: _Trial, joined: Joined, models: Mapping[str, Table], probed: Mapping[str, _Probed]
 ) -> SplitGap:
     """Probe once more with a random split, to see how much nearness gives away."""
-    used = _used(joined, choices, "random")
-    if used.joined.classes != tuple(classes):
+    options = replace(trial.options, fractions=None)
+    at_random = _make_trial(joined, options, "random")
+    if at_random.used.joined.classes != trial.used.joined.classes:
         raise ProbeError(
             "the random split and the one by blocks lack different classes; probe each alone"
         )
-    own_draws = replace(_resampling(used, choices), seed=choices.seed + 1)
-    at_random = {
-        name: probe_table(
-            f"{name}, random split", table, used, own_draws, choices.without_curve(), device,
-            _anew(name, table, views), shown=shown,
-        ).measured
-        for name, table in named.items()
-    }  # fmt: skip
-    by_blocks = {name: probed[name].measured for name in named}
+    own_draws = replace(at_random.resampling, seed=options.seed + 1)
+    at_random = replace(at_random, resampling=own_draws)
+    again = {
+        name: at_random.probe(name, table, ", random split").measured
+        for name, table in models.items()
+    }
+    by_blocks = {name: probed[name].measured for name in models}
     return SplitGap(
-        tiles=count_tiles(used, own_draws), results=compare_splits(by_blocks, at_random)
+        tiles=count_tiles(at_random.used, own_draws), results=compare_splits(by_blocks, again)
     )
 
 
 def _write(
-    folder: Path, used: Usable, results: Results, probed: Mapping[str, Probed], seconds: float
+    folder: Path, used: Usable, results: Results, probed: Mapping[str, _Probed], seconds: float
 ) -> Results:
     """Write every file, results.json last, so that it stands for all; an earlier probe's go."""
     forget_report(folder)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tilezoo.errors import ProbeError
 from tilezoo.probe.data import Joined
-from tilezoo.probe.options import Choices, Rare, SplitKind
+from tilezoo.probe.options import Probing, Rare, SplitKind
 from tilezoo.probe.scores import Labels
 
 _RADIUS_KM = 6371.0088  # mean radius of the Earth, IUGG
@@ -185,7 +185,7 @@ class Split:
         )
 
 
-def make_split(joined: Joined, choices: Choices, kind: SplitKind) -> Split:
+def make_split(joined: Joined, options: Probing, kind: SplitKind) -> Split:
     """Split tiles in the way that is asked.
 
     Raises:
@@ -193,29 +193,29 @@ def make_split(joined: Joined, choices: Choices, kind: SplitKind) -> Split:
             validation and test is left without tiles.
     """
     if kind == "given":
-        split = _given(joined, choices)
+        split = _given(joined, options)
     elif kind == "random":
-        split = _random(joined, choices.seed)
+        split = _random(joined, options.seed)
     else:
-        split = _by_blocks(joined, choices)
+        split = _by_blocks(joined, options)
     for part in PARTS:
         if not len(getattr(split, part)):
             raise ProbeError(
                 f"the {kind} split leaves no tile for {part}; give more tiles, "
                 f"{'smaller blocks, ' if kind == 'blocks' else ''}or another split"
             )
-    return replace(split, blocks=_test_blocks(joined, choices, split.test))
+    return replace(split, blocks=_test_blocks(joined, options, split.test))
 
 
-def chosen_kind(joined: Joined, choices: Choices) -> SplitKind:
+def choose_kind(joined: Joined, options: Probing) -> SplitKind:
     """Take the split that is asked; else the one given, or else a random one."""
     given = joined.splits.null_count < len(joined.splits)
-    if choices.split == "given" and not given:
+    if options.split == "given" and not given:
         raise ProbeError("the labels hold no splits; make them: --split random, or --split blocks")
-    return choices.split or ("given" if given else "random")
+    return options.split or ("given" if given else "random")
 
 
-def _given(joined: Joined, choices: Choices) -> Split:
+def _given(joined: Joined, options: Probing) -> Split:
     names = joined.splits
     odd = pc.value_counts(names.filter(pc.invert(pc.is_in(names, pa.array([*PARTS, None])))))
     if len(odd):
@@ -232,7 +232,7 @@ def _given(joined: Joined, choices: Choices) -> Split:
     )
     if len(split.validation) or len(split.train) < 2:
         return split
-    carved = _stratified(joined.y[split.train], (_FROM_TRAIN,), choices.seed)[0]
+    carved = _stratified(joined.y[split.train], (_FROM_TRAIN,), options.seed)[0]
     return replace(
         split,
         train=split.train[~np.isin(np.arange(len(split.train)), carved)],
@@ -272,17 +272,17 @@ def _stratified(y: Labels, shares: tuple[float, ...], seed: int) -> list[Rows]:
     return [np.sort(np.concatenate(part)) for part in parts]
 
 
-def _by_blocks(joined: Joined, choices: Choices) -> Split:
+def _by_blocks(joined: Joined, options: Probing) -> Split:
     """Give whole regions of blocks to one side, and leave out what lies within a block of test.
 
     Regions of up to 5 x 5 blocks, not single ones, so that not everything is near a test tile.
     """
     lonlat = centres(joined.boxes)
-    fine = grid(block_deg=choices.block_deg, block_km=choices.block_km)
+    fine = grid(block_deg=options.block_deg, block_km=options.block_km)
     if joined.boxes is not None:
         refuse_small_blocks(fine, joined.boxes)
     cells = fine.place(lonlat)
-    part = _parts_of_regions(_regions(fine, cells, choices), choices.seed)
+    part = _parts_of_regions(_regions(fine, cells, options), options.seed)
     near = fine.near(cells, np.unique(cells[part == 2], axis=0)) & (part != 2)
     part[near] = 3
     numbers = [np.flatnonzero(part == number) for number in range(3)]
@@ -295,7 +295,7 @@ def _by_blocks(joined: Joined, choices: Choices) -> Split:
     )
 
 
-def _regions(fine: Grid, cells: Rows, choices: Choices) -> Rows:
+def _regions(fine: Grid, cells: Rows, options: Probing) -> Rows:
     """Number the region of each tile, shape (N,); all tiles of a block are of one region."""
     width = 360 / fine.columns(cells[:, 0])
     middle = np.stack(
@@ -303,7 +303,7 @@ def _regions(fine: Grid, cells: Rows, choices: Choices) -> Rows:
     )
     middle[:, 1] = middle[:, 1].clip(-90, 90)
     for side in _REGION_SIDES:
-        coarse = grid(block_deg=choices.block_deg, block_km=choices.block_km, times=side)
+        coarse = grid(block_deg=options.block_deg, block_km=options.block_km, times=side)
         places = cells if side == 1 else coarse.place(middle)
         names, region = np.unique(places, axis=0, return_inverse=True)
         if len(names) >= _ENOUGH_REGIONS or side == 1:
@@ -332,11 +332,11 @@ def _parts_of_regions(region: Rows, seed: int) -> Rows:
     return part_of[region]
 
 
-def _test_blocks(joined: Joined, choices: Choices, test: Rows) -> Rows | None:
-    if not choices.has_blocks:
+def _test_blocks(joined: Joined, options: Probing, test: Rows) -> Rows | None:
+    if not options.has_blocks:
         return None if joined.groups is None else _from_zero(joined.groups[test])
     lonlat = centres(joined.boxes)
-    cells = grid(block_deg=choices.block_deg, block_km=choices.block_km).place(lonlat[test])
+    cells = grid(block_deg=options.block_deg, block_km=options.block_km).place(lonlat[test])
     return _from_zero(np.unique(cells, axis=0, return_inverse=True)[1])
 
 

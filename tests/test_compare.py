@@ -18,7 +18,6 @@ from typer.testing import CliRunner
 from tilezoo.bigearthnet.labels import LABELS_19
 from tilezoo.bigearthnet.listings import read_lists
 from tilezoo.cli.app import app
-from tilezoo.cli.compare import compare_models
 from tilezoo.compare.card import update_card
 from tilezoo.compare.controls import ColourStatistics, colour_statistics, random_weights
 from tilezoo.compare.run import compare
@@ -275,14 +274,6 @@ def test_colour_statistics_do_not_see_where_a_pixel_lies(world, tmp_path):
     same = backbone.features(images).pooled, backbone.features(turned).pooled
     assert torch.allclose(*same, atol=0.1)
     assert backbone.dimension == 21
-
-
-def test_options_of_the_command_are_those_of_its_function():
-    command = inspect.signature(compare_models).parameters
-    function = inspect.signature(compare).parameters
-    assert set(command) - {"as_json", "update_card"} == set(function) - {"show_progress"}
-    shared = set(command) & set(function)
-    assert {k: command[k].default for k in shared} == {k: function[k].default for k in shared}
 
 
 def test_options_of_compare_mean_what_they_mean_to_embed_and_probe():

@@ -1,6 +1,5 @@
 """A probe from saved tables to results.json, and everything that may be wrong with its input."""
 
-import inspect
 import json
 import subprocess
 import sys
@@ -15,7 +14,6 @@ from sklearn.metrics import average_precision_score
 from typer.testing import CliRunner
 
 from tilezoo.cli.app import app
-from tilezoo.cli.probe import probe_tables
 from tilezoo.errors import LabelsError, OptionError, ProbeError, TableError, TilezooError
 from tilezoo.probe import probe
 from tilezoo.training_ids import TRAINING_IDS, write_training_ids
@@ -468,11 +466,6 @@ def test_a_later_probe_leaves_nothing_of_an_earlier_one(world, tmp_path):
     run(world, tmp_path, names=("clear",))
     found = sorted(path.name for path in (tmp_path / "probe").iterdir())
     assert found == ["predictions-clear.parquet", "results.json", "timing.json"]
-
-
-def test_the_command_has_the_options_of_its_function():
-    command = set(inspect.signature(probe_tables).parameters) - {"as_json", "update_card"}
-    assert command == set(inspect.signature(probe).parameters) - {"show_progress", "views"}
 
 
 def test_the_command_prints_the_table_or_json(world, tmp_path):

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from tilezoo.errors import OptionError, ProbeError
 from tilezoo.probe.data import Joined
 from tilezoo.probe.fitting import subset
-from tilezoo.probe.options import Choices, parse_fractions
-from tilezoo.probe.splits import centres, chosen_kind, grid, make_split, usable
+from tilezoo.probe.options import Probing, parse_fractions
+from tilezoo.probe.splits import centres, choose_kind, grid, make_split, usable
 
 RADIUS_KM = 6371.0088
 
@@ -18,9 +18,9 @@ RADIUS_KM = 6371.0088
 def choices(**changed):
     usual = {
         "split": None, "block_deg": None, "block_km": None, "protocol": "standard", "task": None,
-        "metric": None, "rare": "error", "fractions": (), "seeds": 1, "bootstrap": 100, "seed": 0,
+        "metric": None, "rare": "error", "fractions": None, "seeds": 1, "bootstrap": 100, "seed": 0,
     }  # fmt: skip
-    return Choices(**{**usual, **changed})
+    return Probing(**{**usual, **changed})
 
 
 def joined(y, *, splits=None, lonlat=None, side=0.001, task=None, groups=None):
@@ -63,7 +63,7 @@ def test_a_random_split_keeps_groups_whole():
 def test_given_splits_are_taken_as_they_are():
     names = ["train", "test", None, "validation", "train"]
     both = joined(one_class([3, 2]), splits=names)
-    split = make_split(both, choices(), chosen_kind(both, choices()))
+    split = make_split(both, choices(), choose_kind(both, choices()))
     found = {part: getattr(split, part).tolist() for part in ("train", "validation", "test")}
     assert found == {"train": [0, 4], "validation": [3], "test": [1]}
     assert (split.kind, split.unnamed, split.carved) == ("given", 1, False)
@@ -87,8 +87,8 @@ def test_an_unknown_split_is_named():
 def test_splits_that_are_not_there_are_refused():
     both = joined(one_class([2, 2]))
     with pytest.raises(ProbeError, match="hold no splits; make them: --split random"):
-        chosen_kind(both, choices(split="given"))
-    assert chosen_kind(both, choices()) == "random"
+        choose_kind(both, choices(split="given"))
+    assert choose_kind(both, choices()) == "random"
     with pytest.raises(ProbeError, match="leaves no tile for test"):
         make_split(joined(one_class([2, 2]), splits=["train"] * 4), choices(), "given")
 
@@ -266,7 +266,7 @@ def test_all_of_train_is_all_of_it():
         ({"block_km": -1.0}, "--block-km -1"),
         ({"block_deg": 100.0}, "--block-deg 100"),
         ({"split": "blocks"}, "--split blocks needs the side of a block"),
-        ({"fractions": (0.0,)}, "--fractions 0"),
+        ({"fractions": "0.0"}, "--fractions 0"),
     ],
 )
 def test_choices_that_make_no_sense_are_refused(changed, told):
