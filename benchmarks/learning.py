@@ -19,11 +19,11 @@ from making import machine
 from numpy.typing import NDArray
 
 from tilezoo.pretrain import pack, pretrain
-from tilezoo.pretrain.batches import stored_contract
-from tilezoo.pretrain.knn_task import KnnTask, knn_task, predict_classes
+from tilezoo.pretrain.knn_task import KnnTask, find_knn_task, predict_classes
 from tilezoo.pretrain.log import curve, read_log
 from tilezoo.pretrain.packs.shards import open_pack
 from tilezoo.pretrain.recipe import find_recipe
+from tilezoo.pretrain.setup import stored_contract
 
 _RECIPE = "dino-vits16-bigearthnet-smoke"
 
@@ -72,7 +72,7 @@ def one_seed(folder: Path, seed: int, settings: list[str]) -> str:
     )
     minutes = (time.monotonic() - start) / 60
     packed, recipe = open_pack(folder / "pack"), find_recipe(_RECIPE, changes)
-    task = knn_task(packed, stored_contract(packed, recipe), seed)
+    task = find_knn_task(packed, stored_contract(packed, recipe), seed)
     assert task is not None
     measured = dict(curve(read_log(folder / "run"), "knn_accuracy"))
     best = max(measured, key=lambda epoch: measured[epoch])

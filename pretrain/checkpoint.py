@@ -1,27 +1,20 @@
-"""What a run goes on from: run.json, which says what it is, and checkpoints, whole or not at all."""
+"""Checkpoints: all that a run needs to go on, in one file, whole or not at all."""
 
 import pickle
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from tilezoo import __version__
 from tilezoo.errors import PretrainError
 from tilezoo.io import whole_file
 from tilezoo.progress import say
-from tilezoo.state import to_builtins, write_state
-from tilezoo.zoo.runs import CHECKPOINTS, LAST, RUN, RunRequest, kept_checkpoints, read_request
+from tilezoo.zoo.runs import CHECKPOINTS, LAST, kept_checkpoints
 
 _VERSION = 1
-_FIXED = ("recipe", "contract", "tiles", "ids_sha256")  # what must stay when a run goes on
-_MOST_SHOWN = 5  # differences that a message names
-_PACKAGES = ("torch", "timm", "numpy", "pyarrow")
 
 StateDict = Mapping[str, Any]  # as torch's modules and optimisers give and take it
 
@@ -107,58 +100,3 @@ def _load(path: Path) -> Checkpoint:
 
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def settle(folder: Path, request: RunRequest) -> None:
-    """Put down what a run is, or see that the folder holds the same one.
-
-    Raises:
-        PretrainError: The folder holds another run; names what differs.
-    """
-    there = read_request(folder)
-    if there is None:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_state(folder / RUN, request)
-        return
-    found, asked = to_builtins(there), to_builtins(request)
-    differing = [text for key in _FIXED for text in _differences(key, found[key], asked[key])]
-    if differing:
-        raise PretrainError(
-            f"{folder} holds another run: {'; '.join(differing[:_MOST_SHOWN])}; "
-            "ask for the same again to go on, or choose another -o"
-        )
-
-
-def _differences(key: str, found: object, asked: object) -> list[str]:
-    """Say what differs, by field where there are fields."""
-    if isinstance(found, dict) and isinstance(asked, dict):
-        names = sorted(found.keys() | asked.keys())
-        pairs = [(name, found.get(name), asked.get(name)) for name in names]
-    else:
-        pairs = [(key, found, asked)]
-    return [f"{name} is {old} there, {new} asked" for name, old, new in pairs if old != new]
-
-
-def find_versions() -> dict[str, str]:
-    """The versions of what a run is computed with."""
-    return {"tilezoo": __version__} | {name: _find_version(name) for name in _PACKAGES}
-
-
-def _find_version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:  # a container's own build
-        return "unknown"
-
-
-def find_commit() -> str | None:
-    """The commit of a checkout this code runs from; None for an installed package."""
-    here = Path(__file__).resolve().parent
-    if not (here.parent / ".git").exists():
-        return None
-    command = ["git", "-C", str(here), "rev-parse", "HEAD"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()

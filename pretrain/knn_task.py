@@ -63,7 +63,7 @@ class KnnTask:
             yield normalise(fit(pixels, self.contract), self.contract)
 
 
-def knn_task(pack: Pack, contract: Contract, seed: int) -> KnnTask | None:
+def find_knn_task(pack: Pack, contract: Contract, seed: int) -> KnnTask | None:
     """Take the labelled tiles of a pack's train and validation splits; None where there are none.
 
     Tiles with several labels, or none, are left out; of many, a seeded draw is taken.

@@ -2,18 +2,16 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from tilezoo.errors import InterruptedRunError, OptionError, PretrainError
+from tilezoo.errors import InterruptedRunError, PretrainError
 from tilezoo.folder_writer import one_writer
 from tilezoo.options import verb
-from tilezoo.pretrain.batches import Feed, Order, model_contract, stored_contract
-from tilezoo.pretrain.checkpoint import find_commit, find_newest, find_versions, settle
-from tilezoo.pretrain.crops import CropMaker
+from tilezoo.pretrain.checkpoint import find_newest
 from tilezoo.pretrain.distributed import (
     World,
     choose_own_device,
@@ -22,18 +20,16 @@ from tilezoo.pretrain.distributed import (
     same_for_all,
     wait_for_all,
 )
-from tilezoo.pretrain.knn_task import KnnTask, knn_task
+from tilezoo.pretrain.knn_task import KnnTask, find_knn_task
 from tilezoo.pretrain.log import Log, curve, read_log
 from tilezoo.pretrain.loop import Loop, Stop, stop_on_signals
 from tilezoo.pretrain.options import PretrainOptions
 from tilezoo.pretrain.packs.shards import Pack, is_pack, open_pack
-from tilezoo.pretrain.recipe import Recipe, Schedules, find_recipe, make_schedules
+from tilezoo.pretrain.recipe import find_recipe
+from tilezoo.pretrain.setup import Training, find_order, settle, stored_contract
 from tilezoo.pretrain.trainer import Trainer, choose_precision
-from tilezoo.progress import Advance, progress, say
-from tilezoo.space import Precision
-from tilezoo.state import to_builtins
-from tilezoo.training_ids import TRAINING_IDS, ids_sha256, write_training_ids
-from tilezoo.zoo.runs import CHECKPOINTS, RUN_VERSION, PackUsed, RunRequest, RunSettings
+from tilezoo.progress import progress, say
+from tilezoo.zoo.runs import CHECKPOINTS
 
 _PACKED = "pack"  # in the run's folder, where the source is no pack
 
@@ -62,27 +58,6 @@ class PretrainResult:
         return self.steps == self.of_steps
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Training:
-    """What is trained, on what and how, settled before anything is built."""
-
-    options: PretrainOptions
-    recipe: Recipe
-    pack: Pack
-    order: Order
-    world: World
-    device: torch.device
-    precision: Precision
-
-    @property
-    def run(self) -> Path:
-        return Path(self.options.out)
-
-    @property
-    def steps(self) -> int:
-        return self.recipe.epochs * self.order.steps_per_epoch
-
-
 @verb(PretrainOptions)
 def pretrain(options: PretrainOptions) -> PretrainResult:
     """Pretrain a backbone by DINO; run again, it goes on where it was stopped.
@@ -95,20 +70,24 @@ def pretrain(options: PretrainOptions) -> PretrainResult:
     recipe = find_recipe(options.recipe, options.settings)
     world = find_world(options.backend, os.environ, cuda=torch.cuda.is_available())
     device = choose_own_device(options.device, world)
-    with _hold(Path(options.out), world), join(world):
+    with join(world), _hold(Path(options.out), world):
         pack = _find_pack(options, world)
-        training = _Training(
-            options=options,
+        training = Training(
+            run=Path(options.out),
+            recipe_name=options.recipe,
             recipe=recipe,
             pack=pack,
-            order=_order(pack, recipe, world),
+            order=find_order(pack, recipe, world),
             world=world,
             device=device,
             precision=choose_precision(options.precision, device),
+            compiled=options.compiled,
         )
-        _settle(training)
+        if world.first:
+            settle(training)
+        wait_for_all(world)
         with stop_on_signals() as stop:
-            done = _train(training, stop)
+            done = _train(training, stop, options)
     _say_stopped(training, stop, done)
     return _result(training, done)
 
@@ -144,78 +123,7 @@ def _find_pack(options: PretrainOptions, world: World) -> Pack:
     return open_pack(folder)
 
 
-def _order(pack: Pack, recipe: Recipe, world: World) -> Order:
-    rows = pack.where_split(recipe.split)
-    if recipe.batch_size % world.size:
-        raise OptionError(
-            f"batch_size={recipe.batch_size} does not divide among {world.size} processes"
-        )
-    if len(rows) < recipe.batch_size:
-        raise PretrainError(
-            f"{pack.path}: {len(rows)} tiles of split {recipe.split!r} are fewer than a batch of "
-            f"{recipe.batch_size}; pack more, or --set batch_size=… or --set split=all"
-        )
-    return Order(rows=rows, batch_size=recipe.batch_size, seed=recipe.seed)
-
-
-def _settle(training: _Training) -> None:
-    """See that the folder holds this run, or nothing; put down what the run is."""
-    if training.world.first:
-        rows = training.order.rows
-        ids = training.pack.column("id").combine_chunks().take(rows)
-        bboxes = training.pack.column("bbox").combine_chunks().take(rows)
-        settle(training.run, _request(training, ids_sha256(ids.to_pylist())))
-        _clear_leftovers(training.run)
-        write_training_ids(training.run / TRAINING_IDS, ids, bboxes)
-    wait_for_all(training.world)
-
-
-def _request(training: _Training, ids_digest: str) -> RunRequest:
-    settings = RunSettings(
-        device=training.device.type,
-        precision=training.precision,
-        compiled=training.options.compiled,
-        backend=training.world.backend,
-        processes=training.world.size,
-    )
-    return RunRequest(
-        tilezoo_run=RUN_VERSION,
-        recipe_name=training.options.recipe,
-        recipe=training.recipe.to_json(),
-        contract=model_contract(training.pack, training.recipe),
-        tiles=len(training.order.rows),
-        ids_sha256=ids_digest,
-        pack=_describe_pack(training.pack),
-        steps=training.steps,
-        settings=settings,
-        versions=find_versions(),
-        commit=find_commit(),
-    )
-
-
-def _describe_pack(pack: Pack) -> PackUsed:
-    manifest = pack.manifest
-    return PackUsed(
-        path=str(pack.path),
-        bands=manifest.bands,
-        dtype=manifest.dtype,
-        size_px=manifest.size_px,
-        unit=manifest.unit,
-        value_range=manifest.value_range,
-        tiles=manifest.tiles,
-        ids_sha256=manifest.ids_sha256,
-        shards=tuple(map(to_builtins, manifest.shards)),
-    )
-
-
-def _clear_leftovers(run: Path) -> None:
-    """Remove what a killed run was writing; the lock is held."""
-    for folder in (run, run / CHECKPOINTS):
-        for stale in folder.glob(".*.tmp"):
-            stale.unlink()
-
-
-def _train(training: _Training, stop: Stop) -> int:
+def _train(training: Training, stop: Stop, options: PretrainOptions) -> int:
     """Go on from the newest checkpoint to the end, or to a signal; returns the steps done."""
     checkpoint = find_newest(training.run)
     first = checkpoint.step if checkpoint else 0
@@ -226,19 +134,30 @@ def _train(training: _Training, stop: Stop) -> int:
     if training.world.first:  # one process reads the shards for all
         training.pack.check()
     wait_for_all(training.world)
-    schedules = make_schedules(training.recipe, training.order.steps_per_epoch)
-    maker = _crop_maker(training)
-    trainer = _trainer(training, maker, schedules)
+    trainer = Trainer(training)
     if checkpoint:
         trainer.restore(checkpoint)
-    with ExitStack() as stack:
-        log = stack.enter_context(_open_log(training, first)) if training.world.first else None
-        advance = stack.enter_context(_show_progress(training, first))
-        loop = _loop(training, trainer, schedules, maker, stop=stop, log=log, advance=advance)
+    shown = options.show_progress and training.world.first
+    tiles = (training.steps - first) * training.recipe.batch_size
+    title = f"pretraining {training.recipe.architecture} from step {first}"
+    with _open_log(training, first, aloud=shown) as log, progress(tiles, title, shown=shown) as bar:
+        loop = Loop(
+            training=training,
+            trainer=trainer,
+            log=log,
+            knn=_knn_task(training),
+            checkpoint_seconds=60 * options.checkpoint_minutes,
+            stop=stop,
+            advance=bar,
+        )
         return loop.go(first, training.steps)
 
 
-def _refuse_other_step(training: _Training, first: int) -> None:
+def _open_log(training: Training, first: int, *, aloud: bool) -> AbstractContextManager[Log | None]:
+    return Log(training.run, first, aloud=aloud) if training.world.first else nullcontext()
+
+
+def _refuse_other_step(training: Training, first: int) -> None:
     """See that all processes go on from the same step."""
     if not same_for_all(first, training.world, training.device):
         raise PretrainError(
@@ -247,7 +166,7 @@ def _refuse_other_step(training: _Training, first: int) -> None:
         )
 
 
-def _say_how(training: _Training, first: int) -> None:
+def _say_how(training: Training, first: int) -> None:
     """Say what was chosen for the user."""
     world = training.world
     if not world.first:
@@ -260,73 +179,10 @@ def _say_how(training: _Training, first: int) -> None:
     say(f"step {first} of {training.steps} on {how}")
 
 
-def _crop_maker(training: _Training) -> CropMaker:
-    contract = stored_contract(training.pack, training.recipe)
-    return CropMaker(
-        recipe=training.recipe,
-        bands=contract.bands,
-        value_range=contract.value_range,
-        mean=contract.mean,
-        std=contract.std,
-    )
-
-
-def _trainer(training: _Training, maker: CropMaker, schedules: Schedules) -> Trainer:
-    return Trainer(
-        training.recipe,
-        maker,
-        schedules,
-        steps_per_epoch=training.order.steps_per_epoch,
-        world=training.world,
-        device=training.device,
-        precision=training.precision,
-        compiled=training.options.compiled,
-    )
-
-
-def _open_log(training: _Training, first: int) -> Log:
-    return Log(training.run, first, aloud=training.options.show_progress)
-
-
-def _show_progress(training: _Training, first: int) -> AbstractContextManager[Advance]:
-    return progress(
-        (training.steps - first) * training.recipe.batch_size,
-        f"pretraining {training.recipe.architecture} from step {first}",
-        shown=training.options.show_progress and training.world.first,
-    )
-
-
-def _loop(
-    training: _Training,
-    trainer: Trainer,
-    schedules: Schedules,
-    maker: CropMaker,
-    *,
-    stop: Stop,
-    log: Log | None,
-    advance: Advance,
-) -> Loop:
-    pinned = training.device.type == "cuda"
-    return Loop(
-        run=training.run,
-        recipe=training.recipe,
-        steps_per_epoch=training.order.steps_per_epoch,
-        schedules=schedules,
-        trainer=trainer,
-        feed=Feed(training.pack, training.order, maker, training.world, pinned=pinned),
-        log=log,
-        knn=_knn_task(training),
-        world=training.world,
-        checkpoint_seconds=60 * training.options.checkpoint_minutes,
-        stop=stop,
-        advance=advance,
-    )
-
-
-def _knn_task(training: _Training) -> KnnTask | None:
+def _knn_task(training: Training) -> KnnTask | None:
     if not training.recipe.knn_every_epochs or not training.world.first:
         return None
-    task = knn_task(
+    task = find_knn_task(
         training.pack, stored_contract(training.pack, training.recipe), training.recipe.seed
     )
     if task is None:
@@ -337,7 +193,7 @@ def _knn_task(training: _Training) -> KnnTask | None:
     return task
 
 
-def _say_stopped(training: _Training, stop: Stop, done: int) -> None:
+def _say_stopped(training: Training, stop: Stop, done: int) -> None:
     """Say how to go on after a signal; Ctrl-C ends the command as it does everywhere."""
     if stop.asked is None or done == training.steps or not training.world.first:
         return
@@ -350,7 +206,7 @@ def _say_stopped(training: _Training, stop: Stop, done: int) -> None:
     say(text)
 
 
-def _result(training: _Training, done: int) -> PretrainResult:
+def _result(training: Training, done: int) -> PretrainResult:
     entries = read_log(training.run) if training.world.first else []
     losses, accuracies = (curve(entries, name) for name in ("loss", "knn_accuracy"))
     return PretrainResult(

@@ -12,13 +12,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from tilezoo.device import keep_freed_steps
 from tilezoo.errors import OptionError
-from tilezoo.pretrain.batches import Batch
 from tilezoo.pretrain.checkpoint import Checkpoint
-from tilezoo.pretrain.crops import CropMaker
-from tilezoo.pretrain.distributed import World
+from tilezoo.pretrain.draws import Draw
 from tilezoo.pretrain.loss import balanced_center, dino_loss, next_center, teacher_entropy
 from tilezoo.pretrain.network import Network, build_network, follow, fused_attention, same_weights
-from tilezoo.pretrain.recipe import Recipe, Schedules
+from tilezoo.pretrain.setup import Training
 from tilezoo.space import Precision
 
 _DTYPES: Mapping[Precision, torch.dtype] = {
@@ -92,6 +90,15 @@ def freeze_last_layer(network: nn.Module) -> None:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Batch:
+    """One process's share of a step: tiles (b, C, H, W) on the host, and how they are cropped."""
+
+    step: int
+    pixels: Tensor
+    draw: Draw
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Measures:
     """What one step shows, on the device, of this process's share.
 
@@ -111,49 +118,37 @@ class Trainer:
     """DINO's two networks in training.
 
     Attributes:
-        recipe: What it follows.
-        device: Where it runs.
-        precision: Of the networks' products; weights are float32.
         teacher: The one that is kept: its backbone becomes the model.
     """
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        maker: CropMaker,
-        schedules: Schedules,
-        *,
-        steps_per_epoch: int,
-        world: World,
-        device: torch.device,
-        precision: Precision,
-        compiled: bool = False,
-    ) -> None:
-        self.recipe, self.device, self.precision = recipe, device, precision
-        self._maker, self._schedules, self._world = maker, schedules, world
-        self._frozen_steps = recipe.freeze_last_layer_epochs * steps_per_epoch
+    def __init__(self, training: Training) -> None:
+        recipe, device = training.recipe, training.device
+        self._training, self._maker, self._schedules = training, training.maker, training.schedules
+        self._frozen_steps = recipe.freeze_last_layer_epochs * training.steps_per_epoch
         if device.type == "cpu":
             keep_freed_steps()
         torch.manual_seed(recipe.seed)
-        self._student = _build(recipe, len(maker.bands), recipe.drop_path, device, precision)
-        self.teacher = _build(recipe, len(maker.bands), 0.0, device, precision)
+        self._student = _build(training, recipe.drop_path)
+        self.teacher = _build(training, 0.0)
         same_weights(self._student, self.teacher)
         self._center = torch.zeros(1, recipe.out_dim, device=device)
         self._optimiser = make_optimiser(self._student, fused=device.type in ("cpu", "cuda"))
-        self._scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
-        self._learner = _wrap_student(self._student, world, device, compiled=compiled)
-        if compiled:
+        self._scaler = torch.amp.GradScaler(device.type, enabled=training.precision == "fp16")
+        self._learner = _wrap_student(self._student, training)
+        if training.compiled:
             self.teacher.compile()
 
     def step(self, batch: Batch) -> Measures:
         """Learn from one batch."""
         self._seed(batch.step)
-        crops = self._maker.make(batch.pixels.to(self.device, non_blocking=True), batch.draw)
+        crops = self._maker.make(
+            batch.pixels.to(self._training.device, non_blocking=True), batch.draw
+        )
         temperature = float(self._schedules.teacher_temp[batch.step])
         targets, center, loss = self._compare(*crops, temperature)
         self._learn(loss, batch.step)
         measures = self._measure(loss, targets, center, temperature)
-        self._center = next_center(self._center, targets, self.recipe.center_momentum)
+        self._center = next_center(self._center, targets, self._training.recipe.center_momentum)
         return measures
 
     def is_finite(self) -> bool:
@@ -177,12 +172,13 @@ class Trainer:
         self.teacher.load_state_dict(checkpoint.teacher)
         self._optimiser.load_state_dict(dict(checkpoint.optimiser))
         self._scaler.load_state_dict(dict(checkpoint.scaler))
-        self._center = checkpoint.center.to(self.device)
+        self._center = checkpoint.center.to(self._training.device)
 
     def _seed(self, step: int) -> None:
         """Let drop path depend on the step and the process alone."""
-        place = step * self._world.size + self._world.rank
-        torch.manual_seed((self.recipe.seed << 40) + place + 1)
+        world = self._training.world
+        place = step * world.size + world.rank
+        torch.manual_seed((self._training.recipe.seed << 40) + place + 1)
 
     def _compare(
         self, globals_: Tensor, locals_: Tensor, temperature: float
@@ -193,22 +189,22 @@ class Trainer:
                 targets = self.teacher([globals_])
             crops = [globals_, locals_] if len(locals_) else [globals_]
             outputs = self._learner(crops)
-        targets = targets.float()
-        balanced = self.recipe.centering == "sinkhorn"
+        targets, recipe = targets.float(), self._training.recipe
+        balanced = recipe.centering == "sinkhorn"
         center = balanced_center(targets, temperature) if balanced else self._center
         loss = dino_loss(
             outputs,
             targets,
             center,
-            crops=self.recipe.crops,
-            student_temp=self.recipe.student_temp,
+            crops=recipe.crops,
+            student_temp=recipe.student_temp,
             teacher_temp=temperature,
         )
         return targets, center, loss
 
     def _learn(self, loss: Tensor, step: int) -> None:
         """Move the student by the loss's gradient, and the teacher after it."""
-        schedules, recipe = self._schedules, self.recipe
+        schedules, recipe = self._schedules, self._training.recipe
         set_step(self._optimiser, float(schedules.lr[step]), float(schedules.weight_decay[step]))
         self._optimiser.zero_grad(set_to_none=True)
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
@@ -231,8 +227,8 @@ class Trainer:
         return Measures(loss=loss.detach(), entropy=entropy, spread=differing / length)
 
     def _autocast(self) -> AbstractContextManager[object]:
-        enabled = self.precision != "fp32"
-        return torch.autocast(self.device.type, _DTYPES[self.precision], enabled=enabled)
+        device, precision = self._training.device.type, self._training.precision
+        return torch.autocast(device, _DTYPES[precision], enabled=precision != "fp32")
 
 
 def choose_precision(wish: Literal["auto"] | Precision, device: torch.device) -> Precision:
@@ -260,22 +256,19 @@ def _cpu_flags() -> frozenset[str]:
     return frozenset(flags.partition(":")[2].split())
 
 
-def _build(
-    recipe: Recipe, bands: int, drop_path: float, device: torch.device, precision: Precision
-) -> Network:
-    network = build_network(recipe, bands, drop_path=drop_path).to(device)
-    fused_attention(network, on=device.type != "cpu" or precision == "fp32")
+def _build(training: Training, drop_path: float) -> Network:
+    bands = len(training.pack.bands)
+    network = build_network(training.recipe, bands, drop_path=drop_path).to(training.device)
+    fused_attention(network, on=training.device.type != "cpu" or training.precision == "fp32")
     return network
 
 
-def _wrap_student(
-    student: Network, world: World, device: torch.device, *, compiled: bool
-) -> nn.Module:
+def _wrap_student(student: Network, training: Training) -> nn.Module:
     """The student as it is called in training: its gradients are averaged over all processes."""
     learner: nn.Module = student
-    if world.backend is not None:
-        places = [device.index] if device.type == "cuda" else None
+    if training.world.backend is not None:
+        places = [training.device.index] if training.device.type == "cuda" else None
         learner = DistributedDataParallel(student, device_ids=places)
-    if compiled:
+    if training.compiled:
         learner.compile()
     return learner

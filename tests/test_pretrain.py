@@ -19,11 +19,11 @@ from typer.testing import CliRunner
 from tilezoo.cli.app import app
 from tilezoo.errors import ModelError, OptionError, PackError, PretrainError
 from tilezoo.pretrain import pretrain
-from tilezoo.pretrain.batches import Order
 from tilezoo.pretrain.log import curve, read_log
 from tilezoo.pretrain.loop import Watch
 from tilezoo.pretrain.packs.shards import open_pack
 from tilezoo.pretrain.recipe import find_recipe, recipe_names
+from tilezoo.pretrain.setup import Order
 from tilezoo.training_ids import TRAINING_IDS, ids_sha256, read_training_ids
 from tilezoo.zoo import export, load, verify
 
