@@ -27,6 +27,14 @@ needs_climate = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
+def globe(tmp_path_factory):
+    """A folder in whose `tiles` the whole globe lies."""
+    folder = tmp_path_factory.mktemp("globe")
+    demo.cut_blue_marble(folder / "tiles")
+    return folder
+
+
+@pytest.fixture(scope="module")
 def climate(tmp_path_factory):
     """Rows of the file of labels."""
     folder = tmp_path_factory.mktemp("climate")
@@ -91,27 +99,25 @@ def test_without_climates_the_demo_says_so_and_goes_on(tmp_path, monkeypatch):
 
 @needs_climate
 @pytest.mark.usefixtures("cache")
-def test_the_demo_compares_with_controls_and_says_what_it_is(tmp_path, monkeypatch, vit):
+def test_the_demo_compares_with_controls_and_says_what_it_is(globe, monkeypatch, vit):
     monkeypatch.setattr("tilezoo.zoo.catalog.OFFLINE_DEFAULT", str(vit))  # small, so fast
-    demo.cut_blue_marble(tmp_path / "tiles")
-    page = demo.compare_climates(tmp_path)
-    results = json.loads((tmp_path / "comparison" / "results.json").read_text())
+    page = demo.compare_climates(globe)
+    results = json.loads((globe / "comparison" / "results.json").read_text())
     assert {"prior", "random-weights", "colour-statistics"} <= set(results["controls"])
     assert list(results["results"]) == ["vit", *demo.BESIDE]
     assert results["tiles"]["resampled_units"] > 20
-    report = (tmp_path / "comparison" / "report.md").read_text()
+    report = (globe / "comparison" / "report.md").read_text()
     assert "A demonstration, no benchmark" in report
-    assert page == tmp_path / "comparison" / "report.html"
+    assert page == globe / "comparison" / "report.html"
 
 
-def test_tiles_are_named_by_their_centres(tmp_path):
-    demo.cut_blue_marble(tmp_path / "tiles")
-    path = tmp_path / "tiles" / "24.0N_009.6E.tif"
+def test_tiles_are_named_by_their_centres(globe):
+    path = globe / "tiles" / "24.0N_009.6E.tif"
     with gdal():
         _, (left, bottom, right, top) = read_bounds(str(path))
     assert (left + right) / 2 == pytest.approx(9.6)
     assert (bottom + top) / 2 == pytest.approx(24.0)
-    assert len(list((tmp_path / "tiles").iterdir())) == 1875
+    assert len(list((globe / "tiles").iterdir())) == 1875
 
 
 def test_the_small_demo_holds_every_query(tmp_path):
