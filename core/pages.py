@@ -2,7 +2,6 @@
 
 import base64
 import io
-from html import escape
 from importlib.resources import files
 
 from PIL import Image
@@ -30,23 +29,6 @@ def render(package: str, template: str, **values: object) -> str:
         keep_trailing_newline=True,
     )
     return environment.get_template(template).render(**values)
-
-
-def page(title: str, style: str, body: str) -> str:
-    """Put a page together that may load nothing from anywhere.
-
-    Args:
-        title: Plain text.
-        style: CSS.
-        body: HTML, in which all text is escaped.
-    """
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
-        "style-src 'unsafe-inline'\">"
-        f"<title>{escape(title)}</title><style>{style}</style></head><body>{body}</body></html>\n"
-    )
 
 
 def png_bytes(picture: Image.Image) -> bytes:

@@ -109,9 +109,6 @@ def test_rooms_are_light_until_they_are_used():
     assert done.stdout.strip() == "[]"
 
 
-moving = pytest.mark.xfail(reason="some verbs still declare options themselves", strict=False)
-
-
 def commands() -> Iterator[tuple[str, Callable[..., None]]]:
     """Every verb, and those of verbs that have verbs of their own, with its function."""
     from tilezoo.cli.app import app
@@ -124,14 +121,12 @@ def commands() -> Iterator[tuple[str, Callable[..., None]]]:
             yield f"{path} {verb.name}".strip(), verb.callback
 
 
-@moving
 def test_nothing_declares_options_but_what_makes_commands_of_classes():
     declaring = {path.relative_to(ROOT).as_posix() for _package, path in MODULES
                  if re.search(r"typer\.(Option|Argument)\(", path.read_text())}  # fmt: skip
     assert declaring == {"cli/options.py", "cli/app.py"}  # the app's own is --version
 
 
-@moving
 def test_every_command_takes_its_parameters_from_classes():
     by_hand = [
         verb
