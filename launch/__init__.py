@@ -16,12 +16,8 @@ if TYPE_CHECKING:
 
 __getattr__ = exports(
     __name__,
-    LaunchResult="run",
-    attach="jobs",
-    fetch_result="jobs",
-    follow_log="jobs",
-    job_status="jobs",
-    launch="run",
-    list_jobs="jobs",
-    stop_job="jobs",
+    **dict.fromkeys(("LaunchResult", "launch"), "run"),
+    **dict.fromkeys(
+        ("attach", "fetch_result", "follow_log", "job_status", "list_jobs", "stop_job"), "jobs"
+    ),
 )

@@ -16,14 +16,9 @@ NOBODY = "000000000000"  # the account in a dry run, which asks nobody
 _NO_ROLE = "ROLE-TO-BE-NAMED"
 _DENIED = ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "403", "Forbidden")
 _BAD_KEYS = (
-    "ExpiredToken",
-    "ExpiredTokenException",
-    "InvalidAccessKeyId",
-    "InvalidClientTokenId",
-    "RequestExpired",
-    "SignatureDoesNotMatch",
-    "UnrecognizedClientException",
-)
+    "ExpiredToken", "ExpiredTokenException", "InvalidAccessKeyId", "InvalidClientTokenId",
+    "RequestExpired", "SignatureDoesNotMatch", "UnrecognizedClientException",
+)  # fmt: skip
 _NO_CREDENTIALS = (
     "no AWS credentials: run `aws configure` or `aws sso login`, or set AWS_PROFILE, or "
     "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
@@ -33,10 +28,7 @@ _NO_CREDENTIALS = (
 class Session(Protocol):
     """What is used of a boto3 session."""
 
-    @property
-    def region_name(self) -> str | None:
-        """Where it asks."""
-        ...
+    region_name: str | None
 
     def client(self, service_name: str, /, **options: Any) -> Any:
         """Make a client of a service."""

@@ -17,10 +17,11 @@ import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Self
 
 _ML = "/opt/ml"
 # /opt/ml as a whole word, or after an option or a name: --labels=/opt/ml/…, vit=/opt/ml/…
@@ -40,7 +41,7 @@ _REASON_LENGTH = 1024  # what SageMaker shows of a reason
 
 
 class JobError(Exception):
-    """The job was not told what to run."""
+    """What the job is to run cannot be read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,19 +61,17 @@ class Job:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the job; returns its exit code, and leaves the reason of a failure for SageMaker."""
-    failure = Path(placed(f"{_ML}/output/failure", os.environ))
-    try:
-        job = read_job(sys.argv[1:] if arguments is None else arguments, os.environ)
-        with _stop_as_ctrl_c(), _listed():
-            code, reason = _run(job)
-    except JobError as error:
-        _say(f"error: {error}")
-        code, reason = 2, str(error)
-    except BaseException as error:
-        _leave_reason(failure, f"{type(error).__name__}: {error}")
-        raise
-    if code:
-        _leave_reason(failure, reason)
+    with _Reasons(Path(place(f"{_ML}/output/failure", os.environ))) as reasons:
+        try:
+            job = read_job(sys.argv[1:] if arguments is None else arguments, os.environ)
+        except JobError as error:
+            _say(f"error: {error}")
+            code, reason = 2, str(error)
+        else:
+            with _stop_as_ctrl_c(), _write_number():
+                code, reason = _run(job)
+        if code:
+            reasons.leave(reason)
     return code
 
 
@@ -82,21 +81,21 @@ def read_job(arguments: Sequence[str], environment: Mapping[str, str]) -> Job:
     Raises:
         JobError: There is no command, or it cannot be read.
     """
-    stated = _hyperparameters(environment) | _words(arguments)
-    command = _command(stated.get("command"))
+    stated = _read_environment(environment) | _read_arguments(arguments)
+    command = _read_words(stated.get("command"))
     return Job(
-        command=tuple(placed(word, environment) for word in command),
+        command=tuple(place(word, environment) for word in command),
         publish_as=stated.get("publish_as") or None,
         registry=stated.get("registry") or None,
     )
 
 
-def placed(word: str, environment: Mapping[str, str]) -> str:
+def place(word: str, environment: Mapping[str, str]) -> str:
     """Put a path under /opt/ml where this container has it; other words stay as they are."""
     found = _ML_WORD.fullmatch(word)
     if found is None:
         return word
-    return found["before"] + _placed(found["rest"], environment)
+    return found["before"] + _find_place(found["rest"], environment)
 
 
 def is_first(environment: Mapping[str, str]) -> bool:
@@ -108,8 +107,8 @@ def is_first(environment: Mapping[str, str]) -> bool:
     return int(stated) == 0
 
 
-def _words(arguments: Sequence[str]) -> dict[str, str]:
-    """Read `--command … --publish_as …`, spelt with `_` or `-`; a stranger's words are told."""
+def _read_arguments(arguments: Sequence[str]) -> dict[str, str]:
+    """Read `--command … --publish_as …`, spelt with `_` or `-`; words for others are named and left out."""
     parser = argparse.ArgumentParser(allow_abbrev=False)
     for name in ("command", "publish_as", "registry"):
         parser.add_argument(*{f"--{name}", f"--{name.replace('_', '-')}"}, dest=name)
@@ -119,7 +118,7 @@ def _words(arguments: Sequence[str]) -> dict[str, str]:
     return {name: value for name, value in vars(found).items() if value is not None}
 
 
-def _hyperparameters(environment: Mapping[str, str]) -> dict[str, str]:
+def _read_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """Read SM_HPS, where the SDK's drivers and the toolkit put the hyperparameters as JSON."""
     try:
         stated = json.loads(environment.get("SM_HPS") or "{}")
@@ -129,18 +128,18 @@ def _hyperparameters(environment: Mapping[str, str]) -> dict[str, str]:
     return {k: v if isinstance(v, str) else json.dumps(v) for k, v in named.items()}
 
 
-def _command(stated: str | None) -> list[str]:
+def _read_words(stated: str | None) -> list[str]:
     """Read the command's words: JSON, JSON in JSON, or a list as the toolkit prints it."""
     if not stated:
         raise JobError("no command; give --command with a JSON list of the words after `tilezoo`")
-    read = _literal(stated)
-    read = _literal(read) if isinstance(read, str) else read
+    read = _parse(stated)
+    read = _parse(read) if isinstance(read, str) else read
     if not isinstance(read, list) or not read or not all(isinstance(word, str) for word in read):
         raise JobError(f"--command {stated[:80]}: not a JSON list of words")
     return read
 
 
-def _literal(text: str) -> object:
+def _parse(text: str) -> object:
     try:
         return json.loads(text)
     except ValueError:
@@ -151,7 +150,7 @@ def _literal(text: str) -> object:
         return None
 
 
-def _placed(rest: str, environment: Mapping[str, str]) -> str:
+def _find_place(rest: str, environment: Mapping[str, str]) -> str:
     """Find where the part of /opt/ml that is named by `rest` lies."""
     if rest.startswith(_CHANNELS):
         channel, slash, inside = rest.removeprefix(_CHANNELS).partition("/")
@@ -168,15 +167,15 @@ def _run(job: Job) -> tuple[int, str]:
     """Run the command, and what follows a finished pretraining; the exit code and its reason."""
     _find_package()
     if curves := os.environ.get(_CURVES):
-        os.environ[_CURVES] = placed(curves, os.environ)
+        os.environ[_CURVES] = place(curves, os.environ)
     first = is_first(os.environ)
     if first:
         _say(f"tilezoo {_version()} runs: {' '.join(job.command)}")
-    code, reason = _tilezoo(job.command)
+    code, reason = _run_tilezoo(job.command)
     if code or job.command[0] != "pretrain" or not first:
         return code, reason
-    run = Path(_out(job.command))
-    if not _finished(run):
+    run = Path(_find_out(job.command))
+    if not _is_finished(run):
         _say(f"{run}: not at its end, so no model is made of it; the same launch goes on")
         return 0, ""
     return _make_model(run, job)
@@ -196,7 +195,7 @@ def _version() -> str:
     return f"{package.__version__} ({Path(str(package.__file__)).parent})"
 
 
-def _tilezoo(words: Sequence[str]) -> tuple[int, str]:
+def _run_tilezoo(words: Sequence[str]) -> tuple[int, str]:
     """Run a command in this process, which is the one MPI knows; the exit code and its reason."""
     command = importlib.import_module("tilezoo.cli.app")
     before, sys.argv = sys.argv, ["tilezoo", *words]
@@ -204,24 +203,24 @@ def _tilezoo(words: Sequence[str]) -> tuple[int, str]:
         command.main()
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
-        told = ended.__context__  # the error that the command line has made a line of
-        reason = str(told) if isinstance(told, Exception) else ""
+        error = ended.__context__  # the one that the command line has made a line of
+        reason = str(error) if isinstance(error, Exception) else ""
         return code, reason or f"`tilezoo {words[0]}` ended with exit code {code}; see the log"
     finally:
         sys.argv = before
     return 0, ""
 
 
-def _out(command: Sequence[str]) -> str:
+def _find_out(command: Sequence[str]) -> str:
     """Find the run's folder among a command's words."""
     for name, word in itertools.pairwise(command):
         if name in ("-o", "--out"):
             return word
     stated = [word.removeprefix("--out=") for word in command if word.startswith("--out=")]
-    return stated[0] if stated else placed(f"{_ML}/checkpoints", os.environ)
+    return stated[0] if stated else place(f"{_ML}/checkpoints", os.environ)
 
 
-def _finished(run: Path) -> bool:
+def _is_finished(run: Path) -> bool:
     """Whether a pretraining's log ends at its last step."""
     log, request = run / "log.jsonl", run / "run.json"
     if not log.is_file() or not request.is_file():
@@ -236,16 +235,16 @@ def _make_model(run: Path, job: Job) -> tuple[int, str]:
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / _MODEL
         name = ("--name", job.publish_as) if job.publish_as else ()
-        code, reason = _tilezoo(("export", str(run), "-o", str(made), *name))
+        code, reason = _run_tilezoo(("export", str(run), "-o", str(made), *name))
         if code:
             return code, reason
-        for target in (run / _MODEL, Path(placed(f"{_ML}/model", os.environ))):
-            _put(made, target)
+        for target in (run / _MODEL, Path(place(f"{_ML}/model", os.environ))):
+            _copy_model(made, target)
             _say(f"{target}: the model")
         return _publish(made, job)
 
 
-def _put(made: Path, target: Path) -> None:
+def _copy_model(made: Path, target: Path) -> None:
     """Copy a model over whatever a job that was cut off has left there."""
     if target.name == _MODEL and target.is_dir() and not os.path.ismount(target):
         shutil.rmtree(target)
@@ -256,7 +255,7 @@ def _publish(made: Path, job: Job) -> tuple[int, str]:
     if job.publish_as is None:
         return 0, ""
     where = ("--registry", job.registry) if job.registry else ()
-    return _tilezoo(("publish", str(made), "--as", job.publish_as, *where))
+    return _run_tilezoo(("publish", str(made), "--as", job.publish_as, *where))
 
 
 @contextmanager
@@ -274,8 +273,8 @@ def _stop_as_ctrl_c() -> Iterator[None]:
 
 
 @contextmanager
-def _listed() -> Iterator[None]:
-    """Tell this process's number to the one that hands SIGTERM on (see start.py)."""
+def _write_number() -> Iterator[None]:
+    """Write down this process's number for the one that hands SIGTERM on (see start.py)."""
     number = Path(tempfile.gettempdir()) / "tilezoo-job" / str(os.getpid())
     number.parent.mkdir(exist_ok=True)
     number.touch()
@@ -285,14 +284,28 @@ def _listed() -> Iterator[None]:
         number.unlink(missing_ok=True)
 
 
-def _leave_reason(failure: Path, reason: str) -> None:
-    """Write why the job failed, in a line, where SageMaker looks; the first process's word stands."""
-    line = " ".join(reason.split())[:_REASON_LENGTH]
-    try:
-        with failure.open("x", encoding="utf-8") as file:
+class _Reasons:
+    """Where SageMaker looks for why a job failed; an error that ends the block is a reason too."""
+
+    def __init__(self, failure: Path) -> None:
+        self._failure = failure
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if error is not None:
+            self.leave(f"{type(error).__name__}: {error}")
+
+    def leave(self, reason: str) -> None:
+        """Write a reason in a line; the first process's word stands."""
+        line = " ".join(reason.split())[:_REASON_LENGTH]
+        # there is one already, or this is no container
+        with (
+            suppress(FileExistsError, FileNotFoundError),
+            self._failure.open("x", encoding="utf-8") as file,
+        ):
             file.write(line + "\n")
-    except (FileExistsError, FileNotFoundError):  # already told, or this is no container
-        return
 
 
 def _say(text: str) -> None:

@@ -105,7 +105,7 @@ def _trainer_options(
             entry_script=ENTRY,
             command=f"exec $SM_PYTHON_CMD {START}",
         ),
-        "distributed": _distributed(plan, staging / "driver"),
+        "distributed": _process_start(plan, staging / "driver"),
         "compute": _compute(plan, defaults),
         "networking": _networking(plan, defaults),
         "stopping_condition": _stopping_condition(plan),
@@ -124,7 +124,7 @@ def _trainer_options(
     }
 
 
-def _distributed(plan: JobPlan, folder: Path) -> Any:
+def _process_start(plan: JobPlan, folder: Path) -> Any:
     """The SDK's object for how processes start; None for one alone."""
     backend, processes = plan.distribution.backend, plan.distribution.processes
     if backend == "plain":

@@ -18,11 +18,11 @@ from types import ModuleType
 from typing import Any, TypeAlias
 
 from tilezoo.errors import LaunchError
+from tilezoo.launch.start import SMDDP_DRIVER
 
 # JSON by the names of others: a request or an answer of AWS's API, and the SDK's config file.
 AwsJson: TypeAlias = Mapping[str, Any]
 INSTALL = "pip install 'tilezoo[sagemaker]'"
-_DRIVER = "smddp_driver.py"
 
 
 def check_installed() -> None:
@@ -145,7 +145,7 @@ def smddp_config(folder: Path, *, processes: int) -> Any:
     """Make the SDK's object for processes that are started by mpirun and smddprun.
 
     The SDK's third major version has no class for it, but takes one: it copies the folder that
-    `driver_dir` names into the job, so our driver is put alone into a folder first.
+    `driver_dir` names into the job, so our driver, start.py itself, is put alone into one first.
 
     Args:
         folder: Made, with the driver in it.
@@ -163,10 +163,10 @@ def smddp_config(folder: Path, *, processes: int) -> Any:
 
         @property
         def driver_script(self) -> str:
-            return _DRIVER
+            return SMDDP_DRIVER
 
     folder.mkdir(parents=True)
-    shutil.copyfile(Path(__file__).with_name(_DRIVER), folder / _DRIVER)
+    shutil.copyfile(Path(__file__).with_name("start.py"), folder / SMDDP_DRIVER)
     return Smddp(process_count_per_node=processes)
 
 

@@ -4,11 +4,13 @@ import json
 import subprocess
 
 import pytest
+import typer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tilezoo.cli.app import app
 from tilezoo.errors import OptionError
-from tilezoo.launch.command import Channel, read_command
+from tilezoo.launch.command import CHANNELS, OUT_FLAGS, VERBS, Channel, read_command
 
 
 def made(text: str):
@@ -86,6 +88,13 @@ def test_a_command_too_long_for_a_hyperparameter_is_told():
 def test_more_places_than_a_job_takes_are_told():
     with pytest.raises(OptionError, match="19 places in S3: a job takes 18"):
         read_command(["embed", *(f"s3://b-b/{number}" for number in range(19)), "-o", "t"])
+
+
+def test_options_that_name_places_are_those_of_the_commands():
+    commands = typer.main.get_command(app).commands
+    flags = {verb: {flag for one in commands[verb].params for flag in one.opts} for verb in VERBS}
+    assert all(set(OUT_FLAGS) <= each for each in flags.values())
+    assert set(CHANNELS) <= set().union(*flags.values())
 
 
 _WORDS = st.text(

@@ -15,7 +15,7 @@ import pytest
 from pretraining import SMALL, STEPS, write_pack
 
 from tilezoo.launch.command import JobCommand
-from tilezoo.launch.entry import Job, JobError, is_first, placed, read_job
+from tilezoo.launch.entry import Job, JobError, is_first, place, read_job
 from tilezoo.launch.request import write_source
 from tilezoo.training_ids import TRAINING_IDS
 from tilezoo.zoo import download, verify
@@ -110,7 +110,7 @@ def test_no_command_is_refused():
     ],
 )
 def test_paths_of_containers_are_put_where_this_one_has_them(word, environment, there):
-    assert placed(word, environment) == there
+    assert place(word, environment) == there
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import json
 
-from tilezoo.launch.smddp_driver import mpirun_words
+from tilezoo.launch.start import mpirun_words
 
 
 def words(hosts, **environment):
