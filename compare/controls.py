@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tilezoo.device import choose_device
-from tilezoo.io import canonical_json, made_whole, sha256_text
+from tilezoo.io import canonical_json, sha256_text, whole_folder
 from tilezoo.training_ids import TRAINING_IDS, ids_sha256, write_training_ids
 from tilezoo.zoo.backbone import Backbone
 from tilezoo.zoo.modeldir import (
@@ -45,7 +45,7 @@ def random_weights(like: ModelDir, folder: Path) -> ModelDir:
     fields = {**_network(like), "contract": asdict(like.contract), "pooling": like.pooling}
     own = folder / f"{RANDOM}-{sha256_text(canonical_json(fields))[:8]}"
     if not own.is_dir():
-        with made_whole(own) as making:
+        with whole_folder(own) as making:
             _write_random(like, making)
     return read_model_dir(own, RANDOM)
 

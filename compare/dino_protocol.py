@@ -24,10 +24,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tilezoo.errors import ProbeError
-from tilezoo.plan import Plan, make_plan
 from tilezoo.pretrain.draws import draw_boxes
 from tilezoo.probe.sgd import BATCH, Batches
-from tilezoo.reading import Outcome, Reader, read_ahead
+from tilezoo.reading import Outcome, Reader, TilePlan, make_plan, read_ahead
 from tilezoo.sources import Source
 from tilezoo.space import Contract, Pooling, Precision
 from tilezoo.tiles import Cut, Tile
@@ -126,7 +125,7 @@ def _number(tile_id: str) -> NDArray[np.int64]:
     return np.frombuffer(sha256(tile_id.encode()).digest()[:8], "<i8").astype(np.int64)
 
 
-def _places(plan: Plan, ids: pa.Array) -> NDArray[np.int64]:
+def _places(plan: TilePlan, ids: pa.Array) -> NDArray[np.int64]:
     """Find where tiles stand in a plan, shape (N,)."""
     known = pa.array((ref.id for ref in plan.tiles(0, len(plan))), pa.string())
     places = pc.index_in(ids, value_set=known)

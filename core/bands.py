@@ -29,10 +29,10 @@ def canonical(name: str) -> str:
 
 def same(first: str, second: str) -> bool:
     """Tell whether two names mean one band (`B04` of Sentinel-2 and Landsat 8/9 is `red`)."""
-    return _key(first) == _key(second)
+    return _to_key(first) == _to_key(second)
 
 
-def _key(name: str) -> str:
+def _to_key(name: str) -> str:
     written = canonical(name)
     return _COLOUR.get(written, written).lower()
 
@@ -87,8 +87,8 @@ class BandRequest:
         return self.given
 
     def _covers(self) -> bool:
-        given = [_key(name) for name in self.given or ()]
-        return all(_key(name) in given for name in self.wanted)
+        given = [_to_key(name) for name in self.given or ()]
+        return all(_to_key(name) in given for name in self.wanted)
 
     def choose(self, names: Sequence[str], count: int) -> tuple[int, ...]:
         """Pick band positions (0-based) from a file with `count` bands called `names`.
@@ -101,38 +101,38 @@ class BandRequest:
             TileError: A band is not there, or the file names none and `--bands` does not help.
         """
         if self.by_number:
-            return self._by_number(count)
-        found = _positions(names, self.effective)
+            return self._choose_by_number(count)
+        found = _find_positions(names, self.effective)
         if found is not None:
             return found
-        if self.given is not None and len(self.given) == count and not _telling(names):
-            return _positions(self.given, self.effective) or ()
-        raise TileError("contract", self._mismatch(names, count))
+        if self.given is not None and len(self.given) == count and not _are_telling(names):
+            return _find_positions(self.given, self.effective) or ()
+        raise TileError("contract", self._tell_mismatch(names, count))
 
-    def _by_number(self, count: int) -> tuple[int, ...]:
+    def _choose_by_number(self, count: int) -> tuple[int, ...]:
         numbers = [int(name) for name in self.given or ()]
         if all(1 <= number <= count for number in numbers):
             return tuple(number - 1 for number in numbers)
         wrong = f"--bands {','.join(self.given or ())} counts beyond the file's {count} bands"
         raise TileError("contract", f"{wrong}; numbers start at 1")
 
-    def _mismatch(self, names: Sequence[str], count: int) -> str:
+    def _tell_mismatch(self, names: Sequence[str], count: int) -> str:
         need = ",".join(self.effective)
         if names:
             return f"has bands {','.join(names)}, {self.taker} takes {need}; choose with --bands"
         return f"has {count} unnamed bands, {self.taker} takes {need}; name them with --bands"
 
 
-def _positions(names: Sequence[str], wanted: Sequence[str]) -> tuple[int, ...] | None:
-    keys = [_key(name) for name in names]
+def _find_positions(names: Sequence[str], wanted: Sequence[str]) -> tuple[int, ...] | None:
+    keys = [_to_key(name) for name in names]
     exact = list(names)
     if all(name in exact for name in wanted):
         return tuple(exact.index(name) for name in wanted)
-    if not all(_key(name) in keys for name in wanted):
+    if not all(_to_key(name) in keys for name in wanted):
         return None
-    return tuple(keys.index(_key(name)) for name in wanted)
+    return tuple(keys.index(_to_key(name)) for name in wanted)
 
 
-def _telling(names: Sequence[str]) -> bool:
+def _are_telling(names: Sequence[str]) -> bool:
     """Tell whether names come from the file itself, not from a mere colour interpretation."""
-    return any(_key(name) not in {"gray", "red", "green", "blue"} for name in names)
+    return any(_to_key(name) not in {"gray", "red", "green", "blue"} for name in names)

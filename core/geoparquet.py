@@ -37,7 +37,7 @@ def geo_key(table: pa.Table) -> GeoKey:
     shapes = shapely.from_wkb(wkb.astype(object))
     kinds = {_FAMILIES[kind] for kind in np.unique(shapely.get_type_id(shapes))}
     bounds = [float(value) for value in shapely.total_bounds(shapes)] if len(shapes) else None
-    return _geo(kinds, bounds)
+    return _write_geo_key(kinds, bounds)
 
 
 def merged_geo_key(keys: Sequence[GeoKey]) -> GeoKey:
@@ -46,11 +46,13 @@ def merged_geo_key(keys: Sequence[GeoKey]) -> GeoKey:
     kinds = {kind for column in columns for kind in column["geometry_types"]}
     bounds = np.array([column["bbox"] for column in columns if "bbox" in column])
     if not len(bounds):
-        return _geo(kinds, None)
-    return _geo(kinds, [*bounds[:, :2].min(axis=0).tolist(), *bounds[:, 2:].max(axis=0).tolist()])
+        return _write_geo_key(kinds, None)
+    return _write_geo_key(
+        kinds, [*bounds[:, :2].min(axis=0).tolist(), *bounds[:, 2:].max(axis=0).tolist()]
+    )
 
 
-def _geo(kinds: set[str], bounds: list[float] | None) -> GeoKey:
+def _write_geo_key(kinds: set[str], bounds: list[float] | None) -> GeoKey:
     column: GeoKey = {
         "encoding": "WKB",
         "geometry_types": sorted(kinds),

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tilezoo.bands import BandRequest, canonical
 from tilezoo.errors import TileError
 from tilezoo.geo import Footprint, footprint
-from tilezoo.opening import crs_name, crs_wkt, gdal, one_line, opened
+from tilezoo.opening import crs_name, crs_wkt, gdal, one_line, open_dataset
 from tilezoo.sources import Source
 from tilezoo.space import Contract
 from tilezoo.tiles import Tile, TileRef, Window
@@ -51,10 +51,10 @@ class Image:
     """
 
     def __init__(self, source: Source, request: BandRequest) -> None:
-        self._source = source
+        self._source, self._request = source, request
         self._stack = ExitStack()
         try:
-            self._layers = self._open(request)
+            self._layers = self._open_layers()
         except BaseException:
             self._stack.close()
             raise
@@ -84,52 +84,52 @@ class Image:
             raise TileError("contract", "pixels are complex numbers; write their magnitude first")
         return dtypes.pop() if len(dtypes) == 1 else np.result_type(*dtypes).name
 
-    def read(self, ref: TileRef, contract: Contract, request: BandRequest) -> Tile:
+    def read(self, ref: TileRef, contract: Contract) -> Tile:
         """Read one tile: its pixels without holes, and what is known of it."""
         width, height = self.size
         window = ref.window or (0, 0, width, height)
-        self.check(contract, request)
+        self.check(contract)
         self._check_size(window, contract)
-        pixels, valid = self._pixels(window)
+        pixels, valid = self._read_window(window)
         _refuse_unexplained(pixels, valid)
         nodata_fraction = 0.0 if valid.all() else 1.0 - float(valid.any(axis=0).mean())
         if nodata_fraction == 1:
             raise TileError("nodata", "no pixel holds data")
         return Tile(
             id=ref.id,
-            pixels=_filled(pixels, valid, contract.value_range[0]),
+            pixels=_fill(pixels, valid, contract.value_range[0]),
             source_uri=self._source.uri,
             pixel_bbox=window,
             nodata_fraction=nodata_fraction,
             crs=self._wkt and crs_name(self._wkt),
-            footprint=self._footprint(window),
+            footprint=self._find_footprint(window),
             datetime=self._datetime,
         )
 
-    def _open(self, request: BandRequest) -> tuple[Layer, ...]:
+    def _open_layers(self) -> tuple[Layer, ...]:
         if self._source.problem is not None:
             raise TileError(*self._source.problem)
         files = self._source.files
         if files:
             names = list(files)
-            chosen = request.choose(names, len(names))
-            return tuple(self._single_band(files[names[i]]) for i in chosen)
-        dataset = self._dataset(self._source.path)
-        names = _band_names(dataset)
+            chosen = self._request.choose(names, len(names))
+            return tuple(self._open_band(files[names[i]]) for i in chosen)
+        dataset = self._open_checked(self._source.path)
+        names = _read_band_names(dataset)
         return tuple(
             Layer(dataset=dataset, index=i + 1)
-            for i in request.choose(names, _count_without_alpha(dataset))
+            for i in self._request.choose(names, _count_without_alpha(dataset))
         )
 
-    def _single_band(self, path: str) -> Layer:
-        dataset = self._dataset(path)
+    def _open_band(self, path: str) -> Layer:
+        dataset = self._open_checked(path)
         if dataset.count != 1:
             name = os.path.basename(path)
             raise TileError("contract", f"{name} is called a single band but has {dataset.count}")
         return Layer(dataset=dataset, index=1)
 
-    def _dataset(self, path: str) -> "DatasetReader":
-        dataset = self._stack.enter_context(opened(path))
+    def _open_checked(self, path: str) -> "DatasetReader":
+        dataset = self._stack.enter_context(open_dataset(path))
         if min(dataset.width, dataset.height) < MIN_SIDE_PX:
             size = f"{dataset.width}x{dataset.height}"
             raise TileError("too_small", f"{size} px; a tile needs {MIN_SIDE_PX} px a side")
@@ -140,14 +140,14 @@ class Image:
             raise TileError("too_large", f"the header claims {size}; it is damaged")
         return dataset
 
-    def check(self, contract: Contract, request: BandRequest) -> None:
+    def check(self, contract: Contract) -> None:
         """Refuse pixels that do not fit the contract, before any is read."""
-        contract.check_dtype(self.dtype, stated=request.values_stated)
+        contract.check_dtype(self.dtype, stated=self._request.values_stated)
 
     def _check_size(self, window: Window, contract: Contract) -> None:
         width, height, fix = window[2], window[3], f"--tile-px {contract.size_px}"
         size = width * height * len(self._layers) * np.dtype(self.dtype).itemsize
-        if max(size, self._resized_bytes(width, height, contract)) > MAX_TILE_BYTES:
+        if max(size, self._count_resized_bytes(width, height, contract)) > MAX_TILE_BYTES:
             shape = f"{width}x{height} px, {size >> 20} MiB as one tile"
             raise TileError("too_large", f"{shape} or once resized; cut it with {fix}")
         if contract.resize == "none" and (width, height) != (contract.size_px,) * 2:
@@ -156,18 +156,18 @@ class Image:
                 "contract", f"{width}x{height} px, the model takes {side}x{side}; {fix}"
             )
 
-    def _resized_bytes(self, width: int, height: int, contract: Contract) -> int:
+    def _count_resized_bytes(self, width: int, height: int, contract: Contract) -> int:
         """Bytes of a tile between resizing and cropping: much, for a long and narrow one."""
         if contract.resize != "shorter_side_then_center_crop":
             return 0
         longer = contract.resize_px * max(width, height) // min(width, height)
         return contract.resize_px * longer * len(self._layers) * 4
 
-    def _pixels(self, window: Window) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
+    def _read_window(self, window: Window) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
         """Read a window and what of it holds data (none beyond the grid), both (C, h, w)."""
         x, y, width, height = window
         inside = (x, y, min(width, self.size[0] - x), min(height, self.size[1] - y))
-        grouped = _by_dataset(self._layers)
+        grouped = _group_by_dataset(self._layers)
         if len(grouped) == 1 and inside == window:
             return self._read_dataset(self._grid, [layer.index for layer in self._layers], inside)
         core = (slice(0, inside[3]), slice(0, inside[2]))
@@ -195,7 +195,7 @@ class Image:
         }
         try:
             values = dataset.read(indexes, **{**area, "out_shape": (len(indexes), height, width)})
-            mask = _mask(dataset, indexes, values, area)
+            mask = _read_mask(dataset, indexes, values, area)
         except (RasterioError, OSError, MemoryError) as error:
             raise TileError("unreadable", one_line(error)) from error
         return values, mask
@@ -204,12 +204,12 @@ class Image:
     def _wkt(self) -> str | None:
         return crs_wkt(self._grid)
 
-    def _footprint(self, window: Window) -> Footprint | None:
+    def _find_footprint(self, window: Window) -> Footprint | None:
         transform = self._grid.transform
         # Ground control points alone give no place.
         if self._wkt is None or transform.is_identity:
             return None
-        return footprint(self._wkt, _shifted(transform, window), window[2], window[3])
+        return footprint(self._wkt, _shift(transform, window), window[2], window[3])
 
     @cached_property
     def _datetime(self) -> datetime | None:
@@ -221,7 +221,7 @@ class Image:
 def read_tile(ref: TileRef, contract: Contract, request: BandRequest) -> Tile:
     """Open a source, read one tile of it, and close it again."""
     with gdal(), Image(ref.source, request) as image:
-        return image.read(ref, contract, request)
+        return image.read(ref, contract)
 
 
 def read_bounds(path: str) -> tuple[str, tuple[float, float, float, float]]:
@@ -230,14 +230,14 @@ def read_bounds(path: str) -> tuple[str, tuple[float, float, float, float]]:
     Raises:
         TileError: The file cannot be opened, or is not georeferenced.
     """
-    with opened(path) as dataset:
+    with open_dataset(path) as dataset:
         wkt = crs_wkt(dataset)
         if wkt is None or dataset.transform.is_identity:
             raise TileError("unreadable", f"{os.path.basename(path)} is not georeferenced")
         return wkt, tuple(dataset.bounds)
 
 
-def _band_names(dataset: "DatasetReader") -> list[str]:
+def _read_band_names(dataset: "DatasetReader") -> list[str]:
     """Names from descriptions, else from colours; empty when the file tells none."""
     if all(dataset.descriptions):
         return [canonical(name) for name in dataset.descriptions]
@@ -253,7 +253,7 @@ def _count_without_alpha(dataset: "DatasetReader") -> int:
     return sum(colour.name != "alpha" for colour in dataset.colorinterp)
 
 
-def _by_dataset(layers: tuple[Layer, ...]) -> Mapping["DatasetReader", dict[int, int]]:
+def _group_by_dataset(layers: tuple[Layer, ...]) -> Mapping["DatasetReader", dict[int, int]]:
     """Group layers so that one read serves each dataset: dataset → {place in C: band index}."""
     grouped: dict[DatasetReader, dict[int, int]] = {}
     for place, layer in enumerate(layers):
@@ -261,7 +261,7 @@ def _by_dataset(layers: tuple[Layer, ...]) -> Mapping["DatasetReader", dict[int,
     return grouped
 
 
-def _mask(
+def _read_mask(
     dataset: "DatasetReader",
     indexes: list[int],
     values: NDArray[np.generic],
@@ -274,13 +274,13 @@ def _mask(
     flags = {flag for index in indexes for flag in flags_of[index - 1]}
     if MaskFlags.nodata in flags:
         nodata = [dataset.nodatavals[index - 1] for index in indexes]
-        return np.stack([_holds(v, n) for v, n in zip(values, nodata, strict=True)])
+        return np.stack([_mark_data(v, n) for v, n in zip(values, nodata, strict=True)])
     if flags & {MaskFlags.alpha, MaskFlags.per_dataset}:
         return np.broadcast_to(dataset.read_masks(indexes[0], **area) > 0, values.shape)
     return np.ones(values.shape, np.bool_)
 
 
-def _holds(values: NDArray[np.generic], nodata: float | None) -> NDArray[np.bool_]:
+def _mark_data(values: NDArray[np.generic], nodata: float | None) -> NDArray[np.bool_]:
     if nodata is None:
         return np.ones(values.shape, np.bool_)
     return np.asarray(~np.isnan(values) if math.isnan(nodata) else values != nodata)
@@ -296,9 +296,7 @@ def _refuse_unexplained(pixels: NDArray[np.generic], valid: NDArray[np.bool_]) -
         raise TileError("invalid_pixels", f"{broken} pixels are NaN or infinite; {fix}")
 
 
-def _filled(
-    pixels: NDArray[np.generic], valid: NDArray[np.bool_], low: float
-) -> NDArray[np.generic]:
+def _fill(pixels: NDArray[np.generic], valid: NDArray[np.bool_], low: float) -> NDArray[np.generic]:
     if valid.all():
         return pixels
     if pixels.dtype.kind in "iu":
@@ -308,6 +306,6 @@ def _filled(
     return pixels
 
 
-def _shifted(transform: "Affine", window: Window) -> "Affine":
+def _shift(transform: "Affine", window: Window) -> "Affine":
     x, y, *_ = window
     return transform @ type(transform).translation(x, y) if x or y else transform

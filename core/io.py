@@ -26,7 +26,7 @@ def whole_file(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def readable_as_others(path: Path) -> None:
+def make_readable(path: Path) -> None:
     """Give a file the permissions that new files have here; safetensors writes for its owner alone."""
     mask = os.umask(0)
     os.umask(mask)
@@ -34,7 +34,7 @@ def readable_as_others(path: Path) -> None:
 
 
 @contextmanager
-def made_whole(folder: Path) -> Iterator[Path]:
+def whole_folder(folder: Path) -> Iterator[Path]:
     """Yield a name for a folder to be made; rename it to `folder` only if the block succeeds.
 
     Raises:

@@ -22,7 +22,7 @@ _TAGS = {tag for tag, _ in _BYTES}
 _MOST_ENTRIES, _MOST_BYTES = 1000, 1 << 16  # a header beyond these is damaged
 
 
-def geo_keys(path: str) -> bytes | None:
+def read_geo_keys(path: str) -> bytes | None:
     """Read the GeoKeys of a TIFF's (or BigTIFF's) first image, as they are stored.
 
     Reading a CRS takes GDAL three times as long as opening the file; reading these bytes does not.
@@ -32,12 +32,12 @@ def geo_keys(path: str) -> bytes | None:
     """
     try:
         with open(path, "rb") as file:
-            return _geo_keys(file)
+            return _parse_geo_keys(file)
     except (OSError, OverflowError, ValueError, KeyError, struct.error):  # GDAL tells what is wrong
         return None
 
 
-def _geo_keys(file: BinaryIO) -> bytes:
+def _parse_geo_keys(file: BinaryIO) -> bytes:
     start = file.read(16)
     order = {b"II": "<", b"MM": ">"}[start[:2]]
     (version,) = struct.unpack(f"{order}H", start[2:4])
@@ -51,10 +51,10 @@ def _geo_keys(file: BinaryIO) -> bytes:
     found = [
         each for each in entry.iter_unpack(file.read(entries * entry.size)) if each[0] in _TAGS
     ]
-    return b"".join([start[:2], *(_value(file, order + word, *each) for each in found)])
+    return b"".join([start[:2], *(_read_value(file, order + word, *each) for each in found)])
 
 
-def _value(file: BinaryIO, word: str, tag: int, kind: int, count: int, inline: bytes) -> bytes:
+def _read_value(file: BinaryIO, word: str, tag: int, kind: int, count: int, inline: bytes) -> bytes:
     """A tag and its value: in the entry itself if it is that short, else where the entry points."""
     size = count * _BYTES[tag, kind]
     if size > _MOST_BYTES:
@@ -113,7 +113,7 @@ def gdal() -> "Env":
     return rasterio.Env(**_GDAL, **{_BESIDE: _BY_NAME})
 
 
-def opened(path: str) -> "DatasetReader":
+def open_dataset(path: str) -> "DatasetReader":
     """Open a file, inside `gdal()`; ask `crs_wkt` for its CRS, for it does not know it itself.
 
     Raises:
@@ -124,14 +124,14 @@ def opened(path: str) -> "DatasetReader":
 
     try:
         setenv(**{_BESIDE: _NOTHING if _is_alone(path) else _BY_NAME})
-        return _reader()(path, driver=_driver(path))
+        return _reader_class()(path, driver=_find_driver(path))
     except (RasterioError, OSError) as error:
         kind: TileErrorKind = "unreadable" if os.path.exists(path) else "missing"
         raise TileError(kind, one_line(error)) from error
 
 
 def crs_wkt(dataset: "DatasetReader") -> str | None:
-    """The CRS of a dataset that `opened` gave, as WKT; None without one.
+    """The CRS of a dataset that `open_dataset` gave, as WKT; None without one.
 
     Raises:
         TileError: The CRS is damaged.
@@ -140,9 +140,9 @@ def crs_wkt(dataset: "DatasetReader") -> str | None:
 
     path = dataset.name
     # What lies beside a file can overrule what it states.
-    keys = geo_keys(path) if dataset.driver == "GTiff" and _is_alone(path) else None
+    keys = read_geo_keys(path) if dataset.driver == "GTiff" and _is_alone(path) else None
     try:
-        return _stated_wkt(_Stated(keys=keys, dataset=dataset)) if keys else _wkt(dataset)
+        return _cached_wkt(_Stated(keys=keys, dataset=dataset)) if keys else _read_wkt(dataset)
     except (RasterioError, CRSError, OSError) as error:
         raise TileError("unreadable", one_line(error)) from error
 
@@ -158,17 +158,17 @@ def crs_name(wkt: str) -> str:
 def one_line(error: BaseException) -> str:
     """Tell an error in one line."""
     # rasterio's own words on a failed read are "See previous exception for details."
-    told = error.__cause__ or error
-    text = " ".join(str(told).split()) or type(told).__name__
+    cause = error.__cause__ or error
+    text = " ".join(str(cause).split()) or type(cause).__name__
     return text if len(text) <= 200 else text[:199] + "…"
 
 
 @lru_cache(maxsize=256)
-def _stated_wkt(stated: _Stated) -> str | None:
-    return _wkt(stated.dataset)
+def _cached_wkt(stated: _Stated) -> str | None:
+    return _read_wkt(stated.dataset)
 
 
-def _wkt(dataset: "DatasetReader") -> str | None:
+def _read_wkt(dataset: "DatasetReader") -> str | None:
     from rasterio.io import DatasetReader
 
     crs = DatasetReader.read_crs(dataset)
@@ -176,7 +176,7 @@ def _wkt(dataset: "DatasetReader") -> str | None:
 
 
 @lru_cache(maxsize=1)
-def _reader() -> "type[DatasetReader]":
+def _reader_class() -> "type[DatasetReader]":
     from rasterio.io import DatasetReader
 
     class WithoutCrs(DatasetReader):  # type: ignore[misc]  # rasterio has no types
@@ -188,7 +188,7 @@ def _reader() -> "type[DatasetReader]":
     return WithoutCrs
 
 
-def _driver(path: str) -> str:
+def _find_driver(path: str) -> str:
     with open(path, "rb") as file:
         start = file.read(8)
     if not start:

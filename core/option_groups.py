@@ -68,9 +68,9 @@ class Workers:
     @property
     def threads(self) -> int:
         """Threads that read: as asked, else one a core, eight at the most."""
-        from tilezoo.reading import reading_threads
+        from tilezoo.reading import count_threads
 
-        return reading_threads(self.workers)
+        return count_threads(self.workers)
 
 
 @options

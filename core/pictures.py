@@ -38,31 +38,33 @@ class Thumbnailer:
             source = source_at(source_uri)
         except SourceError:
             return None
-        return self._picture(TileRef(source=source, window=pixel_bbox if self._windowed else None))
+        return self._make_picture(
+            TileRef(source=source, window=pixel_bbox if self._windowed else None)
+        )
 
     def of_file(self, path: str | Path) -> Image.Image | None:
         """Make the picture of an image file; None when it cannot be read."""
-        return self._picture(TileRef(source=discover([path])[0]))
+        return self._make_picture(TileRef(source=discover([path])[0]))
 
-    def _picture(self, ref: TileRef) -> Image.Image | None:
+    def _make_picture(self, ref: TileRef) -> Image.Image | None:
         try:
             tile = read_tile(ref, self._contract, self._request)
         except TileError:
             return None
-        picture = Image.fromarray(self._rgb(tile))
+        picture = Image.fromarray(self._to_rgb(tile))
         picture.thumbnail((self._side, self._side), Image.Resampling.LANCZOS)
         grown = self._side / max(picture.size)
         size = (round(picture.width * grown), round(picture.height * grown))
         return picture.resize(size, Image.Resampling.BICUBIC) if grown > 1 else picture
 
-    def _rgb(self, tile: Tile) -> NDArray[np.uint8]:
+    def _to_rgb(self, tile: Tile) -> NDArray[np.uint8]:
         """Map values to 8 bits by the contract; shape (H, W, 3)."""
-        shown = tile.pixels[_colour_places(self._contract.bands)]
+        shown = tile.pixels[_find_colours(self._contract.bands)]
         values = to_8bit(shown, *self._contract.value_range)
         return np.ascontiguousarray(values.transpose(1, 2, 0))
 
 
-def _colour_places(bands: Sequence[str]) -> list[int]:
+def _find_colours(bands: Sequence[str]) -> list[int]:
     """Places of red, green and blue; else the first three bands, or the first in grey."""
     places = [next((i for i, band in enumerate(bands) if same(band, c)), None) for c in _COLOURS]
     known = [place for place in places if place is not None]

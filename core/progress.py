@@ -28,14 +28,14 @@ def progress(
     if not shown:
         yield lambda _count: None
     elif sys.stderr.isatty():
-        with _bar(total, label, unit) as advance:
+        with _show_bar(total, label, unit) as advance:
             yield advance
     else:
         yield _Lines(total, label, unit).advance
 
 
 @contextmanager
-def _bar(total: int, label: str, unit: str) -> Iterator[Advance]:
+def _show_bar(total: int, label: str, unit: str) -> Iterator[Advance]:
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -77,11 +77,11 @@ class _Lines:
         self._last = now
         rate = self._done / (now - self._start)
         left = (self._total - self._done) / rate if rate else 0.0
-        text = f"{self._label}: {self._done}/{self._total} {self._unit}, {rate:.1f}/s, {_span(left)} left"
+        text = f"{self._label}: {self._done}/{self._total} {self._unit}, {rate:.1f}/s, {_format_span(left)} left"
         print(text, file=sys.stderr, flush=True)
 
 
-def _span(seconds: float) -> str:
+def _format_span(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
 

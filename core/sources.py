@@ -34,6 +34,16 @@ _BESIDE_BANDS = re.compile(
 # Landsat 4-7 number their bands otherwise than the B04 = red we know: keep them as written.
 _OTHER_NUMBERING = frozenset({"LT04", "LT05", "LE07"})
 _PATH_COLUMNS = ("path", "source_uri", "file", "filename", "uri")
+_AT_ONCE = 4096
+_COLUMNS = pa.schema(
+    [
+        pa.field("id", pa.large_string()),
+        pa.field("path", pa.large_string()),  # empty where it is the base's folder and the id
+        pa.field("rest", pa.int32()),  # which of the list of these
+    ]
+)
+# What many sources have in common: their endings, fills_folder and problem.
+_Rest = tuple[tuple[str, ...], bool, tuple[TileErrorKind, str] | None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,12 +97,12 @@ def discover(named: Sequence[str | Path]) -> Sequence[Source]:
     Raises:
         SourceError: A name leads nowhere, nothing is found, or two images share an id.
     """
-    roots = [root for name in named for root in _expand(str(name))]
+    roots = [root for name in named for root in _expand_name(str(name))]
     if not roots:
         msg = "No SOURCE given; name files, folders, globs or a Parquet/CSV list of paths"
         raise SourceError(msg)
-    base = _base(roots)
-    sources = gathered(map(_in_utf8, _all_sources(roots, base)), base)
+    base = _find_base(roots)
+    sources = gather_sources(map(_mark_unwritable, _find_all(roots, base)), base)
     if not sources:
         kinds = " ".join(sorted(IMAGE_SUFFIXES))
         raise SourceError(f"No image under {', '.join(map(str, named))}; looked for {kinds}")
@@ -113,17 +123,17 @@ def source_at(uri: str) -> Source:
         return Source(id=os.path.basename(uri), path=uri)
     folder = uri if os.path.isdir(uri) else os.path.dirname(uri)
     if os.path.isdir(folder):
-        for source in _in_folder(folder, _image_names(folder), os.path.dirname(folder)):
+        for source in _make_sources(folder, _list_images(folder), os.path.dirname(folder)):
             if source.uri == uri:
                 return source
     msg = f"{uri} is gone; put it back to see it or to use it as a query"
     raise SourceError(msg)
 
 
-def _expand(name: str) -> list[str]:
+def _expand_name(name: str) -> list[str]:
     path = os.path.expanduser(name)
     if os.path.isfile(path) and _suffix(path) in _LIST_SUFFIXES:
-        return _listed(path)
+        return _read_list(path)
     if os.path.lexists(path):
         return [path]
     found = sorted(glob.glob(path, recursive=True)) if glob.has_magic(name) else []
@@ -136,7 +146,7 @@ def _suffix(name: str) -> str:
     return os.path.splitext(name)[1].lower()
 
 
-def _listed(path: str) -> list[str]:
+def _read_list(path: str) -> list[str]:
     """Read a Parquet/CSV list; relative paths start at the list's folder, else where we are."""
     from pyarrow import ArrowException, csv, parquet
 
@@ -148,15 +158,15 @@ def _listed(path: str) -> list[str]:
     if column is None:
         raise SourceError(f"{path}: no column of paths; name it {' or '.join(_PATH_COLUMNS)}")
     folder = os.path.dirname(path)
-    return [_beside(folder, str(value)) for value in table[column].to_pylist()]
+    return [_find_beside(folder, str(value)) for value in table[column].to_pylist()]
 
 
-def _beside(folder: str, entry: str) -> str:
+def _find_beside(folder: str, entry: str) -> str:
     beside = os.path.join(folder, entry)
     return beside if os.path.lexists(beside) or not os.path.lexists(entry) else entry
 
 
-def _base(roots: Sequence[str]) -> str:
+def _find_base(roots: Sequence[str]) -> str:
     """The folder that ids are relative to: the named folder, or what all names have in common."""
     folders = {os.path.abspath(r if os.path.isdir(r) else os.path.dirname(r)) for r in roots}
     base = os.path.commonpath(folders)
@@ -165,11 +175,11 @@ def _base(roots: Sequence[str]) -> str:
 
 def _is_one_image(path: str) -> bool:
     """Tell whether a path is the folder of a single set of band files: its own name is the id."""
-    sets, others = _sorted_out(_image_names(path)) if os.path.isdir(path) else ({}, [])
+    sets, others = _split_sets(_list_images(path)) if os.path.isdir(path) else ({}, [])
     return len(sets) == 1 and not others
 
 
-def _all_sources(roots: Iterable[str], base: str) -> Iterator[Source]:
+def _find_all(roots: Iterable[str], base: str) -> Iterator[Source]:
     loose: dict[str, list[str]] = {}
     for root in roots:
         path = os.path.abspath(root)
@@ -179,25 +189,25 @@ def _all_sources(roots: Iterable[str], base: str) -> Iterator[Source]:
             folder, name = os.path.split(path)
             loose.setdefault(folder, []).append(name)
     for folder, names in loose.items():
-        yield from _in_folder(folder, names, base)
+        yield from _make_sources(folder, names, base)
 
 
 def _walk(folder: str, base: str, above: frozenset[str]) -> Iterator[Source]:
     real = os.path.realpath(folder)
     if real in above:
-        yield _broken(folder, base, "link_loop", "a link that leads back to a folder above it")
+        yield _make_broken(folder, base, "link_loop", "a link that leads back to a folder above it")
         return
     try:
-        images, folders = _entries(folder)
+        images, folders = _list_folder(folder)
     except OSError as error:
-        yield _broken(folder, base, "unreadable", f"folder cannot be read: {error.strerror}")
+        yield _make_broken(folder, base, "unreadable", f"folder cannot be read: {error.strerror}")
         return
-    yield from _in_folder(folder, images, base)
+    yield from _make_sources(folder, images, base)
     for below in folders:
         yield from _walk(os.path.join(folder, below), base, above | {real})
 
 
-def _entries(folder: str) -> tuple[list[str], list[str]]:
+def _list_folder(folder: str) -> tuple[list[str], list[str]]:
     """Names of a folder's images and of the folders in it, sorted."""
     images, folders = [], []
     with os.scandir(folder) as entries:
@@ -214,35 +224,37 @@ def _entries(folder: str) -> tuple[list[str], list[str]]:
 def _is_folder(entry: "os.DirEntry[str]") -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a loop of links: told as a file, if it is called like an image
+    except OSError:  # a loop of links: a file with a problem, if it is called like an image
         return False
 
 
-def _image_names(folder: str) -> list[str]:
+def _list_images(folder: str) -> list[str]:
     try:
-        return _entries(folder)[0]
+        return _list_folder(folder)[0]
     except PermissionError:  # walking the folder tells so
         return []
 
 
-def _in_folder(folder: str, names: Sequence[str], base: str) -> Iterator[Source]:
+def _make_sources(folder: str, names: Sequence[str], base: str) -> Iterator[Source]:
     """Turn one folder's image files into sources, putting files of one band each together."""
-    sets, others = _sorted_out(names)
+    sets, others = _split_sets(names)
     for name in others:
-        yield _single(os.path.join(folder, name), base)
+        yield _make_single(os.path.join(folder, name), base)
     whole = len(sets) == 1 and not others
     for prefix, members in sets.items():
-        yield _set_of_bands(folder, prefix, sorted(members), base, whole=whole)
+        yield _make_set(folder, prefix, sorted(members), base, whole=whole)
 
 
-def _sorted_out(names: Iterable[str]) -> tuple[dict[str, list[str]], list[str]]:
+def _split_sets(names: Iterable[str]) -> tuple[dict[str, list[str]], list[str]]:
     """Sets of band files by what their names begin with, and the other files."""
     names = list(names)
-    prefixes = sorted({p for n in names if (p := _prefix(n)) is not None}, key=len, reverse=True)
+    prefixes = sorted(
+        {p for n in names if (p := _find_prefix(n)) is not None}, key=len, reverse=True
+    )
     sets: dict[str, list[str]] = {}
     others = []
     for name in names:
-        prefix = _group_of(name, prefixes)
+        prefix = _find_set(name, prefixes)
         if prefix is None:
             others.append(name)
         else:
@@ -250,19 +262,19 @@ def _sorted_out(names: Iterable[str]) -> tuple[dict[str, list[str]], list[str]]:
     return sets, others
 
 
-def _prefix(name: str) -> str | None:
+def _find_prefix(name: str) -> str | None:
     """What stands before the band in a per-band file's name; None for other files."""
     stem, suffix = os.path.splitext(name)
     match = BAND_SUFFIX.search(stem) if suffix.lower() in _TIFF_SUFFIXES else None
     return stem[: match.start("band")] if match else None
 
 
-def _group_of(name: str, prefixes: Sequence[str]) -> str | None:
+def _find_set(name: str, prefixes: Sequence[str]) -> str | None:
     """Find the set that a band, or a mask or quicklook beside bands, belongs to.
 
     Another image beside them (scene_1.tif beside scene_B04.tif) is a source of its own.
     """
-    own = _prefix(name)
+    own = _find_prefix(name)
     if own is not None:
         return own
     stem = os.path.splitext(name)[0]
@@ -270,31 +282,28 @@ def _group_of(name: str, prefixes: Sequence[str]) -> str | None:
     return next((p for p in near if _BESIDE_BANDS.match(stem[len(p) :])), None)
 
 
-def _set_of_bands(
-    folder: str, prefix: str, names: Sequence[str], base: str, *, whole: bool
-) -> Source:
+def _make_set(folder: str, prefix: str, names: Sequence[str], base: str, *, whole: bool) -> Source:
     own_name = os.path.basename(folder)
     is_patch = whole and is_patch_name(own_name)
     place = folder if whole else os.path.join(folder, prefix.rstrip(_SEPARATORS))
     return Source(
-        id=own_name if is_patch else _relative(place, base),
+        id=own_name if is_patch else _relative_to(place, base),
         path=f"{folder}/{prefix}",
         endings=tuple(name[len(prefix) :] for name in names),
         fills_folder=whole,
     )
 
 
-def _single(file: str, base: str) -> Source:
-    return Source(id=_relative(file, base), path=file, problem=_link_problem(file))
+def _make_single(file: str, base: str) -> Source:
+    return Source(id=_relative_to(file, base), path=file, problem=_find_problem(file))
 
 
-def _link_problem(file: str) -> tuple[TileErrorKind, str] | None:
+def _find_problem(file: str) -> tuple[TileErrorKind, str] | None:
     try:
         if not stat.S_ISREG(os.stat(file).st_mode):  # to open a pipe is to wait for ever
             return ("unreadable", "not a regular file")
     except FileNotFoundError:
-        told = "a link to a file that is not there" if os.path.islink(file) else "gone"
-        return ("missing", told)
+        return ("missing", "a link to a file that is not there" if os.path.islink(file) else "gone")
     except OSError as error:
         if error.errno == errno.ELOOP:
             return ("link_loop", "a link that leads back to itself")
@@ -302,42 +311,30 @@ def _link_problem(file: str) -> tuple[TileErrorKind, str] | None:
     return None
 
 
-def _broken(path: str, base: str, kind: TileErrorKind, message: str) -> Source:
-    return Source(id=_relative(path, base), path=path, problem=(kind, message))
+def _make_broken(path: str, base: str, kind: TileErrorKind, message: str) -> Source:
+    return Source(id=_relative_to(path, base), path=path, problem=(kind, message))
 
 
-def _in_utf8(source: Source) -> Source:
+def _mark_unwritable(source: Source) -> Source:
     """Make a problem of a name that no table can hold."""
     try:
         (source.id + source.path).encode()
     except UnicodeEncodeError:
-        told = [os.fsencode(text).decode(errors="replace") for text in (source.id, source.path)]
+        shown = [os.fsencode(text).decode(errors="replace") for text in (source.id, source.path)]
         why = "a name that is not UTF-8; rename it"
-        return Source(id=told[0], path=told[1], problem=("unreadable", why))
+        return Source(id=shown[0], path=shown[1], problem=("unreadable", why))
     return source
 
 
-def _relative(path: str, base: str) -> str:
+def _relative_to(path: str, base: str) -> str:
     return os.path.relpath(path, base).replace(os.sep, "/")
 
 
-_AT_ONCE = 4096
-_SCHEMA = pa.schema(
-    [
-        pa.field("id", pa.large_string()),
-        pa.field("path", pa.large_string()),  # empty where it is the base's folder and the id
-        pa.field("rest", pa.int32()),  # which of the list of these
-    ]
-)
-# What many sources have in common: their endings, fills_folder and problem.
-_Rest = tuple[tuple[str, ...], bool, tuple[TileErrorKind, str] | None]
-
-
 class SourceList(Sequence[Source]):
-    """Sources by id, each made when it is asked for: its names and 20 bytes instead of 500.
+    """Sources by id, each made when it is asked for: it takes its names and 20 bytes, not 500.
 
     Args:
-        columns: As `gathered` makes them.
+        columns: As `gather_sources` makes them.
         rests: What their column of that name counts.
         base: The folder that ids are relative to.
     """
@@ -356,7 +353,7 @@ class SourceList(Sequence[Source]):
 
     def __getitem__(self, place: int | slice) -> "Source | SourceList":
         if isinstance(place, int):
-            return self._source(*(column[place].as_py() for column in self._columns.columns))
+            return self._make_source(*(column[place].as_py() for column in self._columns.columns))
         first, last, step = place.indices(len(self))
         if step == 1:
             some = self._columns.slice(first, max(0, last - first))
@@ -366,25 +363,25 @@ class SourceList(Sequence[Source]):
 
     def __iter__(self) -> Iterator[Source]:
         for batch in self._columns.to_batches(max_chunksize=_AT_ONCE):
-            yield from map(self._source, *(column.to_pylist() for column in batch.columns))
+            yield from map(self._make_source, *(column.to_pylist() for column in batch.columns))
 
     def clash(self) -> tuple[Source, Source] | None:
         """The first two that share an id; None where no two do."""
-        places = np.flatnonzero(_as_before(self._columns["id"]))
+        places = np.flatnonzero(_mark_repeats(self._columns["id"]))
         return (self[int(places[0]) - 1], self[int(places[0])]) if len(places) else None
 
-    def _source(self, own_id: str, path: str, rest: int) -> Source:
+    def _make_source(self, own_id: str, path: str, rest: int) -> Source:
         endings, fills_folder, problem = self._rests[rest]
         return Source(
             id=own_id,
-            path=path or _in_base(self._base, own_id),
+            path=path or _join_base(self._base, own_id),
             endings=endings,
             fills_folder=fills_folder,
             problem=problem,
         )
 
 
-def gathered(sources: Iterable[Source], base: str) -> SourceList:
+def gather_sources(sources: Iterable[Source], base: str) -> SourceList:
     """Sort sources by id (as code points), and drop the repeats of one that was named twice.
 
     Args:
@@ -392,39 +389,41 @@ def gathered(sources: Iterable[Source], base: str) -> SourceList:
         base: The folder that most ids are relative to; of one id, what lies there comes first.
     """
     numbers: dict[_Rest, int] = {}
-    columns = pa.Table.from_batches(_batches(sources, base, numbers), _SCHEMA).combine_chunks()
+    columns = pa.Table.from_batches(
+        _make_batches(sources, base, numbers), _COLUMNS
+    ).combine_chunks()
     columns = columns.take(pc.sort_indices(columns, [("id", "ascending"), ("path", "ascending")]))
-    repeats = _as_before(columns["id"]) & _as_before(columns["path"])
+    repeats = _mark_repeats(columns["id"]) & _mark_repeats(columns["path"])
     if repeats.any():
         columns = columns.filter(pa.array(~repeats)).combine_chunks()
     pa.default_memory_pool().release_unused()  # what sorting took
     return SourceList(columns, list(numbers), base)
 
 
-def _batches(
+def _make_batches(
     sources: Iterable[Source], base: str, numbers: dict[_Rest, int]
 ) -> Iterator[pa.RecordBatch]:
     """Put sources into columns, some thousands at a time; what is new gets a number."""
-    rows = (_row(source, base, numbers) for source in sources)
+    rows = (_make_row(source, base, numbers) for source in sources)
     while some := list(islice(rows, _AT_ONCE)):
         arrays = [
             pa.array(values, field.type)
-            for values, field in zip(zip(*some, strict=True), _SCHEMA, strict=True)
+            for values, field in zip(zip(*some, strict=True), _COLUMNS, strict=True)
         ]
-        yield pa.RecordBatch.from_arrays(arrays, schema=_SCHEMA)
+        yield pa.RecordBatch.from_arrays(arrays, schema=_COLUMNS)
 
 
-def _row(source: Source, base: str, numbers: dict[_Rest, int]) -> tuple[str, str, int]:
-    path = "" if source.path == _in_base(base, source.id) else source.path
+def _make_row(source: Source, base: str, numbers: dict[_Rest, int]) -> tuple[str, str, int]:
+    path = "" if source.path == _join_base(base, source.id) else source.path
     rest = (source.endings, source.fills_folder, source.problem)
     return source.id, path, numbers.setdefault(rest, len(numbers))
 
 
-def _in_base(base: str, own_id: str) -> str:
+def _join_base(base: str, own_id: str) -> str:
     return f"{base}/{own_id}"
 
 
-def _as_before(column: pa.ChunkedArray) -> NDArray[np.bool_]:
+def _mark_repeats(column: pa.ChunkedArray) -> NDArray[np.bool_]:
     """Mark the values that are those of the row before."""
     marked = np.zeros(len(column), np.bool_)
     marked[1:] = pc.equal(column.slice(1), column.slice(0, max(0, len(column) - 1))).to_numpy()

@@ -100,7 +100,7 @@ class Contract(UnscaledContract):
         request = BandRequest(wanted=self.bands, given=given, values_stated=stated is not None)
         changed = replace(self, bands=request.effective)
         if stated is not None and stated != self.value_range:
-            changed = replace(changed, value_range=_pair(stated), unit="stated")
+            changed = replace(changed, value_range=_to_pair(stated), unit="stated")
         return changed, request
 
     def check_dtype(self, dtype: str, *, stated: bool) -> None:
@@ -224,18 +224,18 @@ def contract_from(fields: Mapping[str, Any]) -> Contract:
     return Contract(
         bands=tuple(fields["bands"]),
         unit=fields["unit"],
-        value_range=_pair(fields["value_range"]),
+        value_range=_to_pair(fields["value_range"]),
         quantize_uint8=fields["quantize_uint8"],
         size_px=int(fields["size_px"]),
         resize=fields["resize"],
         resize_px=int(fields["resize_px"]),
         interpolation=fields["interpolation"],
-        gsd_m=None if fields["gsd_m"] is None else _pair(fields["gsd_m"]),
+        gsd_m=None if fields["gsd_m"] is None else _to_pair(fields["gsd_m"]),
         mean=tuple(map(float, fields["mean"])),
         std=tuple(map(float, fields["std"])),
     )
 
 
-def _pair(values: Sequence[float]) -> tuple[float, float]:
+def _to_pair(values: Sequence[float]) -> tuple[float, float]:
     low, high = values
     return float(low), float(high)

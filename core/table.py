@@ -308,7 +308,7 @@ def _check_part(path: Path, row_count: int) -> None:
         raise TableError(f"{path}: {found} rows, the manifest says {row_count}; make it again")
 
 
-def same_space(first: Space, second: Space, what: str) -> None:
+def refuse_other_space(first: Space, second: Space, what: str) -> None:
     """Refuse to compare vectors of two spaces.
 
     Raises:
@@ -337,13 +337,13 @@ def file_keys(manifest: TableManifest, geo: Sequence[GeoKey]) -> dict[str, str]:
         "device": manifest.device,
         "versions": manifest.versions,
     }
-    keys = {"emb": _emb_key(manifest), "tilezoo": to_builtins(own)}
+    keys = {"emb": _describe_vectors(manifest), "tilezoo": to_builtins(own)}
     if geo or manifest.georeferenced:
         keys["geo"] = merged_geo_key(geo)
     return {key: json.dumps(value) for key, value in keys.items()}
 
 
-def _emb_key(manifest: TableManifest) -> dict[str, object]:
+def _describe_vectors(manifest: TableManifest) -> dict[str, object]:
     """Describe the vectors as geoembeddings.org's best practices and STAC's `emb` prefix do.
 
     Source: https://geoembeddings.org (best practices of 2026-03) and

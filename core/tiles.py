@@ -76,14 +76,14 @@ class Cut:
 
     def count(self, width: int, height: int) -> int:
         """How many windows cover a grid of `width` by `height` pixels."""
-        return self._along(width) * self._along(height)
+        return self._count_along(width) * self._count_along(height)
 
     def window(self, number: int, width: int) -> Window:
         """The window of that number (from 0, row by row); at the edge it reaches beyond it."""
-        row, column = divmod(number, self._along(width))
+        row, column = divmod(number, self._count_along(width))
         return column * self.stride_px, row * self.stride_px, self.tile_px, self.tile_px
 
-    def _along(self, length: int) -> int:
+    def _count_along(self, length: int) -> int:
         return 1 + max(0, -((self.tile_px - length) // self.stride_px))
 
 

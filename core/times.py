@@ -35,9 +35,9 @@ def acquisition_time(tags: Mapping[str, str], names: Iterable[str]) -> datetime 
         names: File and folder names to look in, the most telling first.
     """
     upper = {key.upper(): value for key, value in tags.items()}
-    from_tags = (_from_tag(upper[tag]) for tag in _ACQUISITION_TAGS if tag in upper)
+    from_tags = (_parse_tag(upper[tag]) for tag in _ACQUISITION_TAGS if tag in upper)
     from_names = (time_in_name(name) for name in names)
-    written = (_from_tag(upper[tag]) for tag in _WRITTEN_TAGS if tag in upper)
+    written = (_parse_tag(upper[tag]) for tag in _WRITTEN_TAGS if tag in upper)
     for group in (from_tags, from_names, written):
         for found in group:
             if found is not None:
@@ -55,11 +55,11 @@ def time_in_name(name: str) -> datetime | None:
         clock = match[2].zfill(6)
         # A real name says T94161, its metadata 09:41:56: seconds beyond the minute are cut to 59.
         seconds = "59" if clock[4:] in {"60", "61"} else clock[4:]
-        return _parse(match[1] + clock[:4] + seconds, "%Y%m%d%H%M%S")
+        return _parse_form(match[1] + clock[:4] + seconds, "%Y%m%d%H%M%S")
     if match := _DATE_DASHED.search(name):
-        return _parse("".join(match.groups()), "%Y%m%d")
+        return _parse_form("".join(match.groups()), "%Y%m%d")
     if match := _DATE_PLAIN.search(name):
-        return _parse(match[1], "%Y%m%d")
+        return _parse_form(match[1], "%Y%m%d")
     return None
 
 
@@ -72,14 +72,14 @@ def parse_time(text: str) -> datetime | None:
         return None
 
 
-def _from_tag(text: str) -> datetime | None:
+def _parse_tag(text: str) -> datetime | None:
     iso = parse_time(text)
     if iso is not None:
         return iso
-    return next((t for form in _TAG_FORMATS if (t := _parse(text.strip(), form))), None)
+    return next((t for form in _TAG_FORMATS if (t := _parse_form(text.strip(), form))), None)
 
 
-def _parse(text: str, form: str) -> datetime | None:
+def _parse_form(text: str, form: str) -> datetime | None:
     try:
         return datetime.strptime(text, form).replace(tzinfo=UTC)
     except ValueError:

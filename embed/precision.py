@@ -23,13 +23,13 @@ def choose_precision(backbone: Backbone, tiles: Sequence[Tile]) -> Precision:
         backbone: In fp32; it is left in the precision that is chosen.
         tiles: A few of the run's first.
     """
-    gain = _speed_up(backbone.device)
+    gain = _measure_gain(backbone.device)
     if gain < _WORTH_IT:
         say(f"precision fp32: bf16 is {gain:.1f} times as fast here")
         return "fp32"
     exact = backbone.encode(tiles)
     backbone.use("bf16")
-    agreement = float(_cosines(exact, backbone.encode(tiles)).min())
+    agreement = float(_compare(exact, backbone.encode(tiles)).min())
     if agreement >= _AGREEMENT:
         say(f"precision bf16: {gain:.1f} times as fast here, cosine with fp32 ≥ {agreement:.5f}")
         return "bf16"
@@ -38,17 +38,17 @@ def choose_precision(backbone: Backbone, tiles: Sequence[Tile]) -> Precision:
     return "fp32"
 
 
-def _cosines(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+def _compare(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     dots = (first * second).sum(axis=1)
     lengths = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
     return np.where(lengths > 0, dots / np.where(lengths > 0, lengths, 1), 1.0)
 
 
-def _speed_up(device: torch.device) -> float:
-    return _seconds(device, torch.float32) / _seconds(device, torch.bfloat16)
+def _measure_gain(device: torch.device) -> float:
+    return _time_pass(device, torch.float32) / _time_pass(device, torch.bfloat16)
 
 
-def _seconds(device: torch.device, dtype: torch.dtype) -> float:
+def _time_pass(device: torch.device, dtype: torch.dtype) -> float:
     """Best of five matrix products, after one that warms up."""
     square = torch.ones(_SIDE, _SIDE, device=device, dtype=dtype)
     times = []

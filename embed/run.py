@@ -18,9 +18,8 @@ from tilezoo.embed.store import Segment, TableWriter, lock_table, open_writer
 from tilezoo.errors import InterruptedRunError, ModelError, TooManyFailedError
 from tilezoo.option_texts import to_request
 from tilezoo.options import verb
-from tilezoo.plan import Plan, make_plan, refuse_hopeless
 from tilezoo.progress import Advance, progress, say
-from tilezoo.reading import Outcome, Reader, read_ahead
+from tilezoo.reading import Outcome, Reader, TilePlan, make_plan, read_ahead, refuse_hopeless
 from tilezoo.sources import discover
 from tilezoo.space import Precision
 from tilezoo.state import from_builtins
@@ -82,7 +81,7 @@ def embed(options: EmbedOptions) -> EmbedResult:
             _settle(writer, job)
             _fill(writer, job)
             writer.finish()
-        return _result(writer, time.monotonic() - started, options.max_errors)
+        return _make_result(writer, time.monotonic() - started, options.max_errors)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +90,7 @@ class _Job:
 
     options: EmbedOptions
     backbone: Backbone
-    plan: Plan
+    plan: TilePlan
 
     def read(self, refs: Iterable[TileRef], ahead: int) -> Generator[Outcome, None, None]:
         """Read tiles in threads, fitted to the backbone, some before they are asked for."""
@@ -120,7 +119,7 @@ def _plan_job(options: EmbedOptions) -> _Job:
         workers=options.threads,
     )
     contract, request = backbone.space.contract, backbone.request
-    refuse_hopeless(plan, request, lambda image: image.check(contract, request))
+    refuse_hopeless(plan, request, lambda image: image.check(contract))
     return _Job(options=options, backbone=backbone, plan=plan)
 
 
@@ -152,23 +151,23 @@ def _describe(job: _Job) -> TableManifest:
 
 def _settle(writer: TableWriter, job: _Job) -> None:
     """Settle the precision on the first tiles (once a table), and put the manifest down."""
-    backbone, first = job.backbone, _first_tiles(job)
+    backbone, first = job.backbone, _read_first_tiles(job)
     precision = writer.manifest.settled_precision
     if writer.manifest.precision == "auto" and first:
         precision = choose_precision(backbone, first)
     writer.settle(precision=precision, georeferenced=any(tile.footprint for tile in first))
     backbone.use(precision)
-    _hint(first, backbone, cut=job.plan.cut is not None)
+    _give_hints(first, backbone, cut=job.plan.cut is not None)
     writer.begin(training_ids=backbone.model.path / TRAINING_IDS)
 
 
-def _first_tiles(job: _Job) -> list[Tile]:
+def _read_first_tiles(job: _Job) -> list[Tile]:
     refs = job.plan.tiles(0, min(len(job.plan), _LOOKED_AT))
     with closing(job.read(refs, ahead=_TRIED)) as outcomes:
         return list(islice((o for o in outcomes if isinstance(o, Tile)), _TRIED))
 
 
-def _hint(tiles: Sequence[Tile], backbone: Backbone, *, cut: bool) -> None:
+def _give_hints(tiles: Sequence[Tile], backbone: Backbone, *, cut: bool) -> None:
     contract = backbone.space.contract
     side = max((max(tile.pixel_bbox[2:]) for tile in tiles), default=0)
     if not cut and side > _FAR_LARGER * contract.resize_px:
@@ -208,7 +207,7 @@ def _make_segment(
     request = writer.manifest.request
     made: list[pa.RecordBatch] = []
     failures: list[Failure] = []
-    batches = _batches(islice(outcomes, len(segment)), request.batch_size, failures)
+    batches = _make_batches(islice(outcomes, len(segment)), request.batch_size, failures)
     for batch, vectors in backbone.encode_all(batches):
         _check_vectors(vectors, backbone, request.dtype)
         made.append(rows(batch, vectors, request.dtype))
@@ -218,7 +217,7 @@ def _make_segment(
     writer.add(segment, pa.Table.from_batches(made, schema=columns), failures)
 
 
-def _batches(
+def _make_batches(
     outcomes: Iterable[Outcome], size: int, failures: list[Failure]
 ) -> Iterator[list[Tile]]:
     """Put good tiles into batches and the others into `failures`."""
@@ -242,7 +241,7 @@ def _check_vectors(vectors: NDArray[np.float32], backbone: Backbone, dtype: str)
         raise ModelError(f"{backbone.model.name}: vectors hold NaN or exceed {dtype}; {fix}")
 
 
-def _result(writer: TableWriter, seconds: float, max_errors: int) -> EmbedResult:
+def _make_result(writer: TableWriter, seconds: float, max_errors: int) -> EmbedResult:
     made = writer.manifest
     counted = made.failed - made.empty_windows
     if counted > max_errors:

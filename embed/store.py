@@ -137,7 +137,7 @@ class TableWriter:
 
     def missing(self) -> Iterator[Segment]:
         """Segments that are still to be made, in order."""
-        for segment in self._segments():
+        for segment in self._list_segments():
             made = self._part(segment.part).is_file() or self._rows_of(segment).is_file()
             if not made:
                 yield segment
@@ -176,7 +176,7 @@ class TableWriter:
         """Number of parts; one at least, so that an empty table has its columns."""
         return max(1, -(-self._manifest.tiles // self._manifest.part_rows))
 
-    def _segments(self, part: int | None = None) -> Iterator[Segment]:
+    def _list_segments(self, part: int | None = None) -> Iterator[Segment]:
         tiles, part_rows = self._manifest.tiles, self._manifest.part_rows
         step = self._manifest.segment_tiles
         for which in range(self.part_count) if part is None else [part]:
@@ -186,21 +186,21 @@ class TableWriter:
 
     def _make_part(self, part: int) -> None:
         """Put a part together if all its segments are there and it is not."""
-        segments = list(self._segments(part))
+        segments = list(self._list_segments(part))
         if self._part(part).is_file() or not all(self._rows_of(s).is_file() for s in segments):
             return
         columns = schema(self._manifest.dimension, self._manifest.request.dtype)
-        keys = file_keys(self._manifest, self._geo_keys(segments))
-        groups = self._groups(segments)
+        keys = file_keys(self._manifest, self._read_geo_keys(segments))
+        groups = self._group_rows(segments)
         write_rows(self._part(part), columns.with_metadata(keys), groups, **self._layout)
         for segment in segments:
             self._rows_of(segment).unlink()
 
-    def _geo_keys(self, segments: Iterable[Segment]) -> list[GeoKey]:
+    def _read_geo_keys(self, segments: Iterable[Segment]) -> list[GeoKey]:
         places = (self._read(segment, ["geometry"]) for segment in segments)
         return [geo_key(rows) for rows in places if rows["geometry"].null_count < len(rows)]
 
-    def _groups(self, segments: Iterable[Segment]) -> Iterator[pa.Table]:
+    def _group_rows(self, segments: Iterable[Segment]) -> Iterator[pa.Table]:
         """Go through the segments' rows, some megabytes at a time."""
         group: list[pa.Table] = []
         for segment in segments:
@@ -217,7 +217,7 @@ class TableWriter:
 
     def _gather_errors(self) -> pa.Table:
         """Write errors.parquet in the plan's order, if anything failed."""
-        found = [path for s in self._segments() if (path := self._errors_of(s)).is_file()]
+        found = [path for s in self._list_segments() if (path := self._errors_of(s)).is_file()]
         (self.path / ERRORS).unlink(missing_ok=True)
         errors = pa.concat_tables([ERROR_SCHEMA.empty_table(), *map(pq.read_table, found)])
         if found:

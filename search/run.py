@@ -18,7 +18,7 @@ from tilezoo.search.answers import Answers, hit_from
 from tilezoo.search.index import FLAT_ROWS, VectorIndex, open_index, rows_at, scan, unit
 from tilezoo.search.options import SearchOptions
 from tilezoo.sources import discover
-from tilezoo.table import Table, open_table, same_space
+from tilezoo.table import Table, open_table, refuse_other_space
 from tilezoo.tiles import TileRef
 from tilezoo.zoo.downloader import load
 
@@ -179,7 +179,9 @@ def _load_backbone(table: Table, device: str) -> "Backbone":
         raise SpaceError(
             f"{table.path}: its model {model.name} cannot be loaded: {error}"
         ) from error
-    same_space(table.space, backbone.space, f"{model.name} is not the model of {table.path}")
+    refuse_other_space(
+        table.space, backbone.space, f"{model.name} is not the model of {table.path}"
+    )
     return backbone
 
 

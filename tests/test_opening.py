@@ -14,7 +14,7 @@ from rasterio.transform import from_origin
 
 from tilezoo.errors import TileError
 from tilezoo.image import read_tile
-from tilezoo.opening import crs_wkt, gdal, geo_keys, opened
+from tilezoo.opening import crs_wkt, gdal, open_dataset, read_geo_keys
 from tilezoo.sources import source_at
 from tilezoo.tiles import Tile, TileRef
 
@@ -52,7 +52,7 @@ def read(path: Path) -> Tile:
 
 
 def wkt(path: Path) -> str | None:
-    with gdal(), opened(str(path)) as dataset:
+    with gdal(), open_dataset(str(path)) as dataset:
         return crs_wkt(dataset)
 
 
@@ -68,24 +68,25 @@ def test_the_crs_is_the_one_that_rasterio_reads(tmp_path: Path, how: dict[str, o
 @pytest.mark.parametrize("how", FORMS, ids=str)
 def test_geo_keys_are_equal_for_equal_systems_alone(tmp_path: Path, how: dict[str, object]) -> None:
     found = [
-        geo_keys(str(write(tmp_path / f"{n}.tif", crs, **how))) for n, crs in enumerate(SYSTEMS)
+        read_geo_keys(str(write(tmp_path / f"{n}.tif", crs, **how)))
+        for n, crs in enumerate(SYSTEMS)
     ]
     elsewhere = from_origin(7, 8, 9, 9)
     path = write(
         tmp_path / "again.tif", SYSTEMS[0], transform=elsewhere, tags={"A": "b" * 999}, **how
     )
     assert len(set(found)) == len(SYSTEMS)
-    assert geo_keys(str(path)) == found[0]
-    assert geo_keys(str(write(tmp_path / "none.tif", None, **how))) not in {None, *found}
+    assert read_geo_keys(str(path)) == found[0]
+    assert read_geo_keys(str(write(tmp_path / "none.tif", None, **how))) not in {None, *found}
 
 
 def test_a_directory_at_the_end_of_a_file_is_found(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tif", SYSTEMS[0])
-    before = geo_keys(str(path))
+    before = read_geo_keys(str(path))
     with rasterio.open(path, "r+") as file:
         file.update_tags(LONG="x" * 20_000)
     assert path.read_bytes().index(b"x" * 20_000) > 10_000
-    assert geo_keys(str(path)) == before
+    assert read_geo_keys(str(path)) == before
 
 
 @settings(max_examples=300, deadline=None)
@@ -103,8 +104,8 @@ def test_geo_keys_of_damaged_files_are_some_bytes_or_none(
     for place, data in damage:
         content[place : place + len(data)] = data
     (folder / "damaged.tif").write_bytes(content)
-    assert isinstance(geo_keys(str(folder / "damaged.tif")), bytes | None)
-    assert geo_keys(str(folder / "gone.tif")) is None
+    assert isinstance(read_geo_keys(str(folder / "damaged.tif")), bytes | None)
+    assert read_geo_keys(str(folder / "gone.tif")) is None
 
 
 def beside(path: Path, kind: str) -> None:
@@ -149,17 +150,17 @@ def test_a_world_file_gives_a_place_to_a_picture(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     making.as_pillow(making.texture(0)).save(path)
     settled(path)
-    with gdal(), opened(str(path)) as dataset:
+    with gdal(), open_dataset(str(path)) as dataset:
         assert dataset.transform.is_identity
     path.with_suffix(".pgw").write_text("20\n0\n0\n-20\n600010\n4999990\n")
     settled(path, seconds_ago=500)
-    with gdal(), opened(str(path)) as dataset:
+    with gdal(), open_dataset(str(path)) as dataset:
         assert tuple(dataset.transform)[:6] == (20, 0, 600_000, 0, -20, 5_000_000)
 
 
 def test_a_file_that_is_gone_is_told_as_missing(tmp_path: Path) -> None:
     with gdal(), pytest.raises(TileError) as error:
-        opened(str(tmp_path / "gone.tif"))
+        open_dataset(str(tmp_path / "gone.tif"))
     assert error.value.kind == "missing"
 
 

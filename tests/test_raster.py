@@ -379,7 +379,7 @@ def outcome(path: Path, contract: Contract) -> Tile | TileError:
     (source,) = discover([path])
     try:
         with gdal(), Image(source, making.request()) as image:
-            return image.read(TileRef(source=source), contract, making.request())
+            return image.read(TileRef(source=source), contract)
     except TileError as error:
         return error
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tilezoo.errors import SourceError
-from tilezoo.sources import Source, discover, gathered, source_at
+from tilezoo.sources import Source, discover, gather_sources, source_at
 
 
 def touch(path: Path) -> Path:
@@ -243,7 +243,7 @@ def test_a_list_of_sources_is_the_sorted_list_without_repeats(
         elsewhere = source.path != f"base/{source.id}"
         first.setdefault((source.id, elsewhere, source.path), source)
     expected = [first[key] for key in sorted(first)]
-    found = gathered(sources, "base")
+    found = gather_sources(sources, "base")
     assert list(found) == expected
     assert list(found[part]) == expected[part]
     assert [found[place] for place in range(-len(found), len(found))] == expected * 2
@@ -258,7 +258,7 @@ def test_a_list_of_sources_is_the_sorted_list_without_repeats(
 def test_a_source_costs_its_names_and_twenty_bytes(base: str, more: int) -> None:
     before, count = pa.total_allocated_bytes(), 20_000
     names = (f"{number:08d}.tif" for number in range(count))
-    found = gathered((Source(id=name, path=f"/data/{name}") for name in names), base)
+    found = gather_sources((Source(id=name, path=f"/data/{name}") for name in names), base)
     assert len(found) == count
     assert pa.total_allocated_bytes() - before < count * (12 + more + 20) + 10_000
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tilezoo.errors import ContractError, SpaceError, TileError
 from tilezoo.space import Space, contract_from
-from tilezoo.table import same_space
+from tilezoo.table import refuse_other_space
 
 SPACE = Space(
     weights_sha256="ab" * 32,
@@ -49,12 +49,12 @@ def test_a_fingerprint_is_16_hex_digits_and_stays() -> None:
 def test_whatever_changes_a_vector_changes_the_space(other: Space) -> None:
     assert other.fingerprint != SPACE.fingerprint
     with pytest.raises(SpaceError, match=r"cannot be compared with .* differ\); embed both"):
-        same_space(SPACE, other, "query.tif")
+        refuse_other_space(SPACE, other, "query.tif")
 
 
 def test_a_space_may_be_compared_with_itself() -> None:
     again = replace(SPACE)
-    same_space(SPACE, again, "query.tif")
+    refuse_other_space(SPACE, again, "query.tif")
     assert again.fingerprint == SPACE.fingerprint
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tilezoo.errors import ModelError, SourceError, TileError
 from tilezoo.image import Image
-from tilezoo.io import readable_as_others, whole_file, write_json, write_text
+from tilezoo.io import make_readable, whole_file, write_json, write_text
 from tilezoo.opening import gdal
 from tilezoo.sources import discover
 from tilezoo.space import Contract, Precision
@@ -106,7 +106,7 @@ def write_golden(model: ModelDir, sources: Sequence[str | Path] = ()) -> Path:
     with whole_file(path) as temporary:
         facts = {"pooling": model.pooling, "bf16_cosine": f"{agreement:.6f}"}
         save_file({"pixels": pixels, "embeddings": vectors}, temporary, metadata=facts)
-        readable_as_others(temporary)
+        make_readable(temporary)
     return path
 
 
@@ -159,7 +159,7 @@ def _read_real_tile(ref: TileRef, backbone: Backbone) -> Tile:
                 raise TileError(
                     "contract", f"{size} px; golden tiles have at most {_MOST_PX} a side"
                 )
-            return image.read(ref, backbone.space.contract, backbone.request)
+            return image.read(ref, backbone.space.contract)
     except TileError as error:
         raise SourceError(f"{ref.source.uri}: no golden tile: {error}") from error
 

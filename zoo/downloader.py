@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock
 
 from tilezoo.errors import ModelError, NotInRegistryError, RegistryError, UnknownModelError
-from tilezoo.io import cache_folder, made_whole, sha256_file, sha256_text, write_text
+from tilezoo.io import cache_folder, sha256_file, sha256_text, whole_folder, write_text
 from tilezoo.options import verb
 from tilezoo.progress import say
 from tilezoo.space import Pooling
@@ -106,7 +106,7 @@ def _fetch_model(wanted: str, revision: str | None, registry: str) -> ModelDir:
 def _copy_model(model: ModelDir, target: Path) -> ModelDir:
     if target.exists() and any(target.iterdir()):
         raise ModelError(f"{target} is not empty; choose another --to")
-    with made_whole(target) as making:
+    with whole_folder(target) as making:
         shutil.copytree(model.path, making)  # follows links, as a cache has them
     return read_model_dir(target, model.name)
 
@@ -130,7 +130,7 @@ def fetch_catalogued(entry: CatalogEntry) -> ModelDir:
 
     weights = _fetch_weights(entry)
     try:
-        with made_whole(folder) as making:
+        with whole_folder(folder) as making:
             convert(entry, weights, making)
     except OSError as error:
         if not folder.is_dir():  # else another process was faster

@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from tilezoo.errors import ModelError, OptionError
-from tilezoo.io import made_whole
+from tilezoo.io import whole_folder
 from tilezoo.options import verb
 from tilezoo.progress import say
 from tilezoo.space import Contract
@@ -45,7 +45,7 @@ def export(options: ExportOptions) -> ModelDir:
     checkpoint = read_checkpoint(run.checkpoint if run else Path(options.checkpoint))
     state = backbone_state(checkpoint, options.network)
     pretraining = _describe_training(run, checkpoint, options)
-    with made_whole(target) as making:
+    with whole_folder(target) as making:
         model = _write_network(state, making, contract, options, pretraining)
         if run and run.training_ids.is_file():
             shutil.copyfile(run.training_ids, making / TRAINING_IDS)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Required, TypedDict
 
 from tilezoo.errors import ContractError, ModelError
-from tilezoo.io import readable_as_others, sha256_file, whole_file, write_json, write_text
+from tilezoo.io import make_readable, sha256_file, whole_file, write_json, write_text
 from tilezoo.space import POOLINGS, Contract, Pooling, Space, contract_from
 from tilezoo.training_ids import TRAINING_IDS
 
@@ -164,7 +164,7 @@ def write_model_dir(
     tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
     with whole_file(path / WEIGHTS) as temporary:
         save_file(tensors, temporary, metadata={"format": "pt"})
-        readable_as_others(temporary)
+        make_readable(temporary)
     # timm passes img_size to networks of a fixed size only
     timm_config = _timm_config(contract, pooling, config, fixed_size="pos_embed" in tensors)
     own = _own_config(path / WEIGHTS, contract, pooling, config)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tilezoo.errors import LabelsError, OptionError
 from tilezoo.io import sha256_file
 from tilezoo.labels import folder_labels, read_labels, refuse_strangers, split_name
-from tilezoo.plan import Plan
+from tilezoo.reading import TilePlan
 from tilezoo.tiles import TileRef
 
 FOLDER = "folder"  # `--labels folder`: a tile's class is the folder it lies in
@@ -66,7 +66,7 @@ class Choice:
         positions: Those that are packed; None for all.
     """
 
-    plan: Plan
+    plan: TilePlan
     positions: NDArray[np.int64] | None
 
     def __len__(self) -> int:
@@ -91,7 +91,7 @@ def parse_splits(text: str | None) -> tuple[str, ...]:
     return names
 
 
-def find_labels(name: str | Path | None, plan: Plan) -> Labels | None:
+def find_labels(name: str | Path | None, plan: TilePlan) -> Labels | None:
     """Read what `--labels` names, and see that it belongs to the tiles.
 
     Raises:
@@ -107,7 +107,9 @@ def find_labels(name: str | Path | None, plan: Plan) -> Labels | None:
     return Labels(name=str(name), digest=f"sha256:{sha256_file(Path(name))}", table=table)
 
 
-def choose(plan: Plan, labels: Labels | None, splits: Sequence[str], limit: int | None) -> Choice:
+def choose(
+    plan: TilePlan, labels: Labels | None, splits: Sequence[str], limit: int | None
+) -> Choice:
     """Keep the tiles of some splits, and of these the first `limit`.
 
     Raises:
@@ -127,7 +129,7 @@ def choose(plan: Plan, labels: Labels | None, splits: Sequence[str], limit: int 
     return Choice(plan=plan, positions=positions)
 
 
-def _ids(plan: Plan) -> Iterator[pa.Array]:
+def _ids(plan: TilePlan) -> Iterator[pa.Array]:
     refs = plan.tiles(0, len(plan))
     while part := [ref.id for ref in islice(refs, _IDS_PER_LOOK)]:
         yield pa.array(part, pa.string())

@@ -10,7 +10,6 @@ from tilezoo.errors import InterruptedRunError, PackError, TileError, TooManyFai
 from tilezoo.image import MIN_SIDE_PX, Image
 from tilezoo.opening import gdal
 from tilezoo.options import verb
-from tilezoo.plan import make_plan, refuse_hopeless
 from tilezoo.pretrain.options import PackOptions
 from tilezoo.pretrain.packs.choice import Choice, Labels, choose, find_labels
 from tilezoo.pretrain.packs.pixels import Shaping
@@ -18,7 +17,7 @@ from tilezoo.pretrain.packs.segment import Segment, ShardForm
 from tilezoo.pretrain.packs.shards import PackManifest
 from tilezoo.pretrain.packs.store import Job, PackStore, Settled, lock_pack, open_store
 from tilezoo.progress import Advance, progress, say
-from tilezoo.reading import Outcome, Reader, read_ahead
+from tilezoo.reading import Outcome, Reader, make_plan, read_ahead, refuse_hopeless
 from tilezoo.sources import discover
 from tilezoo.table import ERRORS
 from tilezoo.tiles import TileRef

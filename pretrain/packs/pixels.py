@@ -122,7 +122,7 @@ class Shaping:
         Raises:
             TileError: With the option that helps.
         """
-        image.check(self.contract, self.request)
+        image.check(self.contract)
         self._check_dtype(image.dtype)
         if self.size_px is None:
             self._check_square(*image.size)

@@ -6,7 +6,7 @@ import making
 import pytest
 import rasterio
 
-from tilezoo.plan import Plan, make_plan
+from tilezoo.reading import TilePlan, make_plan
 from tilezoo.sources import discover
 from tilezoo.tiles import Cut
 
@@ -19,7 +19,7 @@ def scenes(folder: Path) -> Path:
     return folder
 
 
-def plan(folder: Path, cut: Cut | None, **how: object) -> Plan:
+def plan(folder: Path, cut: Cut | None, **how: object) -> TilePlan:
     options = {"limit": None, "shard": (0, 1), "workers": 2, **how}
     return make_plan(
         discover([folder]), request=making.request(given=("1", "2", "3")), cut=cut, **options
