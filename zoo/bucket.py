@@ -59,7 +59,7 @@ class BucketStore:
         paths = [*found["common_prefixes"], *(one["path"] for one in found["objects"])]
         return sorted(path.rstrip("/").rsplit("/", 1)[-1] for path in paths)
 
-    def modified(self, name: str) -> datetime:
+    def last_change(self, name: str) -> datetime:
         with _explain():
             return self._s3.head(self._at(name))["last_modified"]
 
@@ -110,7 +110,7 @@ class BucketStore:
             for found in self._s3.list(self._at(name)):
                 self._s3.delete([one["path"] for one in found])
 
-    def locked(self, name: str) -> AbstractContextManager[object]:
+    def lock(self, name: str) -> AbstractContextManager[object]:
         with self._guard:
             return self._locks.setdefault(name, Lock())
 

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -100,7 +99,7 @@ def cut_card(text: str) -> tuple[str, str]:
     return (whole[1] or "", text[whole.end() :]) if whole else ("", text)
 
 
-def split_card(text: str) -> tuple[dict[str, Any], str]:
+def split_card(text: str) -> tuple[dict[str, object], str]:
     """Divide a card into its front matter and all that stands below it.
 
     Raises:
@@ -116,7 +115,7 @@ def split_card(text: str) -> tuple[dict[str, Any], str]:
     return matter, body
 
 
-def read_front_matter(text: str) -> dict[str, Any]:
+def read_front_matter(text: str) -> dict[str, object]:
     """Read a card's front matter; empty where it has none.
 
     Raises:

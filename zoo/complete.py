@@ -47,7 +47,7 @@ def complete_model_dir(
         model: With config and weights.
         name: What it is called.
         origin: Where it comes from, for its card.
-        golden: Where the tiles of its golden vectors are from; made up where nowhere.
+        golden: Sources of the tiles of its golden vectors; without any, tiles are made up.
     """
     backbone = build(model, device="cpu")
     write_golden(model, golden)
@@ -133,7 +133,7 @@ def read_golden(model: ModelDir) -> Golden | None:
 
 
 def read_real_tiles(sources: Sequence[str | Path], backbone: Backbone) -> NDArray[np.generic]:
-    """Read four tiles spread over all that are found, as the network's contract asks.
+    """Read four tiles, spread over all that the sources hold, as the network's contract asks.
 
     Returns:
         Raw values, shape (N, C, H, W).
@@ -142,13 +142,13 @@ def read_real_tiles(sources: Sequence[str | Path], backbone: Backbone) -> NDArra
         SourceError: One cannot be read, does not fit the contract or is larger than a tile; or they
             differ in size or dtype.
     """
-    found = discover(sources)
-    places = np.linspace(0, len(found) - 1, min(_TILES, len(found))).round().astype(int)
-    read = [_read_real_tile(TileRef(source=found[place]), backbone) for place in places.tolist()]
-    kinds = {f"{tile.pixels.dtype} {tile.pixels.shape}" for tile in read}
+    files = discover(sources)
+    places = np.linspace(0, len(files) - 1, min(_TILES, len(files))).round().astype(int)
+    tiles = [_read_real_tile(TileRef(source=files[place]), backbone) for place in places.tolist()]
+    kinds = {f"{tile.pixels.dtype} {tile.pixels.shape}" for tile in tiles}
     if len(kinds) > 1:
         raise SourceError(f"golden tiles of {', '.join(sorted(kinds))}: give tiles of one size")
-    return np.stack([tile.pixels for tile in read])
+    return np.stack([tile.pixels for tile in tiles])
 
 
 def _read_real_tile(ref: TileRef, backbone: Backbone) -> Tile:

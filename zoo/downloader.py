@@ -93,7 +93,7 @@ def _fetch_model(wanted: str, revision: str | None, registry: str) -> ModelDir:
         if revision is not None:
             fix = "name it by org/name to choose a revision"
             raise ModelError(f"{wanted}: the zoo pins its revision; {fix}")
-        return fetch_catalogued(known[wanted])
+        return fetch_from_catalog(known[wanted])
     try:
         check_name(wanted)
     except RegistryError as error:
@@ -114,7 +114,7 @@ def _copy_model(model: ModelDir, target: Path) -> ModelDir:
 # Of the catalogue
 
 
-def fetch_catalogued(entry: CatalogEntry) -> ModelDir:
+def fetch_from_catalog(entry: CatalogEntry) -> ModelDir:
     """Find a catalogued model's directory in the cache, making it there on first use.
 
     Raises:
@@ -293,7 +293,9 @@ def _resolve(source: Registry, name: str, ref: str, cache: Path) -> str:
     except NotInRegistryError as error:
         raise ModelError(str(error)) from error
     except (RegistryError, OSError) as error:
-        return _last_seen(cache, ref, f"{name} is not in the cache, and {source.root}: {error}")
+        return _recall_revision(
+            cache, ref, f"{name} is not in the cache, and {source.root}: {error}"
+        )
     if not known.is_file() or known.read_text(encoding="utf-8") != revision:
         _remember(known, revision)
     return revision
@@ -305,7 +307,7 @@ def _check_reachable(root: str) -> None:
         raise FileNotFoundError("no such folder")
 
 
-def _last_seen(cache: Path, ref: str, otherwise: str) -> str:
+def _recall_revision(cache: Path, ref: str, otherwise: str) -> str:
     known = cache / "refs" / ref
     if (cache / ref).is_dir():
         return ref

@@ -278,14 +278,14 @@ def _safe_args(args: Mapping[str, object]) -> Mapping[str, object]:
 
 
 def _check_hash(weights: Path, own: Mapping[str, Any] | None) -> str:
-    found = sha256_file(weights)
-    stated = own["weights_sha256"] if own else found
-    if found != stated:
+    actual = sha256_file(weights)
+    stated = own["weights_sha256"] if own else actual
+    if actual != stated:
         raise ModelError(
-            f"{weights}: SHA-256 is {found[:16]}…, config.json states {str(stated)[:16]}…; "
+            f"{weights}: SHA-256 is {actual[:16]}…, config.json states {str(stated)[:16]}…; "
             "the weights are damaged or another's: download or export them again"
         )
-    return found
+    return actual
 
 
 def write_checksums(folder: Path) -> None:

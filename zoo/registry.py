@@ -117,7 +117,7 @@ class Registry:
         if not files:
             raise RegistryError(f"{folder}: no files to publish")
         revision = self.write(name, files)
-        with self.locked(name):
+        with self.lock(name):
             if not self.has(name):
                 self._point(f"{name}/refs/{MAIN}", revision)
             self.move(name, ref, revision)
@@ -193,7 +193,7 @@ class Registry:
             message = f"{name}@{revision}: {path} is listed but gone; publish it again"
             raise NotInRegistryError("file", message) from error
 
-    def stored(self, name: str) -> dict[str, tuple[str, RegistryFile]]:
+    def files_by_sha256(self, name: str) -> dict[str, tuple[str, RegistryFile]]:
         """SHA-256 → (revision, file), of every file that a branch or tag of the model leads to."""
         revisions = {*self.branches(name).values(), *self.tags(name).values()}
         return {
@@ -210,9 +210,9 @@ class Registry:
         """The tags of a model and the revisions they name."""
         return self._refs(check_name(name), "refs/tags")
 
-    def modified(self, name: str, branch: str = MAIN) -> datetime:
+    def last_change(self, name: str, branch: str = MAIN) -> datetime:
         """When a branch was last moved, UTC."""
-        return self.store.modified(f"{check_name(name)}/refs/{check_ref(branch)}")
+        return self.store.last_change(f"{check_name(name)}/refs/{check_ref(branch)}")
 
     def create(self, name: str) -> str:
         """Make a model without files; give its (empty) revision.
@@ -220,7 +220,7 @@ class Registry:
         Raises:
             RegistryConflictError: It is there already.
         """
-        with self.locked(check_name(name)):
+        with self.lock(check_name(name)):
             if self.has(name):
                 raise RegistryConflictError(f"{name} is there already")
             revision = self.write(name, [])
@@ -257,7 +257,7 @@ class Registry:
 
     def branch(self, name: str, branch: str, start: str = MAIN) -> None:
         """Make a branch at a branch, a tag or a revision."""
-        with self.locked(name):
+        with self.lock(name):
             revision = self.resolve(name, start)
             self._check_free(name, branch)
             self._point(f"{name}/refs/{branch}", revision)
@@ -268,7 +268,7 @@ class Registry:
         Raises:
             RegistryConflictError: The name is taken: tags do not move.
         """
-        with self.locked(name):
+        with self.lock(name):
             revision = self.resolve(name, start)
             self._check_free(name, tag)
             self._point(f"{name}/refs/tags/{tag}", revision)
@@ -285,14 +285,14 @@ class Registry:
 
     def delete(self, name: str) -> None:
         """Delete a model with all its revisions."""
-        with self.locked(check_name(name)):
+        with self.lock(check_name(name)):
             self.resolve(name)
             self.store.delete(f"{name}/refs/{MAIN}")
             self.store.delete_folder(name)
 
-    def locked(self, name: str) -> AbstractContextManager[object]:
+    def lock(self, name: str) -> AbstractContextManager[object]:
         """Keep others from moving this model's refs; a thread that has it must not ask again."""
-        return self.store.locked(check_name(name))
+        return self.store.lock(check_name(name))
 
     def _read_ref(self, name: str, *refs: str) -> str | None:
         """Read the first ref that is there."""
@@ -322,7 +322,7 @@ class Registry:
             raise RegistryConflictError(f"{name} has a branch or tag {ref!r} already")
 
     def _delete_ref(self, name: str, ref: str) -> None:
-        with self.locked(name):
+        with self.lock(name):
             if not self.store.exists(f"{name}/{ref}"):
                 short = ref.rsplit("/", 1)[-1]
                 raise NotInRegistryError("revision", f"{name} has no branch or tag {short!r} there")

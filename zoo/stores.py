@@ -43,7 +43,7 @@ class Store(Protocol):
     def children(self, name: str) -> list[str]:
         """List what lies in a folder, sorted; nothing where there is none."""
 
-    def modified(self, name: str) -> datetime:
+    def last_change(self, name: str) -> datetime:
         """When a file was written, UTC."""
 
     def write(self, name: str, data: bytes) -> None:
@@ -71,7 +71,7 @@ class Store(Protocol):
     def delete_folder(self, name: str) -> None:
         """Delete a folder with all that is in it."""
 
-    def locked(self, name: str) -> AbstractContextManager[object]:
+    def lock(self, name: str) -> AbstractContextManager[object]:
         """Keep other writers of a folder out."""
 
     def scratch(self) -> Path | None:
@@ -116,7 +116,7 @@ class FolderStore:
             except (FileNotFoundError, NotADirectoryError):
                 return []
 
-    def modified(self, name: str) -> datetime:
+    def last_change(self, name: str) -> datetime:
         with explain_failures():
             return datetime.fromtimestamp(self._at(name).stat().st_mtime, UTC)
 
@@ -149,7 +149,7 @@ class FolderStore:
             self._at(name).rename(doomed)
             shutil.rmtree(doomed)
 
-    def locked(self, name: str) -> AbstractContextManager[object]:
+    def lock(self, name: str) -> AbstractContextManager[object]:
         from filelock import FileLock
 
         return FileLock(self._own("locks") / f"{name.replace('/', '--')}.lock")
@@ -227,7 +227,7 @@ class FsspecStore:
         paths = {str(path).rstrip("/") for path in found} - {folder}
         return sorted(path.rsplit("/", 1)[-1] for path in paths)
 
-    def modified(self, name: str) -> datetime:
+    def last_change(self, name: str) -> datetime:
         with explain_failures():
             self._fs.invalidate_cache(self._parent(name))
             return cast("datetime", self._fs.modified(self._at(name)))
@@ -268,7 +268,7 @@ class FsspecStore:
             self._fs.invalidate_cache()
             self._fs.rm(self._at(name), recursive=True)
 
-    def locked(self, name: str) -> AbstractContextManager[object]:
+    def lock(self, name: str) -> AbstractContextManager[object]:
         with self._guard:
             return self._locks.setdefault(name, Lock())
 

@@ -97,7 +97,7 @@ def apply(hub: Hub, name: str, branch: str, changes: Changes) -> str:
     Raises:
         RefusedError: 412 where the branch is not where the client takes it to be.
     """
-    with hub.registry.locked(name):
+    with hub.registry.lock(name):
         head = _head(hub, name, branch)
         if changes.parent not in (None, head):
             raise RefusedError(412, f"{branch} is at {head} by now: look at it and commit again")
@@ -121,7 +121,7 @@ def _change_files(hub: Hub, name: str, head: str, changes: Iterable[Add | Delete
                 path=change.path, size=size, sha256=change.sha256, source=staged, settled=True
             )
         else:
-            stored = hub.registry.stored(name) if stored is None else stored
+            stored = hub.registry.files_by_sha256(name) if stored is None else stored
             if change.sha256 not in stored:
                 raise RefusedError(400, f"{change.path}: {change.sha256} was not uploaded")
             revision, file = stored[change.sha256]

@@ -1,12 +1,11 @@
-"""A hub's log: one JSON object a line on stderr, for requests and for what goes wrong."""
+"""What a hub does about errors: answers that clients understand, and a log of JSON lines on stderr."""
 
 import json
 import logging
 import sys
 import time
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -76,9 +75,7 @@ class RequestLog:
             log("request", _request_facts(scope, seen, start))
 
 
-def _request_facts(
-    scope: MutableMapping[str, Any], seen: dict[str, int], start: float
-) -> dict[str, object]:
+def _request_facts(scope: Scope, seen: dict[str, int], start: float) -> dict[str, object]:
     client = scope.get("client")
     return {
         "client": client[0] if client else None,

@@ -229,7 +229,7 @@ async def put_upload(request: Request) -> Response:
 def _entries(
     hub: Hub, name: str, objects: Sequence[LfsObject], base: str
 ) -> list[dict[str, object]]:
-    stored = hub.registry.stored(name)
+    stored = hub.registry.files_by_sha256(name)
     return [_entry(hub, one, base, is_there=one.oid in stored) for one in objects]
 
 

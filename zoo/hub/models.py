@@ -99,7 +99,7 @@ def model_facts(hub: Hub, name: str, ref: str) -> ModelFacts:
     return ModelFacts(
         name=name,
         revision=revision,
-        modified=hub.registry.modified(name),
+        modified=hub.registry.last_change(name),
         is_private=hub.tokens is not None,
         files=files,
         card=card_facts(read_card(hub.registry, name, revision, files)),
