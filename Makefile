@@ -5,13 +5,16 @@ BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 
-.PHONY: demo test lint format types docs build bare oldest bench cards clean
+.PHONY: demo test coverage lint format types docs build bare oldest bench cards clean
 
 demo: .venv/.demo  ## embed, search and compare on NASA's Blue Marble; a minute or two after installing
 	$(BIN)/tilezoo demo
 
 test: .venv/.test  ## the whole test suite
 	$(BIN)/pytest $(ARGS)
+
+coverage: .venv/.test  ## the lines that no test runs; takes a third longer than the tests alone
+	$(BIN)/pytest --cov=tilezoo --cov-report=term-missing:skip-covered $(ARGS)
 
 lint: .venv/.dev  ## what CI asks of the style
 	$(BIN)/ruff check .
