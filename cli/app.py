@@ -2,13 +2,13 @@
 
 import os
 import sys
-from collections.abc import Callable
 from importlib import import_module
 from typing import Annotated
 
 import typer
 
 from tilezoo import __version__
+from tilezoo.cli.options import Command
 from tilezoo.errors import TilezooError
 
 # One file a verb, cli/VERB.py, in the order of `--help`. A file holds the command's function,
@@ -44,9 +44,9 @@ def _root(
     pass
 
 
-def find_command(verb: str) -> Callable[..., None]:
-    """The function that typer makes a command of; of a verb without verbs of its own."""
-    found: Callable[..., None] = import_module(f"tilezoo.cli.{verb}").run
+def find_command(verb: str) -> Command:
+    """The function that typer makes a command of; not for a verb with verbs of its own."""
+    found: Command = import_module(f"tilezoo.cli.{verb}").run
     return found
 
 

@@ -2,7 +2,6 @@
 
 import inspect
 import json
-from collections.abc import Callable
 from contextlib import redirect_stderr
 from dataclasses import asdict
 from io import StringIO
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from tilezoo.cli.options import Json, command
+from tilezoo.cli.options import Command, Json, command
 from tilezoo.errors import OptionError
 from tilezoo.launch.options import LaunchOptions
 
@@ -59,7 +58,7 @@ def check_command(options: LaunchOptions) -> None:
             check_batch(read, options)
 
 
-def read_words(run: Callable[..., None], verb: str, words: list[str]) -> list[object]:
+def read_words(run: Command, verb: str, words: list[str]) -> list[object]:
     """Read the words of a command as typer does for `run`, without running it.
 
     Returns:
@@ -72,8 +71,7 @@ def read_words(run: Callable[..., None], verb: str, words: list[str]) -> list[ob
     read: list[list[object]] = []
 
     def keep(**given: object) -> None:
-        build = getattr(run, "build_options", None)
-        read.append(build(**given) if build else [])
+        read.append(run.build_options(**given))
 
     keep.__signature__ = inspect.signature(run)  # type: ignore[attr-defined]
     keep.__doc__ = run.__doc__

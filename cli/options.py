@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, TypeVar, get_origin, overload
+from typing import Annotated, Any, Protocol, TypeVar, cast, get_origin, overload
 
 import typer
 
@@ -20,13 +20,29 @@ class Json:
     as_json: bool = option("--json", default=False, help="Print JSON for programs.", recorded=False)
 
 
+class Command(Protocol):
+    """What `command` makes for typer to call.
+
+    Attributes:
+        options_classes: Whose options it takes.
+    """
+
+    options_classes: tuple[type, ...]
+
+    def __call__(self, **given: Any) -> None:
+        """Run with what typer has read."""
+        ...
+
+    def build_options(self, **given: Any) -> list[object]:
+        """Check what typer has read, without running anything."""
+        ...
+
+
 @overload
-def command(asked: type[O], /) -> Callable[[Callable[[O], None]], Callable[..., None]]: ...
+def command(asked: type[O], /) -> Callable[[Callable[[O], None]], Command]: ...
 @overload
-def command(
-    asked: type[O], own: type[E], /
-) -> Callable[[Callable[[O, E], None]], Callable[..., None]]: ...
-def command(*classes: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def command(asked: type[O], own: type[E], /) -> Callable[[Callable[[O, E], None]], Command]: ...
+def command(*classes: type) -> Callable[[Callable[..., None]], Command]:
     """Make a function of options objects a command that typer can register.
 
         @command(IndexOptions, Json)
@@ -34,8 +50,7 @@ def command(*classes: type) -> Callable[[Callable[..., None]], Callable[..., Non
             '''What `--help` says.'''
 
     Args:
-        classes: The verb's options, and those that the command alone has; the command keeps them
-            as `options_classes`.
+        classes: The verb's options, and those that the command alone has.
     """
     stated = {cls: [one for one in options_of(cls) if one.place != "python"] for cls in classes}
     parameters = [_parameter(one) for fields in stated.values() for one in fields]
@@ -43,16 +58,16 @@ def command(*classes: type) -> Callable[[Callable[..., None]], Callable[..., Non
     def build_options(**given: object) -> list[object]:
         return [cls(**_values(options_of(cls), given)) for cls in classes]
 
-    def make(function: Callable[..., None]) -> Callable[..., None]:
+    def make(function: Callable[..., None]) -> Command:
         def call(**given: object) -> None:
             function(*build_options(**given))
 
         made: Any = call
         made.__doc__, made.__name__ = function.__doc__, function.__name__
         made.__signature__ = inspect.Signature(parameters)
-        made.build_options = build_options  # what is given, checked; without running anything
+        made.build_options = build_options
         made.options_classes = classes
-        return call
+        return cast("Command", made)
 
     return make
 

@@ -119,11 +119,11 @@ class Places:
     """Where a job lies and in whose name it runs, settled before anything is built.
 
     Attributes:
-        region: Of the service.
-        role: ARN.
+        region: Where the service is.
+        role: ARN of the role it takes.
         output: `s3://…/` under which everything lies.
-        name: The job's.
-        image: The container.
+        name: The job's name.
+        image: Its container.
         out: The S3 folder the command itself names for its result; None where it names none.
         notes: What a dry run has to make up.
     """

@@ -27,7 +27,7 @@ class Channel:
     """Data that SageMaker brings into the job before it starts.
 
     Attributes:
-        name: Of the folder under /opt/ml/input/data.
+        name: Of its folder under /opt/ml/input/data.
         uri: `s3://BUCKET/FOLDER/`, or of one object.
         path: Where the job finds it.
     """

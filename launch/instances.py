@@ -33,13 +33,13 @@ class Instance:
     Attributes:
         name: `ml.…`.
         vcpus: Hardware threads.
-        gpus: 0 without any.
-        gpu: Its name.
-        gpu_gb: Memory of one.
-        storage_gb: Local disks, which take the place of a volume; 0 without any.
+        gpus: How many; 0 for none.
+        gpu: Name of a GPU.
+        gpu_gb: Memory of a GPU.
+        storage_gb: Of its own disks, which take the place of a volume; 0 for none.
         smddp: Whether SageMaker's data-parallel library runs on it.
         usd_per_hour: Estimate for training on demand; None where it is not known.
-        pretrain_hours: That a pretraining like the user's took there; None where nobody said.
+        pretrain_hours: What a pretraining like the user's took there; None where it is not known.
     """
 
     name: str
@@ -168,7 +168,7 @@ def find_image(region: str, instance: str, *, smddp: bool) -> str:
 
 
 def image_fault_for_smddp(image: str | None) -> str | None:
-    """Say why a container cannot hold SMDDP; None where it can, or where one cannot know."""
+    """Say why a container cannot hold SMDDP; None where it can, or where that is not known."""
     match = _DLC.search(image or "")
     if match is None:
         return None
@@ -200,9 +200,9 @@ class Estimate:
     Attributes:
         usd_per_hour: Of all its instances; None where the table has no price.
         max_hours: After which SageMaker stops it.
-        usd_at_most: For all these hours; None as above.
-        hours: That a job like it took, where the table says so; None else.
-        basis: Where the figures are from.
+        usd_at_most: For all these hours; None where the table has no price.
+        hours: What a job like it took; None where the table does not say.
+        basis: Where the prices are from.
     """
 
     usd_per_hour: float | None
@@ -212,7 +212,7 @@ class Estimate:
     basis: str
 
     def text(self) -> str:
-        """Say it in a line."""
+        """Write it as a line."""
         if self.usd_per_hour is None or self.usd_at_most is None:
             return f"price not known: see {self.basis}"
         took = f", {self.hours:g} h as recorded for such a job" if self.hours else ""
@@ -259,9 +259,9 @@ def choose_distribution(
 
     Args:
         verb: Only `pretrain` runs as several processes.
-        instance: Where.
-        count: Instances.
-        wish: Of `--backend`.
+        instance: What it runs on.
+        count: How many instances.
+        wish: What `--backend` asks for.
         image: The user's own container, if any.
 
     Raises:

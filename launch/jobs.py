@@ -32,17 +32,17 @@ class JobStatus:
     """How a job goes.
 
     Attributes:
-        name: Its.
+        name: The job's name.
         status: `InProgress`, `Completed`, `Failed`, `Stopping`, `Stopped`.
-        phase: Within it: `Starting`, `Downloading`, `Training`, `Uploading`, `Interrupted`, …
+        phase: What it does: `Starting`, `Downloading`, `Training`, `Uploading`, `Interrupted`, …
         reason: Why it failed; None where it did not.
-        instance: Type.
-        count: Instances.
-        created: When, UTC.
-        ended: When; None where it has not.
-        billable_s: Seconds on the bill, of each instance.
+        instance: Type of each instance.
+        count: How many instances.
+        created: When it was launched.
+        ended: When it ended; None while it runs.
+        billable_s: Seconds that are billed, of each instance.
         result: The S3 folder where the command's result lies.
-        last_lines: Of the log, where it failed.
+        last_lines: The end of the log of a job that failed.
     """
 
     name: str

@@ -29,12 +29,12 @@ _UPLOADS = 8  # files at a time: they are small, and S3 far away
 
 @dataclass(frozen=True, kw_only=True)
 class LaunchResult:
-    """What a launch came to.
+    """What a launch came to: the job, or what it would be.
 
     Attributes:
-        name: Of the job.
+        name: The job's name.
         request: The body of CreateTrainingJob.
-        estimate: Of its price.
+        estimate: What it is likely to cost.
         result: The S3 folder where the command's result will lie.
         arn: Of the job; None in a dry run.
         status: `Completed`, …; None where nobody waited.
