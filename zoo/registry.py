@@ -29,7 +29,8 @@ from tilezoo.zoo.naming import (
     check_ref,
     is_revision,
 )
-from tilezoo.zoo.stores import Store, open_store
+from tilezoo.zoo.remote_stores import open_store
+from tilezoo.zoo.stores import Store
 
 MAIN = "main"
 _MAX_FILES = 10_000

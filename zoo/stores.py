@@ -1,7 +1,7 @@
-"""Where a registry's files lie: a folder, a bucket of S3, or what fsspec opens.
+"""Where a registry's files lie: what any place for them does, and a folder as one.
 
-Files appear whole or not at all. In a folder writers take turns by a lock; in a bucket conditional
-requests see to it that none undoes what another did.
+Files appear whole or not at all. In a folder writers take turns by a lock; elsewhere `replace`
+sees to it that none undoes what another did.
 """
 
 import hashlib
@@ -12,8 +12,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from threading import Lock
-from typing import Any, BinaryIO, Protocol, cast
+from typing import BinaryIO, Protocol
 
 from tilezoo.errors import (
     OptionError,
@@ -23,7 +22,6 @@ from tilezoo.errors import (
 )
 
 _CHUNK = 1 << 20
-PART_BYTES = 8 << 20  # of an upload to an object store; 10,000 parts make 80 GB
 # Beside the organisations, none of which may begin with a dot.
 _OWN = ".tilezoo"
 
@@ -78,18 +76,6 @@ class Store(Protocol):
         """A local folder from where files can be adopted by a link, if there is one."""
 
 
-def open_store(root: str | Path) -> Store:
-    """Open a folder, or the place that a URL such as `s3://bucket/prefix` names."""
-    text = str(root)
-    if text.startswith("file://"):
-        return FolderStore(Path(text.removeprefix("file://")))
-    if text.startswith("s3://"):
-        from tilezoo.zoo.bucket import BucketStore
-
-        return BucketStore(text)
-    return FsspecStore(text) if "://" in text else FolderStore(Path(text))
-
-
 class FolderStore:
     """A folder. Files are written beside it all, then renamed; unchanged ones are hard links."""
 
@@ -125,7 +111,7 @@ class FolderStore:
             temporary.write_bytes(data)
 
     def replace(self, name: str, data: bytes, before: bytes | None) -> None:
-        _check_unchanged(self, name, before)  # whoever writes refs holds the lock
+        check_unchanged(self, name, before)  # whoever writes refs holds the lock
         self.write(name, data)
 
     def put(self, source: Path, name: str, sha256: str) -> None:
@@ -186,102 +172,6 @@ class FolderStore:
                 temporary.unlink(missing_ok=True)
 
 
-class FsspecStore:
-    """What fsspec opens: `gs://…`, `memory://…`. Writers are kept apart within one process only."""
-
-    def __init__(self, url: str) -> None:
-        import fsspec
-
-        try:
-            fs, root = fsspec.core.url_to_fs(url)
-        except (ImportError, ValueError) as error:
-            raise OptionError(f"{url}: {error}; a registry is a folder, or s3://…") from error
-        self._fs: Any = fs
-        self._root = str(root).rstrip("/")
-        self._locks: dict[str, Lock] = {}
-        self._guard = Lock()
-
-    def read(self, name: str) -> bytes:
-        with explain_failures():
-            # what fsspec remembers of a folder may be older than what others wrote
-            return bytes(self._fs.cat_file(self._at(name)))
-
-    def open(self, name: str) -> BinaryIO:
-        with explain_failures():
-            self._fs.invalidate_cache(self._parent(name))
-            return cast("BinaryIO", self._fs.open(self._at(name), "rb", block_size=PART_BYTES))
-
-    def exists(self, name: str) -> bool:
-        with explain_failures():
-            self._fs.invalidate_cache(self._parent(name))
-            return bool(self._fs.isfile(self._at(name)))
-
-    def children(self, name: str) -> list[str]:
-        with explain_failures():
-            folder = self._at(name) if name else self._root
-            self._fs.invalidate_cache(folder)
-            try:
-                found = self._fs.ls(folder, detail=False, refresh=True)
-            except (FileNotFoundError, NotADirectoryError):
-                return []
-        paths = {str(path).rstrip("/") for path in found} - {folder}
-        return sorted(path.rsplit("/", 1)[-1] for path in paths)
-
-    def last_change(self, name: str) -> datetime:
-        with explain_failures():
-            self._fs.invalidate_cache(self._parent(name))
-            return cast("datetime", self._fs.modified(self._at(name)))
-
-    def write(self, name: str, data: bytes) -> None:
-        with explain_failures(passed=()):
-            self._fs.pipe_file(self._at(name), data)
-
-    def replace(self, name: str, data: bytes, before: bytes | None) -> None:
-        _check_unchanged(self, name, before)
-        self.write(name, data)
-
-    def put(self, source: Path, name: str, sha256: str) -> None:
-        with explain_failures(passed=()), source.open("rb") as file:
-            target = self._fs.open(self._at(name), "wb", block_size=PART_BYTES)
-            try:
-                _copy_checked(file, target, sha256, source)
-            except BaseException:
-                target.discard()
-                target.closed = True  # else it completes the upload when it is collected
-                raise
-            target.close()
-
-    def adopt(self, source: Path, name: str) -> None:
-        with explain_failures(passed=()):
-            self._fs.put_file(str(source), self._at(name))
-
-    def copy(self, source: str, name: str) -> None:
-        with explain_failures(passed=()):
-            self._fs.cp_file(self._at(source), self._at(name))
-
-    def delete(self, name: str) -> None:
-        with explain_failures():
-            self._fs.rm_file(self._at(name))
-
-    def delete_folder(self, name: str) -> None:
-        with explain_failures():
-            self._fs.invalidate_cache()
-            self._fs.rm(self._at(name), recursive=True)
-
-    def lock(self, name: str) -> AbstractContextManager[object]:
-        with self._guard:
-            return self._locks.setdefault(name, Lock())
-
-    def scratch(self) -> None:
-        return None
-
-    def _at(self, name: str) -> str:
-        return f"{self._root}/{check_inside(name, self._root)}"
-
-    def _parent(self, name: str) -> str:
-        return self._at(name).rsplit("/", 1)[0]
-
-
 @contextmanager
 def explain_failures(
     failures: tuple[type[BaseException], ...] = (OSError,),
@@ -307,7 +197,12 @@ def conflict(name: str) -> RegistryConflictError:
     return RegistryConflictError(f"{name} was just changed by another writer: look and try again")
 
 
-def _check_unchanged(store: Store, name: str, before: bytes | None) -> None:
+def check_unchanged(store: Store, name: str, before: bytes | None) -> None:
+    """Refuse to go on where a file is not what it was `before`; None where it was not there.
+
+    Raises:
+        RegistryConflictError: It is another.
+    """
     try:
         found: bytes | None = store.read(name).strip()
     except FileNotFoundError:
@@ -327,7 +222,8 @@ def check_inside(name: str, root: str) -> str:
     return name
 
 
-def _copy_checked(source: BinaryIO, target: BinaryIO, sha256: str, path: Path) -> None:
+def copy_checked(source: BinaryIO, target: BinaryIO, sha256: str, path: Path) -> None:
+    """Copy a file's bytes; its end is an error where its hash is another."""
     target.writelines(read_checked(source, sha256, path))
 
 
@@ -343,7 +239,7 @@ def read_checked(source: BinaryIO, sha256: str, path: Path) -> Iterator[bytes]:
 
 def _copy_local(source: Path, target: Path, sha256: str) -> None:
     with source.open("rb") as file, target.open("wb") as written:
-        _copy_checked(file, written, sha256, source)
+        copy_checked(file, written, sha256, source)
 
 
 def _link_or_copy(source: Path, target: Path) -> None:

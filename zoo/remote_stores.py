@@ -1,4 +1,4 @@
-"""A registry in an S3 bucket, by obstore: with the credentials, region and endpoint of AWS's tools."""
+"""Where a registry's files lie under a URL: in a bucket of S3, or in what fsspec opens."""
 
 import io
 import os
@@ -9,13 +9,33 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from tilezoo.errors import OptionError, RegistryUnreachableError
-from tilezoo.zoo.stores import PART_BYTES, check_inside, conflict, explain_failures, read_checked
+from tilezoo.zoo.stores import (
+    FolderStore,
+    Store,
+    check_inside,
+    check_unchanged,
+    conflict,
+    copy_checked,
+    explain_failures,
+    read_checked,
+)
 
 if TYPE_CHECKING:
     from obstore.store import S3Store
 
 _READ_BYTES = 1 << 20
+_PART_BYTES = 8 << 20  # of an upload; 10,000 parts make 80 GB
 _COPY_BYTES = 5 << 30  # the most that S3 copies in one request
+
+
+def open_store(root: str | Path) -> Store:
+    """Open a folder, or the place that a URL such as `s3://bucket/prefix` names."""
+    text = str(root)
+    if text.startswith("file://"):
+        return FolderStore(Path(text.removeprefix("file://")))
+    if text.startswith("s3://"):
+        return BucketStore(text)
+    return FsspecStore(text) if "://" in text else FolderStore(Path(text))
 
 
 class BucketStore:
@@ -39,7 +59,7 @@ class BucketStore:
         import obstore
 
         with _explain():
-            file = obstore.open_reader(self._s3, self._at(name), buffer_size=PART_BYTES)
+            file = obstore.open_reader(self._s3, self._at(name), buffer_size=_PART_BYTES)
         return cast("BinaryIO", io.BufferedReader(_BucketFile(file), _READ_BYTES))
 
     def exists(self, name: str) -> bool:
@@ -87,17 +107,17 @@ class BucketStore:
 
     def put(self, source: Path, name: str, sha256: str) -> None:
         with _explain_all(), source.open("rb") as file:
-            self._s3.put(self._at(name), read_checked(file, sha256, source), chunk_size=PART_BYTES)
+            self._s3.put(self._at(name), read_checked(file, sha256, source), chunk_size=_PART_BYTES)
 
     def adopt(self, source: Path, name: str) -> None:
         with _explain_all():
-            self._s3.put(self._at(name), source, chunk_size=PART_BYTES)
+            self._s3.put(self._at(name), source, chunk_size=_PART_BYTES)
 
     def copy(self, source: str, name: str) -> None:
         with _explain_all():
             if self._s3.head(self._at(source))["size"] > _COPY_BYTES:
-                pieces = self._s3.get(self._at(source)).stream(min_chunk_size=PART_BYTES)
-                self._s3.put(self._at(name), pieces, chunk_size=PART_BYTES)
+                pieces = self._s3.get(self._at(source)).stream(min_chunk_size=_PART_BYTES)
+                self._s3.put(self._at(name), pieces, chunk_size=_PART_BYTES)
             else:
                 self._s3.copy(self._at(source), self._at(name))
 
@@ -186,3 +206,99 @@ def _explain_all() -> AbstractContextManager[None]:
     from obstore.exceptions import BaseError
 
     return explain_failures((OSError, BaseError, BotoCoreError), ())
+
+
+class FsspecStore:
+    """What fsspec opens: `gs://…`, `memory://…`. Writers are kept apart within one process only."""
+
+    def __init__(self, url: str) -> None:
+        import fsspec
+
+        try:
+            fs, root = fsspec.core.url_to_fs(url)
+        except (ImportError, ValueError) as error:
+            raise OptionError(f"{url}: {error}; a registry is a folder, or s3://…") from error
+        self._fs: Any = fs
+        self._root = str(root).rstrip("/")
+        self._locks: dict[str, Lock] = {}
+        self._guard = Lock()
+
+    def read(self, name: str) -> bytes:
+        with explain_failures():
+            # what fsspec remembers of a folder may be older than what others wrote
+            return bytes(self._fs.cat_file(self._at(name)))
+
+    def open(self, name: str) -> BinaryIO:
+        with explain_failures():
+            self._fs.invalidate_cache(self._parent(name))
+            return cast("BinaryIO", self._fs.open(self._at(name), "rb", block_size=_PART_BYTES))
+
+    def exists(self, name: str) -> bool:
+        with explain_failures():
+            self._fs.invalidate_cache(self._parent(name))
+            return bool(self._fs.isfile(self._at(name)))
+
+    def children(self, name: str) -> list[str]:
+        with explain_failures():
+            folder = self._at(name) if name else self._root
+            self._fs.invalidate_cache(folder)
+            try:
+                found = self._fs.ls(folder, detail=False, refresh=True)
+            except (FileNotFoundError, NotADirectoryError):
+                return []
+        paths = {str(path).rstrip("/") for path in found} - {folder}
+        return sorted(path.rsplit("/", 1)[-1] for path in paths)
+
+    def last_change(self, name: str) -> datetime:
+        with explain_failures():
+            self._fs.invalidate_cache(self._parent(name))
+            return cast("datetime", self._fs.modified(self._at(name)))
+
+    def write(self, name: str, data: bytes) -> None:
+        with explain_failures(passed=()):
+            self._fs.pipe_file(self._at(name), data)
+
+    def replace(self, name: str, data: bytes, before: bytes | None) -> None:
+        check_unchanged(self, name, before)
+        self.write(name, data)
+
+    def put(self, source: Path, name: str, sha256: str) -> None:
+        with explain_failures(passed=()), source.open("rb") as file:
+            target = self._fs.open(self._at(name), "wb", block_size=_PART_BYTES)
+            try:
+                copy_checked(file, target, sha256, source)
+            except BaseException:
+                target.discard()
+                target.closed = True  # else it completes the upload when it is collected
+                raise
+            target.close()
+
+    def adopt(self, source: Path, name: str) -> None:
+        with explain_failures(passed=()):
+            self._fs.put_file(str(source), self._at(name))
+
+    def copy(self, source: str, name: str) -> None:
+        with explain_failures(passed=()):
+            self._fs.cp_file(self._at(source), self._at(name))
+
+    def delete(self, name: str) -> None:
+        with explain_failures():
+            self._fs.rm_file(self._at(name))
+
+    def delete_folder(self, name: str) -> None:
+        with explain_failures():
+            self._fs.invalidate_cache()
+            self._fs.rm(self._at(name), recursive=True)
+
+    def lock(self, name: str) -> AbstractContextManager[object]:
+        with self._guard:
+            return self._locks.setdefault(name, Lock())
+
+    def scratch(self) -> None:
+        return None
+
+    def _at(self, name: str) -> str:
+        return f"{self._root}/{check_inside(name, self._root)}"
+
+    def _parent(self, name: str) -> str:
+        return self._at(name).rsplit("/", 1)[0]
