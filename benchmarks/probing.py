@@ -23,9 +23,8 @@ import pyarrow.parquet as pq
 from making import machine
 from numpy.typing import NDArray
 
-from tilezoo.io import sha256_file
+from tilezoo.io import sha256_file, write_state
 from tilezoo.space import Contract, Space
-from tilezoo.state import write_state
 from tilezoo.table import NamedModel, Part, TableManifest, TableRequest, schema
 
 # The official splits of BigEarthNet v1 after its recommended filter.

@@ -6,8 +6,7 @@ from typing import Annotated, Any, Protocol, TypeVar, cast, get_origin, overload
 
 import typer
 
-from tilezoo.option_kinds import read_as
-from tilezoo.options import REQUIRED, Option, option, options, options_of
+from tilezoo.options import REQUIRED, Option, option, options, options_of, read_as
 
 O = TypeVar("O")
 E = TypeVar("E")

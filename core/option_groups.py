@@ -11,7 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tilezoo.options import argument, option, options, parse_shard
+from tilezoo.option_texts import parse_shard
+from tilezoo.options import argument, option, options
 
 if TYPE_CHECKING:
     from tilezoo.tiles import Cut

@@ -1,11 +1,13 @@
-"""What was asked, written down: in a manifest, as a command, and for the docs."""
+"""Texts of options: read into values, and written in manifests, as commands and for the docs."""
 
+import math
+import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from tilezoo.option_kinds import describe
-from tilezoo.options import options_of
+from tilezoo.errors import OptionError
+from tilezoo.options import describe, options_of
 
 
 def to_request(chosen: object, **settled: object) -> dict[str, object]:
@@ -58,3 +60,36 @@ def _default_text(value: object) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
     return "" if value is None or value == () else f"`{value}`"
+
+
+def parse_numbers(text: str, option: str, *, count: int, example: str) -> tuple[float, ...]:
+    """Read `count` finite numbers divided by commas (or colons or spaces)."""
+    parts = [part for part in re.split(r"[,:\s]+", text.strip()) if part]
+    try:
+        numbers = tuple(float(part) for part in parts)
+    except ValueError:
+        numbers = ()
+    if len(numbers) != count or not all(map(math.isfinite, numbers)):
+        raise OptionError(f"{option} {text!r} should be {count} numbers, for example {example}")
+    return numbers
+
+
+def parse_value_range(text: str | tuple[float, float] | None) -> tuple[float, float] | None:
+    """Read `--value-range LOW,HIGH`; what is read stays."""
+    if text is None or isinstance(text, tuple):
+        return text
+    low, high = parse_numbers(text, "--value-range", count=2, example="0,2000")
+    if not low < high:
+        raise OptionError(f"--value-range {text}: the first number must be the smaller one")
+    return low, high
+
+
+def parse_shard(text: str | None) -> tuple[int, int]:
+    """Read `--shard I/N` (I from 0); (0, 1) for the whole."""
+    if text is None:
+        return 0, 1
+    match = re.fullmatch(r"(\d+)/(\d+)", text.strip())
+    shard, count = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not shard < count:
+        raise OptionError(f"--shard {text!r} should be I/N with I from 0 to N-1, for example 0/4")
+    return shard, count

@@ -25,24 +25,26 @@ options say together is refused in `def check(self) -> None`; every base's runs 
 
 import dataclasses
 import inspect
-import math
 import re
-import shlex
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property, wraps
-from numbers import Real
+from numbers import Integral, Real
+from pathlib import Path
+from types import NoneType, UnionType
 from typing import (
     Any,
     Literal,
     ParamSpec,
     Protocol,
     TypeVar,
+    Union,
     cast,
     dataclass_transform,
+    get_args,
+    get_origin,
 )
 
 from tilezoo.errors import OptionError
-from tilezoo.option_kinds import describe, fits
 
 C = TypeVar("C")
 P = ParamSpec("P")
@@ -339,73 +341,67 @@ class Progress:
     )
 
 
-def parse_numbers(text: str, option: str, *, count: int, example: str) -> tuple[float, ...]:
-    """Read `count` finite numbers divided by commas (or colons or spaces)."""
-    parts = [part for part in re.split(r"[,:\s]+", text.strip()) if part]
-    try:
-        numbers = tuple(float(part) for part in parts)
-    except ValueError:
-        numbers = ()
-    if len(numbers) != count or not all(map(math.isfinite, numbers)):
-        raise OptionError(f"{option} {text!r} should be {count} numbers, for example {example}")
-    return numbers
+# Types of options: how people say them, whether a value fits, what a command line reads.
 
 
-def check_least(option: str, value: int | None, least: int) -> None:
-    """Refuse a count below `least`; None is not given and fine."""
-    if value is not None and value < least:
-        raise OptionError(f"{option} {value}: must be {least} or more")
+def describe(kind: Any) -> str:
+    """Say a type as people do: `a whole number`; `auto, flat or ivf`."""
+    origin, inside = get_origin(kind), get_args(kind)
+    if choices := choices_of(kind):
+        return join_or([str(one) for one in choices])
+    if origin in (Union, UnionType):
+        each = [describe(one) for one in inside if one is not NoneType]
+        return join_or(list(dict.fromkeys(each)))
+    if origin and issubclass(origin, Sequence):
+        return f"several of {describe(inside[0])}"
+    plain = {int: "a whole number", float: "a number", str: "text", Path: "a path"}
+    return plain.get(kind, "yes or no" if kind is bool else getattr(kind, "__name__", str(kind)))
 
 
-def parse_value_range(text: str | tuple[float, float] | None) -> tuple[float, float] | None:
-    """Read `--value-range LOW,HIGH`; what is read stays."""
-    if text is None or isinstance(text, tuple):
-        return text
-    low, high = parse_numbers(text, "--value-range", count=2, example="0,2000")
-    if not low < high:
-        raise OptionError(f"--value-range {text}: the first number must be the smaller one")
-    return low, high
+def join_or(words: Sequence[str]) -> str:
+    """Join words as a sentence does: `a, b or c`."""
+    return " or ".join(filter(None, (", ".join(words[:-1]), words[-1])))
 
 
-def command_line(
-    verb: str,
-    arguments: Sequence[object],
-    options: Mapping[str, object],
-    defaults: Mapping[str, object],
-) -> str:
-    """Write the command that does something again, as a shell takes it.
+def fits(value: object, kind: Any) -> bool:
+    """Whether a value is of a type; an integer is a number too, and a bool is neither."""
+    origin, inside = get_origin(kind), get_args(kind)
+    if origin in (Union, UnionType):
+        return any(fits(value, one) for one in inside)
+    if origin is Literal:
+        return any(type(value) is type(one) and value == one for one in inside)
+    if origin and issubclass(origin, Sequence):
+        listed = isinstance(value, Sequence) and not isinstance(value, str)
+        return listed and all(fits(one, inside[0]) for one in cast("Sequence[object]", value))
+    if kind in (int, float):
+        return isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool)
+    return kind is Any or isinstance(value, kind)
 
-    Args:
-        verb: `probe`.
-        arguments: What stands without an option before it.
-        options: By their names in Python; a list gives its option several times.
-        defaults: Options that have these values are left out.
+
+def choices_of(kind: Any) -> tuple[Any, ...]:
+    """The values of a Literal, or of a union of Literals (and None); empty for other types."""
+    if get_origin(kind) in (Union, UnionType):
+        parts = [choices_of(one) for one in get_args(kind) if one is not NoneType]
+        return tuple(one for part in parts for one in part) if all(parts) else ()
+    return get_args(kind) if get_origin(kind) is Literal else ()
+
+
+def read_as(kind: Any) -> Any:
+    """The type that a command line reads for a field's: the first that text can be.
+
+    Several types with a sequence among them are read as a list of texts; with a path, as a path.
     """
-    words = ["tilezoo", verb, *map(str, arguments)]
-    for name, value in options.items():
-        option = f"--{name.replace('_', '-')}"
-        if value == defaults.get(name):
-            continue
-        if isinstance(value, bool):
-            words.append(option if value else f"--no-{option[2:]}")
-        else:
-            each = [value] if isinstance(value, str) or not isinstance(value, Sequence) else value
-            words += [word for one in each for word in (option, str(one))]
-    return shlex.join(words)
+    parts = [one for one in get_args(kind) if one is not NoneType]
+    parts = parts if get_origin(kind) in (Union, UnionType) else [kind]
+    lists = [one for one in parts if _is_sequence(one)]
+    if lists:
+        inner = read_as(get_args(lists[0])[0])
+        return list[str if inner is Path else inner]  # type: ignore[misc]
+    if choices := choices_of(kind):
+        return Literal[choices]
+    return Path if Path in parts else parts[0]
 
 
-def defaults(function: Callable[..., object]) -> dict[str, object]:
-    """The values that a function's parameters have unless given."""
-    parameters = inspect.signature(function).parameters.values()
-    return {one.name: one.default for one in parameters}
-
-
-def parse_shard(text: str | None) -> tuple[int, int]:
-    """Read `--shard I/N` (I from 0); (0, 1) for the whole."""
-    if text is None:
-        return 0, 1
-    match = re.fullmatch(r"(\d+)/(\d+)", text.strip())
-    shard, count = (int(match[1]), int(match[2])) if match else (0, 0)
-    if not shard < count:
-        raise OptionError(f"--shard {text!r} should be I/N with I from 0 to N-1, for example 0/4")
-    return shard, count
+def _is_sequence(kind: Any) -> bool:
+    origin = get_origin(kind)
+    return isinstance(origin, type) and issubclass(origin, Sequence)

@@ -6,9 +6,8 @@ from typing import Any, Literal, Self, get_args
 
 from tilezoo.bands import BandRequest, parse_bands
 from tilezoo.errors import ContractError, SpaceError, TileError
-from tilezoo.io import canonical_json, sha256_text
-from tilezoo.options import parse_value_range
-from tilezoo.state import from_builtins, to_builtins
+from tilezoo.io import canonical_json, from_builtins, sha256_text, to_builtins
+from tilezoo.option_texts import parse_value_range
 
 Unit = Literal["uint8", "dn", "reflectance", "stated"]
 Resize = Literal["shorter_side_then_center_crop", "squash", "none"]

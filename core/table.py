@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 
 from tilezoo.errors import SpaceError, TableError, TileErrorKind
 from tilezoo.geoparquet import BBOX, GeoKey, bbox_row, merged_geo_key
-from tilezoo.io import canonical_json, sha256_text
+from tilezoo.io import canonical_json, read_state, sha256_text, to_builtins
 from tilezoo.space import Dtype, Precision, Space, SpaceState
-from tilezoo.state import read_state, to_builtins
 from tilezoo.tiles import Tile, TileRef
 
 TABLE_VERSION = 1

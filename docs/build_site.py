@@ -22,7 +22,7 @@ import yaml
 from typer.models import ArgumentInfo, ParameterInfo
 from typer.utils import get_params_from_function
 
-from tilezoo.option_kinds import describe
+from tilezoo.options import describe
 
 if TYPE_CHECKING:
     from typer import Typer

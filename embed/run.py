@@ -16,13 +16,13 @@ from tilezoo.embed.options import EmbedOptions
 from tilezoo.embed.precision import choose_precision
 from tilezoo.embed.store import Segment, TableWriter, lock_table, open_writer
 from tilezoo.errors import InterruptedRunError, ModelError, TooManyFailedError
+from tilezoo.io import from_builtins
 from tilezoo.option_texts import to_request
 from tilezoo.options import verb
 from tilezoo.progress import Advance, progress, say
 from tilezoo.reading import Outcome, Reader, TilePlan, make_plan, read_ahead, refuse_hopeless
 from tilezoo.sources import discover
 from tilezoo.space import Precision
-from tilezoo.state import from_builtins
 from tilezoo.table import ERRORS, Failure, NamedModel, TableManifest, TableRequest, rows, schema
 from tilezoo.tiles import Tile, TileRef
 from tilezoo.training_ids import TRAINING_IDS

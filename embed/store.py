@@ -18,9 +18,8 @@ import pyarrow.parquet as pq
 from tilezoo.errors import TableError
 from tilezoo.folder_writer import FolderKind, RunFolder, differences, write_rows
 from tilezoo.geoparquet import GeoKey, geo_key
-from tilezoo.io import sha256_file, whole_file
+from tilezoo.io import sha256_file, whole_file, write_state
 from tilezoo.space import Precision
-from tilezoo.state import write_state
 from tilezoo.table import (
     ERROR_SCHEMA,
     ERRORS,

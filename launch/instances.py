@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Literal
 
 from tilezoo.errors import LaunchError, OptionError
+from tilezoo.io import from_builtins, read_state
 from tilezoo.launch.command import JobCommand
 from tilezoo.launch.options import BackendWish, LaunchOptions
 from tilezoo.launch.sdk import load_image_uris
-from tilezoo.state import from_builtins, read_state
 
 OWN_TABLE = "TILEZOO_INSTANCES"  # names a JSON file with entries that go before ours
 # The last one that holds SMDDP (2.6.0, CUDA 12.4); aws/deep-learning-containers has it in none after.

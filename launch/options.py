@@ -8,7 +8,7 @@ from typing import Literal
 
 from tilezoo.errors import OptionError
 from tilezoo.launch.command import JobCommand, is_s3, read_command
-from tilezoo.options import Progress, argument, check_least, option, options, python_only
+from tilezoo.options import Progress, argument, option, options, python_only
 from tilezoo.progress import say
 
 BackendWish = Literal["auto", "smddp", "nccl", "gloo"]
@@ -127,8 +127,9 @@ class LaunchOptions(Region, Progress):
 
     def check(self) -> None:
         """Refuse what the service would refuse, and what makes no sense."""
-        check_least("--count", self.count, 1)
-        check_least("--volume-gb", self.volume_gb, 1)
+        for flag, number in (("--count", self.count), ("--volume-gb", self.volume_gb)):
+            if number < 1:
+                raise OptionError(f"{flag} {number}: must be 1 or more")
         if not 0 < self.max_hours <= MAX_HOURS:
             raise OptionError(
                 f"--max-hours {self.max_hours:g}: must be above 0 and at most {MAX_HOURS} (28 days)"

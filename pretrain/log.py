@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from msgspec import UNSET, UnsetType
 
-from tilezoo.io import whole_file, write_text
+from tilezoo.io import from_builtins, to_builtins, whole_file, write_text
 from tilezoo.progress import say
-from tilezoo.state import from_builtins, to_builtins
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter

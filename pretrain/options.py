@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Literal
 from tilezoo.bands import parse_bands
 from tilezoo.errors import OptionError
 from tilezoo.option_groups import AllowedErrors, Limit, Sources, Windows, Workers
-from tilezoo.option_texts import to_request
-from tilezoo.options import Progress, argument, option, options, parse_value_range
+from tilezoo.option_texts import parse_value_range, to_request
+from tilezoo.options import Progress, argument, option, options
 from tilezoo.space import Precision
 from tilezoo.zoo.options import OnDevice
 

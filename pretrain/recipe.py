@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilezoo.errors import OptionError
-from tilezoo.io import canonical_json, sha256_text
-from tilezoo.option_kinds import choices_of
-from tilezoo.state import from_builtins
+from tilezoo.io import canonical_json, from_builtins, sha256_text
+from tilezoo.options import choices_of
 
 Values = NDArray[np.float64]
 

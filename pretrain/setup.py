@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from tilezoo import __version__
 from tilezoo.errors import OptionError, PretrainError
+from tilezoo.io import to_builtins, write_state
 from tilezoo.pretrain.crops import CropMaker
 from tilezoo.pretrain.distributed import World
 from tilezoo.pretrain.packs.shards import Pack
 from tilezoo.pretrain.recipe import Recipe, Schedules, make_schedules
 from tilezoo.space import Contract, Precision
-from tilezoo.state import to_builtins, write_state
 from tilezoo.training_ids import TRAINING_IDS, ids_sha256, write_training_ids
 from tilezoo.zoo.runs import (
     CHECKPOINTS,

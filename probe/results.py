@@ -12,9 +12,15 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from tilezoo.errors import ProbeError
-from tilezoo.io import canonical_json, sha256_text, write_json
+from tilezoo.io import (
+    canonical_json,
+    from_builtins,
+    read_state,
+    sha256_text,
+    to_builtins,
+    write_json,
+)
 from tilezoo.probe.options import Metric, Protocol, SplitKind, Task
-from tilezoo.state import from_builtins, read_state, to_builtins
 
 RESULTS = "results.json"
 NO_AUGMENTATION = "none: saved vectors are of one view of each tile"

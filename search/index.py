@@ -13,11 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilezoo.errors import OptionError, TableError, VectorIndexError
-from tilezoo.io import whole_file
+from tilezoo.io import read_state, to_builtins, whole_file, write_state
 from tilezoo.options import verb
 from tilezoo.progress import progress
 from tilezoo.search.options import IndexOptions, Kind
-from tilezoo.state import read_state, to_builtins, write_state
 from tilezoo.table import Table, open_table
 
 Vectors = NDArray[np.float32]

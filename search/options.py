@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Literal
 
 from tilezoo.errors import OptionError
-from tilezoo.options import Progress, argument, option, options, parse_numbers
+from tilezoo.option_texts import parse_numbers
+from tilezoo.options import Progress, argument, option, options
 from tilezoo.zoo.options import OnDevice
 
 Kind = Literal["auto", "flat", "ivf", "hnsw"]

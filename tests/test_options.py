@@ -21,17 +21,8 @@ from typer.testing import CliRunner
 from tilezoo.cli.app import app
 from tilezoo.cli.options import Json, command
 from tilezoo.errors import OptionError
-from tilezoo.option_texts import option_table, to_command, to_request
-from tilezoo.options import (
-    Progress,
-    argument,
-    option,
-    options,
-    options_of,
-    parse_value_range,
-    python_only,
-    verb,
-)
+from tilezoo.option_texts import option_table, parse_value_range, to_command, to_request
+from tilezoo.options import Progress, argument, option, options, options_of, python_only, verb
 from tilezoo.search.options import IndexOptions
 
 Precision = Literal["fp32", "bf16"]
@@ -329,7 +320,7 @@ def test_type_checkers_know_a_verbs_parameters(tmp_path):
     pytest.importorskip("mypy")
     package = tmp_path / "tilezoo"
     package.mkdir()
-    for name in ("__init__.py", "options.py", "option_kinds.py", "errors.py", "py.typed"):
+    for name in ("__init__.py", "options.py", "option_texts.py", "errors.py", "py.typed"):
         shutil.copy(CORE / name, package)
     (tmp_path / "snippet.py").write_text(SNIPPET)
     done = subprocess.run(

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from tilezoo.errors import ProbeError
+from tilezoo.io import to_builtins
 from tilezoo.probe.bootstrap import (
     Measured,
     Resampling,
@@ -16,7 +17,6 @@ from tilezoo.probe.bootstrap import (
     two_sided,
 )
 from tilezoo.probe.scores import MACRO, SCALARS, Ranking, Scorer
-from tilezoo.state import to_builtins
 
 ACCURACY, ECE = SCALARS.index("accuracy"), SCALARS.index("ece")
 

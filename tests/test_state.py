@@ -7,8 +7,7 @@ import pytest
 from msgspec import UNSET, UnsetType
 
 from tilezoo.errors import PackError, TableError
-from tilezoo.io import write_json
-from tilezoo.state import read_state, to_builtins, write_state
+from tilezoo.io import read_state, to_builtins, write_json, write_state
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Literal
 
 from tilezoo.errors import UnknownModelError
-from tilezoo.io import cache_folder, canonical_json, sha256_text
+from tilezoo.io import cache_folder, canonical_json, from_builtins, sha256_text
 from tilezoo.space import Contract, Pooling
-from tilezoo.state import from_builtins
 
 OFFLINE_DEFAULT = "dino-vitt16-overhead"
 

@@ -10,14 +10,8 @@ from typing import TYPE_CHECKING, Literal
 
 from tilezoo.bands import parse_bands
 from tilezoo.errors import OptionError
-from tilezoo.options import (
-    argument,
-    option,
-    options,
-    parse_numbers,
-    parse_value_range,
-    python_only,
-)
+from tilezoo.option_texts import parse_numbers, parse_value_range
+from tilezoo.options import argument, option, options, python_only
 from tilezoo.space import Contract, Interpolation, Pooling, Precision, Resize, Unit
 from tilezoo.zoo.catalog import OFFLINE_DEFAULT
 

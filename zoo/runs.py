@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tilezoo.errors import ContractError, ModelError, PretrainError
+from tilezoo.io import from_builtins
 from tilezoo.space import Contract, Unit
-from tilezoo.state import from_builtins
 from tilezoo.training_ids import TRAINING_IDS
 
 RUN = "run.json"

@@ -16,10 +16,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from tilezoo.errors import PackError
-from tilezoo.io import sha256_file
+from tilezoo.io import from_builtins, sha256_file
 from tilezoo.pretrain.options import PackDtype
 from tilezoo.space import Unit
-from tilezoo.state import from_builtins
 from tilezoo.training_ids import ids_sha256
 
 PACK_VERSION = 1

@@ -21,7 +21,7 @@ from msgspec import UNSET, UnsetType
 from tilezoo.errors import PackError
 from tilezoo.folder_writer import FolderKind, RunFolder, differences, write_rows
 from tilezoo.geoparquet import geo_key, merged_geo_key
-from tilezoo.io import sha256_file
+from tilezoo.io import read_state, sha256_file, write_state
 from tilezoo.pretrain.packs.choice import Labels
 from tilezoo.pretrain.packs.pixels import PixelSums, Shaping, Sums
 from tilezoo.pretrain.packs.segment import TILE_SCHEMA, Segment, ShardForm, write_segment
@@ -35,7 +35,6 @@ from tilezoo.pretrain.packs.shards import (
     read_manifest,
 )
 from tilezoo.space import Unit
-from tilezoo.state import read_state, write_state
 from tilezoo.table import ERROR_SCHEMA, ERRORS
 from tilezoo.training_ids import ids_sha256
 

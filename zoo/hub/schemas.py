@@ -14,7 +14,7 @@ from anyio import fail_after
 from msgspec import Meta
 from starlette.requests import Request
 
-from tilezoo.state import from_builtins
+from tilezoo.io import from_builtins
 from tilezoo.zoo.hub.errors import RefusedError
 
 T = TypeVar("T")
