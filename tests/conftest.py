@@ -1,7 +1,8 @@
 """Fixtures that many tests share: small models, written once a session."""
 
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import making
@@ -45,6 +46,26 @@ def cache(_session_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pat
     """tilezoo's cache, one for the whole session, so that weights are converted once."""
     monkeypatch.setenv("TILEZOO_CACHE", str(_session_cache))
     return _session_cache
+
+
+@pytest.fixture
+def run(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., making.Done]:
+    """Run `tilezoo` as its installed command does, in this process: importing torch takes long."""
+    from tilezoo.cli.app import main
+
+    def run_here(*words: object) -> making.Done:
+        monkeypatch.setattr(sys, "argv", ["tilezoo", *map(str, words)])
+        capfd.readouterr()
+        try:
+            main()
+            code = 0
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        return making.Done(code, *capfd.readouterr())
+
+    return run_here
 
 
 @pytest.fixture(scope="session")

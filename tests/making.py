@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -192,6 +193,15 @@ def as_pillow(pixels: NDArray[np.generic], low: float = 0, high: float = 255) ->
     """The 8-bit RGB image that a user makes of pixels (3, h, w) with `low` black, `high` white."""
     unit = np.clip((pixels.astype(np.float64) - low) / (high - low), 0, 1)
     return Pillow.fromarray((unit * 255).round().astype(np.uint8).transpose(1, 2, 0))
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command ended, and what it printed."""
+
+    returncode: int
+    stdout: str
+    stderr: str
 
 
 def python(code: str, *args: object, **how: object) -> "subprocess.Popen[str]":

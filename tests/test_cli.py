@@ -3,8 +3,6 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -16,32 +14,6 @@ from tilezoo.cli.app import app, main
 from tilezoo.table import open_table
 
 COMMAND = str(Path(sys.executable).with_name("tilezoo"))
-
-
-@dataclass(frozen=True)
-class Done:
-    """How a command ended, and what it printed."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Done]:
-    """Run `tilezoo` as its installed command does, in this process: importing torch takes long."""
-
-    def run_here(*words: object) -> Done:
-        monkeypatch.setattr(sys, "argv", [COMMAND, *map(str, words)])
-        capfd.readouterr()
-        try:
-            main()
-            code = 0
-        except SystemExit as end:
-            code = end.code if isinstance(end.code, int) else int(end.code is not None)
-        return Done(code, *capfd.readouterr())
-
-    return run_here
 
 
 def test_the_installed_command_runs_what_these_tests_run():

@@ -1,8 +1,7 @@
 """Packing: what stands in shards, rows and manifest, and what is refused."""
 
 import json
-import subprocess
-import sys
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,6 @@ from tilezoo.pretrain.packs.shards import Pack, open_pack
 from tilezoo.training_ids import ids_sha256
 from tilezoo.zoo.network import fit
 
-COMMAND = str(Path(sys.executable).with_name("tilezoo"))
 COUNT = 60
 SHARD_1MB = 54  # tiles of 3x80x80 bytes
 
@@ -500,11 +498,9 @@ def test_nothing_but_broken_files_ends_with_all_of_them_told(tmp_path: Path) -> 
         open_pack(tmp_path / "p")
 
 
-def run(*words: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([COMMAND, *map(str, words)], capture_output=True, text=True, check=False)
-
-
-def test_the_command_packs_tells_failures_and_ends_with_exit_3(tmp_path: Path) -> None:
+def test_the_command_packs_tells_failures_and_ends_with_exit_3(
+    run: Callable[..., making.Done], tmp_path: Path
+) -> None:
     making.write_tiles(tmp_path / "in", 3)
     (tmp_path / "in/bad.tif").write_text("text")
     done = run("pack", tmp_path / "in", "-o", tmp_path / "p")
