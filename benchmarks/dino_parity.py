@@ -26,7 +26,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from tilezoo.pretrain.loss import dino_loss, next_center
-from tilezoo.pretrain.network import build_network, follow, fused_attention, same_weights
+from tilezoo.pretrain.network import build_network, copy_weights, follow, use_fused_attention
 from tilezoo.pretrain.recipe import Recipe, find_recipe, make_schedules
 from tilezoo.pretrain.trainer import clip_gradients, freeze_last_layer, make_optimiser, set_step
 
@@ -150,9 +150,9 @@ class Ours:
         self.case, recipe = case, case.recipe
         self.student = build_network(recipe, 3, drop_path=0.0).to(case.dtype)
         self.teacher = build_network(recipe, 3, drop_path=0.0).to(case.dtype)
-        same_weights(self.student, self.teacher)
+        copy_weights(self.student, self.teacher)
         for network in (self.student, self.teacher):
-            fused_attention(network, on=case.fused)
+            use_fused_attention(network, on=case.fused)
         self.center = torch.zeros(1, recipe.out_dim)
         self.optimiser = make_optimiser(self.student, fused=True)
         self.schedules = make_schedules(recipe, 1)

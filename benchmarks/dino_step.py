@@ -16,7 +16,7 @@ from making import busy_s, machine
 
 from tilezoo.device import keep_freed_steps
 from tilezoo.pretrain.loss import dino_loss, next_center
-from tilezoo.pretrain.network import build_network, follow, fused_attention, same_weights
+from tilezoo.pretrain.network import build_network, copy_weights, follow, use_fused_attention
 from tilezoo.pretrain.recipe import find_recipe
 from tilezoo.pretrain.trainer import clip_gradients, make_optimiser, set_step
 
@@ -36,9 +36,9 @@ class Step:
         torch.manual_seed(0)
         self.student = build_network(recipe, 3, drop_path=recipe.drop_path)
         self.teacher = build_network(recipe, 3, drop_path=0.0)
-        same_weights(self.student, self.teacher)
+        copy_weights(self.student, self.teacher)
         for network in (self.student, self.teacher):
-            fused_attention(network, on=fused)
+            use_fused_attention(network, on=fused)
         self.optimiser = make_optimiser(self.student, fused=True)
         set_step(self.optimiser, lr=1e-4, weight_decay=0.04)
         self.globals = torch.randn(2 * batch, 3, recipe.global_px, recipe.global_px)

@@ -27,7 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tilezoo.pretrain import pack, pretrain
 from tilezoo.pretrain.log import curve, read_log
-from tilezoo.pretrain.network import build_network, fused_attention
+from tilezoo.pretrain.network import build_network, use_fused_attention
 from tilezoo.pretrain.packs.shards import open_pack
 from tilezoo.pretrain.recipe import Recipe, find_recipe
 
@@ -167,7 +167,7 @@ def gflop_of(recipe: Recipe) -> float:
     The student goes forward and back on all crops, the teacher forward on the global ones.
     """
     network = build_network(recipe, 3, drop_path=0.0)
-    fused_attention(network, on=False)  # the counter does not see the fused one on a CPU
+    use_fused_attention(network, on=False)  # the counter does not see the fused one on a CPU
     big = torch.zeros(2, 3, recipe.global_px, recipe.global_px)
     small = torch.zeros(recipe.local_crops, 3, recipe.local_px, recipe.local_px)
     with FlopCounterMode(display=False) as counter:

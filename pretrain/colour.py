@@ -1,8 +1,8 @@
 """Changes of colour, in place, on crops with any number of bands.
 
-Crops are float32 in 0..1, shape (N, height, C, width), as `resampling` makes them. `rgb` says
+Crops are float32 in 0..1, shape (N, height, C, width), as `crops` cuts them. `rgb` says
 which bands are red, green and blue. On these, every change equals torchvision's of that name; what
-the other bands undergo, each function tells. Factors have shape (N,).
+the other bands undergo, each function says. Factors have shape (N,).
 """
 
 from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ _TINY = 1e-30  # keeps 0 / 0 away from pixels that have no hue
 
 
 def find_rgb(bands: Sequence[str]) -> RGB | None:
-    """Tell by their names which bands are red, green and blue; None if one is missing."""
+    """Find by their names which bands are red, green and blue; None if one is missing."""
     red, green, blue = (
         next((place for place, name in enumerate(bands) if same(name, colour)), None)
         for colour in ("red", "green", "blue")
@@ -67,12 +67,12 @@ def jitter(
     """Change brightness, contrast, saturation and hue of every crop, in its own order.
 
     A crop's factor is the same for all bands: it stands for light and haze, and the ratios between
-    bands, which tell water from leaves, should outlast it.
+    bands, by which water differs from leaves, should outlast it.
 
     Args:
         crops: Shape (N, height, C, width).
-        order: Which of the four comes first, second, … (`drawing.Draw`), shape (N, 4).
-        factors: By which each is changed (`drawing.Draw`), shape (N, 4).
+        order: Which of the four comes first, second, … (`draws.Draw`), shape (N, 4).
+        factors: By which each is changed (`draws.Draw`), shape (N, 4).
         rgb: Without it there is no saturation and no hue to change.
     """
     changes: dict[int, Change] = {
@@ -116,7 +116,7 @@ def turn_hue(crops: Tensor, turns: Tensor, rgb: RGB) -> None:
     """Turn red, green and blue along the circle of HSV's hue; other bands stay.
 
     Lowest and highest value of a pixel stay. Over the circle each colour is a trapezoid between
-    them, so no sector need be told from another: on processors, branches by pixel are slow.
+    them, so sectors need no cases of their own: on processors, branches by pixel are slow.
 
     Args:
         crops: Shape (N, height, C, width).
@@ -131,9 +131,9 @@ def turn_hue(crops: Tensor, turns: Tensor, rgb: RGB) -> None:
     hue = _hue_times(six, red, green, blue, high).div_(six.clamp_min(_TINY))
     hue.add_((turns + 1).view(-1, 1, 1)).frac_()  # + 1: of a negative number frac is negative
     below, above = low - chroma, high + chroma
-    torch.addcmul(below, six, _apart(hue, 1 / 2), out=red)
-    torch.addcmul(above, six, _apart(hue, 1 / 3), value=-1, out=green)
-    torch.addcmul(above, six, _apart(hue, 2 / 3), value=-1, out=blue)
+    torch.addcmul(below, six, _distance(hue, 1 / 2), out=red)
+    torch.addcmul(above, six, _distance(hue, 1 / 3), value=-1, out=green)
+    torch.addcmul(above, six, _distance(hue, 2 / 3), value=-1, out=blue)
 
 
 def grayscale(crops: Tensor, rgb: RGB) -> None:
@@ -162,6 +162,6 @@ def _hue_times(six: Tensor, red: Tensor, green: Tensor, blue: Tensor, high: Tens
     return hue.lerp_(green - blue, is_red)
 
 
-def _apart(hue: Tensor, place: float) -> Tensor:
+def _distance(hue: Tensor, place: float) -> Tensor:
     """Distance from a place on the circle, kept within 1/6..1/3 turn."""
     return (hue - place).abs_().clamp_(1 / 6, 1 / 3)

@@ -126,7 +126,7 @@ def _choose_backend(wish: BackendWish, environment: Mapping[str, str], *, cuda: 
 
 
 def _smddp_is_set_up(environment: Mapping[str, str]) -> bool:
-    """Tell whether SageMaker started this process for SMDDP, by any of its launchers."""
+    """Whether SageMaker started this process for SMDDP, by any of its launchers."""
     try:
         parameters = json.loads(environment.get("SM_FRAMEWORK_PARAMS") or "{}")
     except ValueError:

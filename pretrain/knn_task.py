@@ -1,4 +1,4 @@
-"""kNN accuracy in the loop: how well the teacher's features tell labelled tiles apart."""
+"""kNN accuracy in the loop: how well the teacher's features separate labelled tiles."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ _MOST = 10_000  # tiles of a side; more would hold up the training
 
 @dataclass(frozen=True, kw_only=True)
 class KnnTask:
-    """Tiles with one label each, some to learn from and some to tell.
+    """Tiles with one label each, some to learn from and some to classify.
 
     Attributes:
         pack: Where they lie.
@@ -70,7 +70,7 @@ def find_knn_task(pack: Pack, contract: Contract, seed: int) -> KnnTask | None:
     """
     labels = pack.column("labels").to_pylist()
     names = sorted({label[0] for label in labels if label and len(label) == 1})
-    sides = [_single(pack, labels, split, seed) for split in ("train", "validation")]
+    sides = [_single_label_rows(pack, labels, split, seed) for split in ("train", "validation")]
     if len(names) < 2 or not all(map(len, sides)):
         return None
     number = {name: place for place, name in enumerate(names)}
@@ -86,7 +86,9 @@ def find_knn_task(pack: Pack, contract: Contract, seed: int) -> KnnTask | None:
     )
 
 
-def _single(pack: Pack, labels: list[list[str] | None], split: str, seed: int) -> NDArray[np.int64]:
+def _single_label_rows(
+    pack: Pack, labels: list[list[str] | None], split: str, seed: int
+) -> NDArray[np.int64]:
     """Rows of a split with one label, in order, at most `_MOST`."""
     has_splits = pack.column("split").null_count < len(pack)
     rows = pack.where_split(split) if has_splits else np.empty(0, np.int64)

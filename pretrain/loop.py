@@ -150,7 +150,7 @@ class Loop:
             self.measure_knn(0)  # of random weights: where the curve starts
         self._opened = self._saved = time.monotonic()
         with Feed(self.training).batches(first_step, last_step) as batches:
-            for batch in self._timed(batches):
+            for batch in self._time_waits(batches):
                 self._window.append(self.trainer.step(batch))
                 done = batch.step + 1
                 self.advance(self.training.recipe.batch_size)
@@ -161,7 +161,7 @@ class Loop:
                     return done
         return last_step
 
-    def _timed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+    def _time_waits(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         while True:
             asked = time.monotonic()
             batch = next(batches, None)
@@ -171,7 +171,7 @@ class Loop:
             yield batch
 
     def _take_stock(self, done: int, watch: Watch, *, last: bool) -> bool:
-        """Every few steps see how it goes, in all processes; tell whether to stop."""
+        """Every few steps average the measures of all processes and log them; returns whether to stop."""
         alone = self.training.world.backend is None
         due = done % _LOOK_EVERY == 0 or last
         if not due and not (alone and self.stop.asked):

@@ -41,26 +41,28 @@ def dino_loss(
     """
     with torch.autocast(student_logits.device.type, enabled=False):
         outputs = center.shape[-1]
-        scores = (_exact(student_logits) / student_temp).reshape(crops, -1, outputs)  # (V, B, K)
-        targets = _targets(teacher_logits, center, teacher_temp).reshape(2, -1, outputs)
-        log_sums = _met(scores.logsumexp(dim=-1))  # (2, B)
-        products: Tensor = torch.linalg.vecdot(targets, _met(scores))  # (2, B)
+        scores = (_to_float32(student_logits) / student_temp).reshape(
+            crops, -1, outputs
+        )  # (V, B, K)
+        targets = _teacher_targets(teacher_logits, center, teacher_temp).reshape(2, -1, outputs)
+        log_sums = _sum_others(scores.logsumexp(dim=-1))  # (2, B)
+        products: Tensor = torch.linalg.vecdot(targets, _sum_others(scores))  # (2, B)
         return (log_sums - products).mean() / (crops - 1)
 
 
-def _exact(logits: Tensor) -> Tensor:
+def _to_float32(logits: Tensor) -> Tensor:
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
-def _met(values: Tensor) -> Tensor:
+def _sum_others(values: Tensor) -> Tensor:
     """For each global crop, add up the values of all other crops: (V, …) → (2, …)."""
     return values[:2].flip(0) + values[2:].sum(dim=0)
 
 
 @torch.no_grad()
-def _targets(teacher_logits: Tensor, center: Tensor, teacher_temp: float) -> Tensor:
+def _teacher_targets(teacher_logits: Tensor, center: Tensor, teacher_temp: float) -> Tensor:
     """P_t, shape (2·B, K), float32 at least."""
-    return ((_exact(teacher_logits) - center) / teacher_temp).softmax(dim=-1)
+    return ((_to_float32(teacher_logits) - center) / teacher_temp).softmax(dim=-1)
 
 
 @torch.no_grad()
@@ -77,7 +79,7 @@ def next_center(center: Tensor, teacher_logits: Tensor, momentum: float) -> Tens
     Returns:
         Shape (1, K), float32 at least, the same in all processes.
     """
-    total, rows = _exact(teacher_logits).sum(dim=0, keepdim=True), len(teacher_logits)
+    total, rows = _to_float32(teacher_logits).sum(dim=0, keepdim=True), len(teacher_logits)
     if dist.is_available() and dist.is_initialized():
         dist.all_reduce(total)
         rows *= dist.get_world_size()
@@ -103,7 +105,7 @@ def balanced_center(teacher_logits: Tensor, teacher_temp: float, *, iterations: 
     Source:
         Caron et al. 2020 (arXiv:2006.09882), as DINOv2 uses it (arXiv:2304.07193, section 4).
     """
-    scores = _exact(teacher_logits) / teacher_temp
+    scores = _to_float32(teacher_logits) / teacher_temp
     rows = torch.zeros(len(scores), 1, dtype=scores.dtype, device=scores.device)
     for _ in range(iterations):
         columns = -_log_sum_of_all(scores + rows)  # (1, K)
@@ -134,6 +136,6 @@ def teacher_entropy(teacher_logits: Tensor, center: Tensor, teacher_temp: float)
     Returns:
         A scalar.
     """
-    targets = _targets(teacher_logits, center, teacher_temp)
+    targets = _teacher_targets(teacher_logits, center, teacher_temp)
     each: Tensor = torch.special.entr(targets).sum(dim=-1)
     return each.mean()

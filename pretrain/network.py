@@ -71,7 +71,7 @@ class DinoHead(nn.Module):
             nn.GELU(),
             nn.Linear(hidden, bottleneck),
         )
-        self.mlp.apply(_start)
+        self.mlp.apply(_initialise)
         self.last_layer = LastLayer(bottleneck, outputs, train_gain=not norm_last_layer)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -114,7 +114,7 @@ def class_tokens(backbone: TimmVit, crops: Tensor) -> Tensor:
     block's attention is done for the class token alone: nobody reads the other tokens.
     """
     tokens = backbone.patch_embed.proj(crops)  # (N, D, h, w)
-    positions = resized_positions(backbone.pos_embed, tokens.shape[-2:])
+    positions = resize_positions(backbone.pos_embed, tokens.shape[-2:])
     first = backbone.cls_token.expand(len(crops), -1, -1)
     tokens = torch.cat([first, tokens.flatten(2).transpose(1, 2)], dim=1) + positions
     *blocks, last = backbone.blocks
@@ -124,7 +124,7 @@ def class_tokens(backbone: TimmVit, crops: Tensor) -> Tensor:
     return row
 
 
-def resized_positions(positions: Tensor, grid: Sequence[int]) -> Tensor:
+def resize_positions(positions: Tensor, grid: Sequence[int]) -> Tensor:
     """Resample position embeddings for crops of another size, exactly as facebookresearch/dino.
 
     Bicubic (a = -0.75) without antialiasing. The factor is (h + 0.1) / side and not h / side. As
@@ -184,7 +184,7 @@ def build_network(recipe: Recipe, bands: int, *, drop_path: float) -> Network:
     backbone = _backbone(recipe, bands, drop_path)
     for token in (backbone.cls_token, backbone.pos_embed):
         nn.init.trunc_normal_(token, std=_STD)
-    backbone.apply(_start)
+    backbone.apply(_initialise)
     head = DinoHead(
         backbone.embed_dim,
         hidden=recipe.hidden_dim,
@@ -213,7 +213,7 @@ def _backbone(recipe: Recipe, bands: int, drop_path: float) -> TimmVit:
 
 
 def _is_plain(backbone: TimmVit) -> bool:
-    """Tell whether it is made of just what facebookresearch/dino's vision transformer is."""
+    """Whether it is made of just what facebookresearch/dino's vision transformer is."""
     names = set(backbone.state_dict())
     if not names >= _PARTS:
         return False
@@ -233,7 +233,7 @@ def _check_crops(recipe: Recipe, patch_px: int) -> None:
             raise OptionError(f"{name}={size}: smaller than a patch; {fix}")
 
 
-def _start(module: nn.Module) -> None:
+def _initialise(module: nn.Module) -> None:
     """Draw a layer's first weights as facebookresearch/dino does."""
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=_STD)
@@ -242,7 +242,7 @@ def _start(module: nn.Module) -> None:
         module.reset_parameters()
 
 
-def fused_attention(network: nn.Module, on: bool) -> None:
+def use_fused_attention(network: nn.Module, on: bool) -> None:
     """Take torch's fused attention, or three plain products; the results are equal but for rounding.
 
     On a CPU in bf16 a whole step takes 1.3 times as long with the fused kernel as with plain
@@ -254,7 +254,7 @@ def fused_attention(network: nn.Module, on: bool) -> None:
             layer.fused_attn = on
 
 
-def same_weights(student: Network, teacher: Network) -> None:
+def copy_weights(student: Network, teacher: Network) -> None:
     """Give the teacher the student's weights, and keep every gradient out of it."""
     teacher.load_state_dict(student.state_dict())
     teacher.requires_grad_(requires_grad=False)

@@ -85,7 +85,7 @@ class PackOptions(Sources, PackedTiles, Windows, Limit, Workers, AllowedErrors, 
 
     @cached_property
     def shaping(self) -> "Shaping":
-        """What becomes of a tile's pixels, as far as options tell."""
+        """What becomes of a tile's pixels, as far as options settle it."""
         from tilezoo.pretrain.packs.pixels import Shaping, band_request
 
         return Shaping(

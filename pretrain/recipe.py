@@ -45,7 +45,7 @@ ABOVE_0, LEAST_0 = Bounds(0, above=True), Bounds(0)
 SHARE, HALF = Bounds(0, 1), Bounds(0, 0.5)
 
 
-def stated(help: str, bounds: Bounds | None = None) -> Any:
+def setting(help: str, bounds: Bounds | None = None) -> Any:
     """State a field of a recipe: what it means and, where it is a number, its bounds."""
     return field(metadata={"help": help, "bounds": bounds})
 
@@ -58,78 +58,78 @@ class Recipe:
     facebookresearch/dino, as the recipes state them.
     """
 
-    architecture: str = stated("timm's name of a vision transformer.")
+    architecture: str = setting("timm's name of a vision transformer.")
     # Crops and colours: facebookresearch/dino at 7c446df, main_dino.py, DataAugmentationDINO.
-    global_px: int = stated(
+    global_px: int = setting(
         "Side of the two global crops, pixels; the size the network is built for.", ABOVE_0
     )
-    global_scale: tuple[float, float] = stated(
+    global_scale: tuple[float, float] = setting(
         "Smallest and largest share of the tile's area a global crop covers."
     )
-    local_crops: int = stated("How many local crops a tile gives.", LEAST_0)
-    local_px: int = stated("Side of a local crop, pixels.", ABOVE_0)
-    local_scale: tuple[float, float] = stated(
+    local_crops: int = setting("How many local crops a tile gives.", LEAST_0)
+    local_px: int = setting("Side of a local crop, pixels.", ABOVE_0)
+    local_scale: tuple[float, float] = setting(
         "Smallest and largest share of the tile's area a local crop covers."
     )
-    hflip: float = stated("Probability of a mirrored crop.", SHARE)
-    vflip: float = stated(
+    hflip: float = setting("Probability of a mirrored crop.", SHARE)
+    vflip: float = setting(
         "Probability of an upside-down crop; overhead imagery has no up, DINO's is 0.", SHARE
     )
-    jitter: float = stated("Probability of colour jitter.", SHARE)
-    brightness: float = stated("Factors are drawn from 1 ± this; so for the next two.", LEAST_0)
-    contrast: float = stated("See brightness.", LEAST_0)
-    saturation: float = stated("See brightness; RGB bands only.", LEAST_0)
-    hue: float = stated(
+    jitter: float = setting("Probability of colour jitter.", SHARE)
+    brightness: float = setting("Factors are drawn from 1 ± this; so for the next two.", LEAST_0)
+    contrast: float = setting("See brightness.", LEAST_0)
+    saturation: float = setting("See brightness; RGB bands only.", LEAST_0)
+    hue: float = setting(
         "Shift drawn from ± this, turns of the colour circle; RGB bands only.", HALF
     )
-    grayscale: float = stated("Probability of losing colour; RGB bands only.", SHARE)
-    blur_first: float = stated(
+    grayscale: float = setting("Probability of losing colour; RGB bands only.", SHARE)
+    blur_first: float = setting(
         "Probability of a Gaussian blur (sigma 0.1 to 2 px) of the first global crop.", SHARE
     )
-    blur_second: float = stated("The same of the second.", SHARE)
-    blur_local: float = stated("The same of local crops.", SHARE)
-    solarize: float = stated("Probability of solarising the second global crop.", SHARE)
+    blur_second: float = setting("The same of the second.", SHARE)
+    blur_local: float = setting("The same of local crops.", SHARE)
+    solarize: float = setting("Probability of solarising the second global crop.", SHARE)
     # The head: arXiv:2104.14294, appendix C.
-    out_dim: int = stated("K, outputs of the projection head.", ABOVE_0)
-    hidden_dim: int = stated("Width of its hidden layers.", ABOVE_0)
-    bottleneck_dim: int = stated("Width before its last layer.", ABOVE_0)
-    norm_last_layer: bool = stated("Keep the last layer's weights at length one.")
-    drop_path: float = stated("Stochastic depth of the student.", SHARE)
+    out_dim: int = setting("K, outputs of the projection head.", ABOVE_0)
+    hidden_dim: int = setting("Width of its hidden layers.", ABOVE_0)
+    bottleneck_dim: int = setting("Width before its last layer.", ABOVE_0)
+    norm_last_layer: bool = setting("Keep the last layer's weights at length one.")
+    drop_path: float = setting("Stochastic depth of the student.", SHARE)
     # The loss: arXiv:2104.14294, section 3.1.
-    student_temp: float = stated("Temperature τ_s.", ABOVE_0)
-    warmup_teacher_temp: float = stated("τ_t at the start.", ABOVE_0)
-    teacher_temp: float = stated("τ_t after its warm-up.", ABOVE_0)
-    warmup_teacher_temp_epochs: int = stated("Epochs in which τ_t grows, linearly.", LEAST_0)
-    centering: Literal["mean", "sinkhorn"] = stated(
+    student_temp: float = setting("Temperature τ_s.", ABOVE_0)
+    warmup_teacher_temp: float = setting("τ_t at the start.", ABOVE_0)
+    teacher_temp: float = setting("τ_t after its warm-up.", ABOVE_0)
+    warmup_teacher_temp_epochs: int = setting("Epochs in which τ_t grows, linearly.", LEAST_0)
+    centering: Literal["mean", "sinkhorn"] = setting(
         "mean: c is a moving average, as in DINO; sinkhorn: every batch is spread over all "
         "outputs, as in DINOv2, for small batches of like images."
     )
-    center_momentum: float = stated("m of the centre.", SHARE)
-    teacher_momentum: float = stated("λ at the start; it grows to 1 by a cosine.", SHARE)
+    center_momentum: float = setting("m of the centre.", SHARE)
+    teacher_momentum: float = setting("λ at the start; it grows to 1 by a cosine.", SHARE)
     # The optimiser: arXiv:2104.14294, section 3.2.
-    epochs: int = stated("Passes over the tiles.", ABOVE_0)
-    batch_size: int = stated("Tiles per step, over all processes.", ABOVE_0)
-    lr: float = stated("Learning rate of 256 tiles; scaled linearly with the batch.", ABOVE_0)
-    min_lr: float = stated("Learning rate at the end.", LEAST_0)
-    warmup_epochs: int = stated(
+    epochs: int = setting("Passes over the tiles.", ABOVE_0)
+    batch_size: int = setting("Tiles per step, over all processes.", ABOVE_0)
+    lr: float = setting("Learning rate of 256 tiles; scaled linearly with the batch.", ABOVE_0)
+    min_lr: float = setting("Learning rate at the end.", LEAST_0)
+    warmup_epochs: int = setting(
         "Epochs in which the learning rate grows from 0, linearly.", LEAST_0
     )
-    weight_decay: float = stated("At the start; it follows a cosine.", LEAST_0)
-    weight_decay_end: float = stated("At the end.", LEAST_0)
-    clip_grad: float = stated(
+    weight_decay: float = setting("At the start; it follows a cosine.", LEAST_0)
+    weight_decay_end: float = setting("At the end.", LEAST_0)
+    clip_grad: float = setting(
         "Largest norm of one parameter's gradient; 0 for no clipping.", LEAST_0
     )
-    freeze_last_layer_epochs: int = stated(
+    freeze_last_layer_epochs: int = setting(
         "Epochs in which the last layer stays as it is.", LEAST_0
     )
-    mean_std: Literal["imagenet", "measured"] = stated("What pixels are normalised with.")
-    split: str = stated(
+    mean_std: Literal["imagenet", "measured"] = setting("What pixels are normalised with.")
+    split: str = setting(
         "Tiles that are trained on; all for every one. Packs without splits are taken whole."
     )
-    seed: int = stated("Of everything random.")
-    checkpoint_every_epochs: int = stated("How often a checkpoint is kept for good.", ABOVE_0)
-    keep_checkpoints: int = stated("How many of those are kept, the newest.", ABOVE_0)
-    knn_every_epochs: int = stated(
+    seed: int = setting("Of everything random.")
+    checkpoint_every_epochs: int = setting("How often a checkpoint is kept for good.", ABOVE_0)
+    keep_checkpoints: int = setting("How many of those are kept, the newest.", ABOVE_0)
+    knn_every_epochs: int = setting(
         "How often labelled tiles are classified by kNN; 0 for never.", LEAST_0
     )
 
@@ -155,16 +155,16 @@ class Recipe:
         return dict(json.loads(json.dumps(asdict(self))))
 
 
-def _check(stated: Field[Any], value: object) -> None:
+def _check(checked: Field[Any], value: object) -> None:
     """Refuse a field's value by its rule."""
-    name, choices = stated.name, choices_of(stated.type)
+    name, choices = checked.name, choices_of(checked.type)
     if choices and value not in choices:
         raise OptionError(f"{name}={value}: one of {', '.join(choices)}")
     if isinstance(value, tuple):
         low, high = value
         if not 0 < low <= high <= 1:
             raise OptionError(f"{name}={low},{high}: write LOW,HIGH with 0 < LOW <= HIGH <= 1")
-    elif bounds := stated.metadata["bounds"]:
+    elif bounds := checked.metadata["bounds"]:
         bounds.check(name, value)
 
 
@@ -183,7 +183,7 @@ def find_recipe(name: str, settings: Sequence[str] = ()) -> Recipe:
         near = get_close_matches(name, recipe_names(), n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(recipe_names())}"
         raise OptionError(f"no recipe {name!r}; {hint}")
-    changes: dict[str, Any] = dict(map(_read_setting, settings))
+    changes: dict[str, Any] = dict(map(_read_change, settings))
     return replace(from_builtins(_extend(name), Recipe), **changes)
 
 
@@ -207,7 +207,7 @@ def _extend(name: str) -> dict[str, object]:
     return {**(_extend(str(base)) if base else {}), **own}
 
 
-def _read_setting(text: str) -> tuple[str, object]:
+def _read_change(text: str) -> tuple[str, object]:
     """Read one `key=value` in the type of the field it names."""
     name, equals, written = text.partition("=")
     kinds = {each.name: each for each in fields(Recipe)}

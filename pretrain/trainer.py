@@ -15,7 +15,13 @@ from tilezoo.errors import OptionError
 from tilezoo.pretrain.checkpoint import Checkpoint
 from tilezoo.pretrain.draws import Draw
 from tilezoo.pretrain.loss import balanced_center, dino_loss, next_center, teacher_entropy
-from tilezoo.pretrain.network import Network, build_network, follow, fused_attention, same_weights
+from tilezoo.pretrain.network import (
+    Network,
+    build_network,
+    copy_weights,
+    follow,
+    use_fused_attention,
+)
 from tilezoo.pretrain.setup import Training
 from tilezoo.space import Precision
 
@@ -130,7 +136,7 @@ class Trainer:
         torch.manual_seed(recipe.seed)
         self._student = _build(training, recipe.drop_path)
         self.teacher = _build(training, 0.0)
-        same_weights(self._student, self.teacher)
+        copy_weights(self._student, self.teacher)
         self._center = torch.zeros(1, recipe.out_dim, device=device)
         self._optimiser = make_optimiser(self._student, fused=device.type in ("cpu", "cuda"))
         self._scaler = torch.amp.GradScaler(device.type, enabled=training.precision == "fp16")
@@ -259,7 +265,7 @@ def _cpu_flags() -> frozenset[str]:
 def _build(training: Training, drop_path: float) -> Network:
     bands = len(training.pack.bands)
     network = build_network(training.recipe, bands, drop_path=drop_path).to(training.device)
-    fused_attention(network, on=training.device.type != "cpu" or training.precision == "fp32")
+    use_fused_attention(network, on=training.device.type != "cpu" or training.precision == "fp32")
     return network
 
 

@@ -15,10 +15,10 @@ from tilezoo.pretrain.network import (
     Network,
     build_network,
     class_tokens,
+    copy_weights,
     follow,
-    fused_attention,
-    resized_positions,
-    same_weights,
+    resize_positions,
+    use_fused_attention,
 )
 from tilezoo.pretrain.recipe import Recipe, find_recipe
 from tilezoo.pretrain.trainer import clip_gradients, freeze_last_layer, make_optimiser, set_step
@@ -106,7 +106,7 @@ def test_positions_are_resized_as_facebookresearch_dino_does(
     side: int, height: int, width: int
 ) -> None:
     positions = torch.randn(1, 1 + side**2, 3, dtype=torch.float64)
-    found = resized_positions(positions, (height, width))
+    found = resize_positions(positions, (height, width))
     square = positions[0, 1:].reshape(side, side, 3)
     expected = torch.einsum("hi,wj,ijd->hwd", sampling(side, height), sampling(side, width), square)
     if (height, width) == (side, side):
@@ -119,7 +119,7 @@ def test_positions_are_resized_as_facebookresearch_dino_does(
 def by_whole_blocks(backbone: nn.Module, images: Tensor) -> Tensor:
     """facebookresearch/dino's VisionTransformer.forward on timm's layers."""
     patches = backbone.patch_embed.proj(images)
-    positions = resized_positions(backbone.pos_embed, patches.shape[-2:])
+    positions = resize_positions(backbone.pos_embed, patches.shape[-2:])
     first = backbone.cls_token.expand(len(images), -1, -1)
     tokens = torch.cat([first, patches.flatten(2).transpose(1, 2)], dim=1) + positions
     return backbone.norm(backbone.blocks(tokens))[:, 0]
@@ -151,9 +151,9 @@ def test_outputs_come_in_the_order_of_the_crops_whatever_their_size() -> None:
 def test_attention_may_be_fused_or_plain() -> None:
     built, images = network(), [crops(2, 64), crops(3, 32)]
     with torch.no_grad():
-        fused_attention(built, on=True)
+        use_fused_attention(built, on=True)
         fused = built(images)
-        fused_attention(built, on=False)
+        use_fused_attention(built, on=False)
         plain = built(images)
     assert not torch.equal(fused, plain)
     assert torch.allclose(fused, plain, atol=1e-6)
@@ -224,7 +224,7 @@ def test_the_last_layers_gain_is_trained_only_where_its_length_is_free() -> None
 
 def test_only_a_student_drops_paths_and_only_in_training() -> None:
     student, teacher = network(drop_path=0.5), network()
-    same_weights(student, teacher)
+    copy_weights(student, teacher)
     images = [crops(4, 32)]
     with torch.no_grad():
         expected = teacher(images)
@@ -266,7 +266,7 @@ def test_the_size_of_local_crops_that_are_not_made_does_not_matter() -> None:
 
 def test_a_teacher_starts_as_its_student_and_gets_no_gradient() -> None:
     student, teacher = network(seed=1), network(seed=2)
-    same_weights(student, teacher)
+    copy_weights(student, teacher)
     for a, b in zip(student.parameters(), teacher.parameters(), strict=True):
         assert torch.equal(a, b)
         assert a is not b

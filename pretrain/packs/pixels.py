@@ -148,7 +148,7 @@ class Shaping:
             raise TileError("contract", f"{width}x{height} px, the pack's are {side}x{side}; {fix}")
         if self.quantized:
             return replace(tile, pixels=resize(to_8bit(tile.pixels, *self.stored_range), side))
-        return replace(tile, pixels=resize(self._raw(tile.pixels), side))
+        return replace(tile, pixels=resize(self._cast(tile.pixels), side))
 
     def _check_dtype(self, dtype: str) -> None:
         if self.value_range is None and dtype != "uint8":
@@ -170,7 +170,7 @@ class Shaping:
         if width * height * len(self.request.wanted) > MAX_TILE_BYTES:
             raise TileError("too_large", f"{width}x{height} px are too large for a tile; {fix}")
 
-    def _raw(self, pixels: NDArray[np.generic]) -> NDArray[np.generic]:
+    def _cast(self, pixels: NDArray[np.generic]) -> NDArray[np.generic]:
         """Change the dtype, where no value is lost."""
         limits = np.iinfo(self.dtype)
         if not np.can_cast(pixels.dtype, self.dtype) and pixels.size:

@@ -263,7 +263,7 @@ class Pack:
 
 
 def is_pack(path: str | Path) -> bool:
-    """Tell whether a folder is a pack, be it an unfinished or a damaged one."""
+    """Whether a folder is a pack, be it an unfinished or a damaged one."""
     return (Path(path) / MANIFEST).is_file() or (Path(path) / UNFINISHED).is_dir()
 
 
