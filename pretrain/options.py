@@ -1,13 +1,12 @@
 """What `tilezoo pack` and `tilezoo pretrain` can be asked.
 
-Light, for `--help` and for a training without a geospatial library: what parses a pack's bands is
-imported when they are parsed.
+Light, for `--help` and for a training without a geospatial library.
 """
 
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from tilezoo.bands import parse_bands
 from tilezoo.errors import OptionError
@@ -16,9 +15,6 @@ from tilezoo.option_texts import parse_value_range, to_request
 from tilezoo.options import Progress, argument, option, options
 from tilezoo.space import Precision
 from tilezoo.zoo.options import OnDevice
-
-if TYPE_CHECKING:
-    from tilezoo.pretrain.packs.pixels import Shaping
 
 PackDtype = Literal["uint8", "uint16"]
 Backend = Literal["smddp", "nccl", "gloo"]
@@ -82,20 +78,6 @@ class PackOptions(Sources, PackedTiles, Windows, Limit, Workers, AllowedErrors, 
         """Refuse raw values of no stated range."""
         if self.dtype == "uint16" and self.value_range is None:
             raise OptionError(f"--dtype uint16 keeps raw values: {RANGE_FIX}")
-
-    @cached_property
-    def shaping(self) -> "Shaping":
-        """What becomes of a tile's pixels, as far as options settle it."""
-        from tilezoo.pretrain.packs.pixels import Shaping, band_request
-
-        return Shaping(
-            request=band_request(parse_bands(self.bands)),
-            dtype=self.dtype,
-            value_range=parse_value_range(self.value_range),
-            resized=self.size_px is not None,
-            max_nodata=self.max_nodata,
-            size_px=self.size_px or self.tile_px,
-        )
 
     @cached_property
     def splits(self) -> tuple[str, ...]:

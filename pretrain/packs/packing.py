@@ -6,13 +6,14 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from tilezoo.bands import parse_bands
 from tilezoo.errors import InterruptedRunError, PackError, TileError, TooManyFailedError
 from tilezoo.image import MIN_SIDE_PX, Image
 from tilezoo.opening import gdal
-from tilezoo.options import verb
+from tilezoo.options import parse_value_range, verb
 from tilezoo.pretrain.options import PackOptions
 from tilezoo.pretrain.packs.choice import Choice, Labels, choose, find_labels
-from tilezoo.pretrain.packs.pixels import Shaping
+from tilezoo.pretrain.packs.pixels import Shaping, band_request
 from tilezoo.pretrain.packs.segment import Segment, ShardForm
 from tilezoo.pretrain.packs.shards import PackManifest
 from tilezoo.pretrain.packs.store import Job, PackStore, Settled, lock_pack, open_store
@@ -54,9 +55,10 @@ def pack(options: PackOptions) -> PackResult:
         PackError: The folder is another run's, or not one tile could be packed.
         TilezooError: The run cannot start, or was interrupted.
     """
+    shaping = _shaping(options)
     plan = make_plan(
         discover(options.source_list),
-        request=options.shaping.request,
+        request=shaping.request,
         cut=options.cut,
         limit=None,
         shard=(0, 1),
@@ -64,7 +66,7 @@ def pack(options: PackOptions) -> PackResult:
     )
     labels = find_labels(options.labels, plan)
     choice = choose(plan, labels, options.splits, options.limit)
-    refuse_hopeless(plan, options.shaping.request, options.shaping.check)
+    refuse_hopeless(plan, shaping.request, shaping.check)
     job = Job(
         request=options.request(labels.digest if labels else None),
         tiles=len(choice),
@@ -77,15 +79,31 @@ def pack(options: PackOptions) -> PackResult:
             say(f"{options.out}: finished already, nothing to do (--overwrite makes it anew)")
             return _report(store.path, store.manifest, 0.0, options.max_errors)
         started = time.monotonic()
-        manifest = _fill(store, choice, labels, options)
+        manifest = _fill(store, choice, labels, shaping, options)
         return _report(store.path, manifest, time.monotonic() - started, options.max_errors)
 
 
+def _shaping(options: PackOptions) -> Shaping:
+    """What becomes of a tile's pixels, as far as options settle it."""
+    return Shaping(
+        request=band_request(parse_bands(options.bands)),
+        dtype=options.dtype,
+        value_range=parse_value_range(options.value_range),
+        resized=options.size_px is not None,
+        max_nodata=options.max_nodata,
+        size_px=options.size_px or options.tile_px,
+    )
+
+
 def _fill(
-    store: PackStore, choice: Choice, labels: Labels | None, options: PackOptions
+    store: PackStore,
+    choice: Choice,
+    labels: Labels | None,
+    shaping: Shaping,
+    options: PackOptions,
 ) -> PackManifest:
     """Make the segments that are missing, and the manifest; reading runs ahead across segments."""
-    shaping = _settle_shaping(store, choice, options.shaping)
+    shaping = _settle_shaping(store, choice, shaping)
     form = _shard_form(shaping, options.shard_mb)
     done, number = store.done()
     with (
