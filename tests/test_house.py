@@ -71,7 +71,6 @@ def house():
     )
 
 
-@pytest.mark.xfail(reason="zoo's stores and their bucket import each other", strict=False)
 def test_no_modules_import_each_other_in_a_circle(house):
     assert house.find_circles(house.find_importers(house.find_modules())) == []
 

@@ -10,7 +10,8 @@ from tilezoo.bands import parse_bands
 from tilezoo.errors import InterruptedRunError, PackError, TileError, TooManyFailedError
 from tilezoo.image import MIN_SIDE_PX, Image
 from tilezoo.opening import gdal
-from tilezoo.options import parse_value_range, verb
+from tilezoo.option_texts import parse_value_range
+from tilezoo.options import verb
 from tilezoo.pretrain.options import PackOptions
 from tilezoo.pretrain.packs.choice import Choice, Labels, choose, find_labels
 from tilezoo.pretrain.packs.pixels import Shaping, band_request
