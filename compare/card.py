@@ -49,8 +49,8 @@ def update_card(folder: str | Path, results: Results | Mapping[str, Any], datase
         raise ModelError(f"{card}: its front matter is no YAML ({error}); put it right") from error
     called = str(matter.get("model_name") or model.path.name)
     entries = [entry for name in names for entry in _entries(name, found, dataset)]
-    matter[_INDEX] = _merged(matter.get(_INDEX), called, entries)
-    write_text(card, header(matter) + _with_section(body, names, found, dataset))
+    matter[_INDEX] = _merge(matter.get(_INDEX), called, entries)
+    write_text(card, header(matter) + _put_section(body, names, found, dataset))
     renew_checksum(model.path, CARD)
     return card
 
@@ -105,7 +105,7 @@ def _metric(metric: str, score: Score) -> dict[str, Any]:
     return {"type": metric, "name": metric, "value": round(score.value, 4), "args": args}
 
 
-def _merged(found: Any, called: str, entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _merge(found: Any, called: str, entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Put entries among those that are there, in place of those on the same data and space."""
     models = [dict(one) for one in found] if isinstance(found, list) else []
     own = next((one for one in models if one.get("name") == called), None)
@@ -124,7 +124,7 @@ def _key(entry: Any) -> tuple[Any, ...]:
     return task.get("name"), dataset.get("name"), args.get("space"), args.get("protocol")
 
 
-def _with_section(body: str, names: list[str], results: Results, dataset: str) -> str:
+def _put_section(body: str, names: list[str], results: Results, dataset: str) -> str:
     """Put the section of this data into a card's text, in its place if it is there already."""
     called = _slug(dataset) + ", dino" * (results.recipe.protocol == "dino")
     begin, end = (f"<!-- tilezoo probe, {called}: {which} -->" for which in ("begin", "end"))

@@ -89,7 +89,7 @@ class Crops:
         def batches(epoch: int, order: Tensor) -> Iterator[Tensor]:
             refs = chain.from_iterable(plan.tiles(at, at + 1) for at in places[order.numpy()])
             contract = backbone.space.contract
-            finish = partial(cropped, contract=contract, seed=seed, epoch=epoch)
+            finish = partial(crop_tile, contract=contract, seed=seed, epoch=epoch)
             reader = Reader(contract, backbone.request, finish)
             reading = read_ahead(refs, reader, workers=self.workers, ahead=2 * BATCH)
             with closing(reading) as outcomes:
@@ -99,7 +99,7 @@ class Crops:
         return batches
 
 
-def cropped(tile: Tile, *, contract: Contract, seed: int, epoch: int) -> Tile:
+def crop_tile(tile: Tile, *, contract: Contract, seed: int, epoch: int) -> Tile:
     """Crop a tile at random, resize the crop to the contract's size, and mirror every second one.
 
     Args:

@@ -48,18 +48,18 @@ def find_entrants(
         found[name] = Entrant(
             name=name, asked=asked, model=find_model(asked), bands=bands, value_range=value_range
         )
-    stating = _states_values(found.values())
+    stating = _find_stating(found.values())
     if stating is None or bands is not None or value_range is not None:
         return list(found.values())
-    return [_fed(entrant, stating) for entrant in found.values()]
+    return [_feed(entrant, stating) for entrant in found.values()]
 
 
-def _states_values(entrants: Iterable[Entrant]) -> Entrant | None:
+def _find_stating(entrants: Iterable[Entrant]) -> Entrant | None:
     """Choose the first model whose contract says what these pixels' values mean."""
     return next((one for one in entrants if one.model.contract.unit != "uint8"), None)
 
 
-def _fed(entrant: Entrant, stating: Entrant) -> Entrant:
+def _feed(entrant: Entrant, stating: Entrant) -> Entrant:
     """Feed a model of 8-bit RGB the bands and values that another model's contract states."""
     from tilezoo.bands import same
     from tilezoo.progress import say
@@ -77,7 +77,7 @@ def _fed(entrant: Entrant, stating: Entrant) -> Entrant:
     return replace(entrant, bands=bands, value_range=f"{low:g},{high:g}")
 
 
-def architectures(entrants: Sequence[Entrant]) -> list[Entrant]:
+def choose_architectures(entrants: Sequence[Entrant]) -> list[Entrant]:
     """Choose one entrant for each architecture, the first."""
     from tilezoo.compare.controls import same_network
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from tilezoo.compare.controls import COLOURS, RANDOM, colour_statistics, random_weights
 from tilezoo.compare.dino_protocol import AUGMENTATION, Crops, pooling_of
-from tilezoo.compare.entrants import Entrant, architectures, find_entrants
+from tilezoo.compare.entrants import Entrant, choose_architectures, find_entrants
 from tilezoo.compare.options import CompareOptions
 from tilezoo.embed import embed
 from tilezoo.embed.options import Embedding
@@ -122,7 +122,7 @@ class _Job:
     def embed_controls(self, entrants: Sequence[Entrant]) -> list[_Made]:
         """Make the tables of random weights, one an architecture, and of colour statistics."""
         models, made = self._out / MODELS, list[_Made]()
-        for number, like in enumerate(architectures(entrants)):
+        for number, like in enumerate(choose_architectures(entrants)):
             named = replace(like, name=f"{RANDOM}-{like.name}" if number else RANDOM)
             untrained = random_weights(like.model, models)
             made.append(self._embed(named, untrained.path, self._pooling(like.model)))

@@ -89,10 +89,10 @@ def measure(
     with ThreadPoolExecutor(workers) as pool:
         replicates = list(pool.map(one, range(resampling.replicates)))
     values = scorer.plain()
-    return Measured(values=values, replicates=with_all_classes(values, np.stack(replicates)))
+    return Measured(values=values, replicates=drop_lacking_resamples(values, np.stack(replicates)))
 
 
-def with_all_classes(
+def drop_lacking_resamples(
     values: NDArray[np.float64], replicates: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Take macro scores off resamples that lack a class: means over other classes are other scores.
@@ -110,7 +110,7 @@ def with_all_classes(
     return mended
 
 
-def centred(values: NDArray[np.float64], replicates: NDArray[np.float64]) -> NDArray[np.float64]:
+def centre(values: NDArray[np.float64], replicates: NDArray[np.float64]) -> NDArray[np.float64]:
     """Shift replicates, shape (R, M), so that their mean is the measured value.
 
     Scores with a bias (ECE above all, AP of rare classes) are biased in resamples once more; the
@@ -159,15 +159,15 @@ class Difference:
     p: float
 
 
-def difference_of(
+def find_differences(
     pair: tuple[str, str], measured: tuple[Measured, Measured], classes: Sequence[str]
 ) -> list[Difference]:
     """Compare two models by every metric; their replicates must be of the same resamples."""
     first, second = measured
     values = first.values - second.values
-    shifted = centred(values, first.replicates - second.replicates)
+    shifted = centre(values, first.replicates - second.replicates)
     low, high = interval(shifted)
-    p_values = two_sided(shifted)
+    p_values = find_p_values(shifted)
     names = [*((name, None) for name in SCALARS), *((PER_CLASS, name) for name in classes)]
     return [
         Difference(
@@ -185,7 +185,7 @@ def difference_of(
     ]
 
 
-def two_sided(shifted: NDArray[np.float64]) -> NDArray[np.float64]:
+def find_p_values(shifted: NDArray[np.float64]) -> NDArray[np.float64]:
     """Take twice the smaller share of replicates, shape (R, M), on either side of 0; shape (M,).
 
     One replicate is added to each count, so that no p-value is 0: Davison & Hinkley 1997,
@@ -291,7 +291,7 @@ def all_claims(
             difference
             for a, b in pairs
             if method in measured[a] and method in measured[b]
-            for difference in difference_of(
+            for difference in find_differences(
                 (a, b), (measured[a][method], measured[b][method]), classes
             )
         ]

@@ -47,7 +47,7 @@ class Stages:
         self.seconds[label] = round(self.seconds.get(label, 0.0) + took, 3)
 
 
-def by_centroid(train: Tensor, y: Tensor, x: Tensor, task: Task) -> Tensor:
+def score_by_centroid(train: Tensor, y: Tensor, x: Tensor, task: Task) -> Tensor:
     """Score rows by their cosines with the means of the train set's classes.
 
     Multi-class: softmax of the cosines / 0.07 (the kNN votes' temperature). Multi-label: sigmoid
@@ -142,7 +142,7 @@ class Fit:
     facts: FitFacts | None = None
 
 
-def quality(y: Labels, scores: Scores, metric: Metric) -> float:
+def rate_scores(y: Labels, scores: Scores, metric: Metric) -> float:
     """Score by the metric that C and k are chosen by; -1 where no tile has a class."""
     if metric == "accuracy":
         return float(np.take_along_axis(y, scores.argmax(axis=1)[:, None], axis=1).mean())
@@ -169,7 +169,7 @@ def fit_knn(x: Tensor, sets: Sets, seed: int, stages: Stages) -> Fit:
     with stages.step("kNN", len(asked) + len(test), "tiles") as advance:
         votes = vote(bank, queries, ks, advance)
         y_asked = sets.y_validation[asked]
-        scored = {k: quality(y_asked, _numpy(votes[k]), sets.metric) for k in ks}
+        scored = {k: rate_scores(y_asked, _numpy(votes[k]), sets.metric) for k in ks}
         k = max(ks, key=lambda k: scored[k])
         scores = _numpy(vote(bank, test, (k,), advance)[k])
     return Fit(scores=scores, facts=FitFacts(k=k, validation=scored[k], chosen_on=len(asked)))
@@ -184,7 +184,7 @@ def _some(count: int, seed: int) -> NDArray[np.int64]:
 def fit_centroid(x: Tensor, sets: Sets) -> Fit:
     """Score the test set by class centroids of the train set; x standardised."""
     y = torch.from_numpy(sets.y[: sets.train]).to(x.device)
-    scores = by_centroid(x[: sets.train], y, x[sets.fitted :], sets.task)
+    scores = score_by_centroid(x[: sets.train], y, x[sets.fitted :], sets.task)
     return Fit(scores=_numpy(scores))
 
 
@@ -228,7 +228,7 @@ def sweep(
             start = found[-1][2].coefficients if found else None
             fitted = fit(problem, c, start, tolerance=_SWEEP_TOLERANCE, most_passes=_SWEEP_PASSES)
             scores = class_scores(problem, fitted, x_validation)
-            found.append((quality(sets.y_validation, scores, sets.metric), c, fitted))
+            found.append((rate_scores(sets.y_validation, scores, sets.metric), c, fitted))
             advance(1)
     scored, c, chosen = max(found, key=itemgetter(0))  # the smallest C of the best
     at_edge = c in (STRENGTHS[0], STRENGTHS[-1])
@@ -246,7 +246,7 @@ def fit_dino(x: Tensor, rows: Tensor, sets: Sets, seed: int, stages: Stages) -> 
             sets.task,
             dimension=x.shape[1],
             seed=seed,
-            kept=kept_in(anew, y, sets.task, seed) if anew else None,
+            kept=name_kept_file(anew, y, sets.task, seed) if anew else None,
             advance=advance,
         )
     z = layer.logits(x[sets.fitted :])
@@ -254,14 +254,14 @@ def fit_dino(x: Tensor, rows: Tensor, sets: Sets, seed: int, stages: Stages) -> 
     return Fit(scores=_numpy(scores), facts=FitFacts(epochs=EPOCHS))
 
 
-def kept_in(anew: Anew, y: Tensor, task: Task, seed: int) -> Path:
+def name_kept_file(anew: Anew, y: Tensor, task: Task, seed: int) -> Path:
     """Name a file by all that a layer depends on."""
     labels = hashlib.sha256(y.cpu().numpy().tobytes()).hexdigest()
     told = [anew.told, labels, list(y.shape), task, seed, EPOCHS, y.device.type]
     return anew.folder / f"{sha256_text(canonical_json(told))[:16]}.safetensors"
 
 
-def prior(sets: Sets) -> Fit:
+def fit_prior(sets: Sets) -> Fit:
     """Score every tile with each class's share of train and validation: labels alone."""
     shares = sets.y[: sets.fitted].mean(axis=0, dtype=np.float64).astype(np.float32)
     return Fit(scores=np.tile(shares, (len(sets.y_test), 1)))
@@ -293,7 +293,9 @@ class Point:
     fit: Fit
 
 
-def curve(x: Tensor, sets: Sets, options: Probing, whole: Fit, stages: Stages) -> Iterator[Point]:
+def fit_curve(
+    x: Tensor, sets: Sets, options: Probing, whole: Fit, stages: Stages
+) -> Iterator[Point]:
     """Probe growing parts of the train set; C is chosen on all of validation for each.
 
     Args:
@@ -304,7 +306,7 @@ def curve(x: Tensor, sets: Sets, options: Probing, whole: Fit, stages: Stages) -
         stages: Of this table.
     """
     for percent, seed in _plan(options):
-        chosen = subset(sets.y[: sets.train], percent, seed)
+        chosen = draw_subset(sets.y[: sets.train], percent, seed)
         is_whole = percent == 100 and seed == options.seed
         fit = whole if is_whole else _fit_part(x, chosen, sets, options, seed, stages)
         yield Point(percent=percent, seed=seed, tiles=len(chosen), fit=fit)
@@ -329,7 +331,7 @@ def _fit_part(
     return Fit(scores=class_scores(problem, best, x[sets.fitted :]), facts=facts)
 
 
-def subset(y: Labels, percent: float, seed: int) -> NDArray[np.int64]:
+def draw_subset(y: Labels, percent: float, seed: int) -> NDArray[np.int64]:
     """Draw a share of tiles, and one more for each class that would lack tiles with or without it.
 
     Args:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tilezoo.io import canonical_json, whole_file
 from tilezoo.knn import TEMPERATURE
 from tilezoo.probe import fitting, sgd
-from tilezoo.probe.bootstrap import Measured, Resampling, centred, interval
+from tilezoo.probe.bootstrap import Measured, Resampling, centre, interval
 from tilezoo.probe.fitting import Point
 from tilezoo.probe.options import Probing, Task
 from tilezoo.probe.results import (
@@ -44,7 +44,7 @@ from tilezoo.probe.results import (
     TileCounts,
     VoteRecipe,
 )
-from tilezoo.probe.scores import ECE_BINS, SCALARS, Labels, Scorer, Scores, predicted
+from tilezoo.probe.scores import ECE_BINS, SCALARS, Labels, Scorer, Scores, predict
 from tilezoo.probe.splits import PARTS, Usable
 from tilezoo.table import Table
 from tilezoo.training_ids import ids_sha256
@@ -211,7 +211,7 @@ def score_methods(measured: Mapping[str, Measured], classes: Sequence[str]) -> S
 
 
 def _score(measured: Measured, classes: Sequence[str]) -> MethodScores:
-    low, high = np.clip(interval(centred(measured.values, measured.replicates)), 0, 1)
+    low, high = np.clip(interval(centre(measured.values, measured.replicates)), 0, 1)
     entries = [
         Score(value=float(value), low=float(least), high=float(most))
         for value, least, most in zip(measured.values, low, high, strict=True)
@@ -280,7 +280,7 @@ def compare_splits(
 
 def _gaps(blocked: Measured, random: Measured) -> Gaps:
     gap = random.values - blocked.values
-    low, high = interval(centred(gap, random.replicates - blocked.replicates))
+    low, high = interval(centre(gap, random.replicates - blocked.replicates))
     columns: list[NDArray[np.float64]] = [random.values, blocked.values, gap, low, high]
     names = ("random", "blocks", "gap", "low", "high")
     entries = [
@@ -320,7 +320,7 @@ def count_confusions(truth: Labels, scores: Scores, task: Task) -> list[list[int
 
     Where a tile may have several classes, it counts in each pair of a true and a predicted one.
     """
-    counts = truth.astype(np.float64).T @ predicted(scores, task).astype(np.float64)
+    counts = truth.astype(np.float64).T @ predict(scores, task).astype(np.float64)
     return [[round(count) for count in row] for row in counts]
 
 
@@ -328,7 +328,7 @@ def find_most_mistaken(
     ids: pa.Array, truth: Labels, scores: Scores, classes: Sequence[str], task: Task
 ) -> list[Mistake]:
     """Find the tiles with the widest gap between a class's score and the truth, widest first."""
-    wrong = predicted(scores, task) != (truth > 0)
+    wrong = predict(scores, task) != (truth > 0)
     if task == "multiclass":
         wrong &= truth == 0  # of the two classes concerned, the one that was predicted
     gaps = np.where(wrong, np.abs(truth - scores), -1.0)

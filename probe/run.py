@@ -23,12 +23,12 @@ from tilezoo.probe.fitting import (
     Point,
     Sets,
     Stages,
-    curve,
     fit_centroid,
+    fit_curve,
     fit_dino,
     fit_knn,
     fit_linear,
-    prior,
+    fit_prior,
 )
 from tilezoo.probe.leakage import audit
 from tilezoo.probe.linear import fast_products, one_thread_for_few
@@ -59,7 +59,7 @@ from tilezoo.probe.results import (
 )
 from tilezoo.probe.scores import Scorer
 from tilezoo.probe.sgd import Anew
-from tilezoo.probe.splits import Usable, choose_kind, make_split, usable
+from tilezoo.probe.splits import Usable, choose_kind, leave_out_rare, make_split
 from tilezoo.progress import say
 from tilezoo.table import Table
 from tilezoo.training_ids import ids_sha256
@@ -224,7 +224,7 @@ class _Trial:
     def probe_prior(self) -> _Probed:
         """Score what is known from labels alone: a linear probe without features."""
         stages = Stages(PRIOR, shown=self.options.show_progress)
-        return self._measure({"linear": prior(self.sets)}, [], stages)
+        return self._measure({"linear": fit_prior(self.sets)}, [], stages)
 
     def _fit_all(
         self, x: torch.Tensor, sets: Sets, stages: Stages
@@ -235,11 +235,11 @@ class _Trial:
         if options.protocol == "dino":
             rows = torch.arange(sets.train, device=x.device)
             linear = alone = fit_dino(x, rows, sets, options.seed, stages)
-            points = list(curve(x, sets, options, alone, stages))
+            points = list(fit_curve(x, sets, options, alone, stages))
         standardise(x, sets.train)
         if options.protocol == "standard":
             linear, alone = fit_linear(x, sets, stages)
-            points = list(curve(x, sets, options, alone, stages))
+            points = list(fit_curve(x, sets, options, alone, stages))
         return {"linear": linear, "knn": knn, "centroid": fit_centroid(x, sets)}, points
 
     def _measure(self, fits: Mapping[str, Fit], points: list[Point], stages: Stages) -> _Probed:
@@ -268,7 +268,7 @@ class _Trial:
 
 
 def _make_trial(joined: Joined, options: ProbeOptions, kind: SplitKind) -> _Trial:
-    used = usable(joined, make_split(joined, options, kind), options.rare)
+    used = leave_out_rare(joined, make_split(joined, options, kind), options.rare)
     _say_what_is_used(joined, used, kind)
     split = used.split
     ground: Unit = "block" if options.has_blocks else "group"

@@ -84,7 +84,7 @@ class Scorer:
         self._classes = truth.shape[1]
         self._pooled = Ranking(truth, scores)
         self._single = [Ranking(truth[:, c], scores[:, c]) for c in range(self._classes)]
-        self._facts = self._per_tile(truth, scores, predicted(scores, task))
+        self._facts = self._per_tile(truth, scores, predict(scores, task))
 
     def _per_tile(
         self, truth: Labels, scores: Scores, chosen: NDArray[np.bool_]
@@ -137,7 +137,7 @@ class Scorer:
         return mean_of_known((recall + specificity) / 2 if self._multilabel else recall)
 
 
-def predicted(scores: Scores, task: Task) -> NDArray[np.bool_]:
+def predict(scores: Scores, task: Task) -> NDArray[np.bool_]:
     """Mark the classes that scores, shape (N, C), stand for: all above 0.5, or the highest."""
     if task == "multilabel":
         return np.asarray(scores > 0.5, np.bool_)

@@ -67,7 +67,7 @@ class Grid:
             here = np.abs(unique[:, 0] - row) <= 1
             there = others[others[:, 0] == row]
             their_west, their_width = self._span(there)
-            marked[here] |= _touch(west[here], width[here], their_west, their_width[0])
+            marked[here] |= _are_near(west[here], width[here], their_west, their_width[0])
         return marked[inverse.ravel()]
 
     def _span(self, cells: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -75,7 +75,7 @@ class Grid:
         return cells[:, 1] * width, width
 
 
-def _touch(
+def _are_near(
     west: NDArray[np.float64],
     width: NDArray[np.float64],
     theirs: NDArray[np.float64],
@@ -259,6 +259,8 @@ def _stratified(y: Labels, shares: tuple[float, ...], seed: int) -> list[Rows]:
     A tile of several classes counts for its rarest, so rare ones are spread first; every part
     gets at least one tile of a stratum that has enough.
     """
+    # scikit-learn's StratifiedShuffleSplit takes one class a tile and refuses a class of one tile;
+    # and its draws are others, so results.json would change for every probe with a random split.
     rng = np.random.default_rng(seed)
     rarity = np.argsort(np.argsort(y.sum(axis=0), kind="stable"))
     stratum = np.where(y > 0, rarity, y.shape[1]).min(axis=1)  # tiles without a class are the last
@@ -316,6 +318,7 @@ def _parts_of_regions(region: Rows, seed: int) -> Rows:
 
     A region that would take a part far over its share goes on to the next part.
     """
+    # scikit-learn's GroupShuffleSplit takes a share of the groups, however large each is.
     sizes = np.bincount(region)
     total, given = sizes.sum(), np.zeros(3)
     share = {2: _TEST_SHARE * total, 1: _VALIDATION_SHARE * total}
@@ -363,7 +366,7 @@ class Usable:
     dropped: tuple[str, ...]
 
 
-def usable(joined: Joined, split: Split, rare: Rare) -> Usable:
+def leave_out_rare(joined: Joined, split: Split, rare: Rare) -> Usable:
     """See that every class has tiles with and without it in train, and with it in test.
 
     Tiles of a class that is left out go with it where a tile has one class only.
@@ -371,7 +374,7 @@ def usable(joined: Joined, split: Split, rare: Rare) -> Usable:
     Raises:
         ProbeError: A class has none, and `rare` is `error`; or fewer than two classes are left.
     """
-    lacking = _lacking(joined.y, split)
+    lacking = _find_lacking(joined.y, split)
     if not lacking.any():
         return Usable(joined=joined, split=split, dropped=())
     if rare == "error":
@@ -388,7 +391,7 @@ def usable(joined: Joined, split: Split, rare: Rare) -> Usable:
     return Usable(joined=left, split=split, dropped=tuple(name for name, is_ in names if is_))
 
 
-def _lacking(y: Labels, split: Split) -> NDArray[np.bool_]:
+def _find_lacking(y: Labels, split: Split) -> NDArray[np.bool_]:
     train, test = y[split.train], y[split.test]
     return np.asarray(~train.any(axis=0) | train.all(axis=0) | ~test.any(axis=0))
 

@@ -14,10 +14,10 @@ import torch
 from typer.testing import CliRunner
 
 from tilezoo.cli.app import app
-from tilezoo.compare.dino_protocol import Crops, cropped, pooling_of
+from tilezoo.compare.dino_protocol import Crops, crop_tile, pooling_of
 from tilezoo.compare.run import compare
 from tilezoo.errors import InterruptedRunError, ModelError, ProbeError
-from tilezoo.probe.fitting import kept_in
+from tilezoo.probe.fitting import name_kept_file
 from tilezoo.probe.sgd import BATCH, EPOCHS, Anew, fit_sgd, saved
 from tilezoo.sources import discover
 from tilezoo.space import Contract
@@ -157,7 +157,7 @@ def test_a_layer_s_name_tells_all_that_it_depends_on(tmp_path):
 
     def name(told="a", labels=y, task="multilabel", seed=0):
         anew = Anew(batches=saved(torch.ones(2, 1), torch.arange(2)), folder=tmp_path, told=told)
-        return kept_in(anew, labels, task, seed)
+        return name_kept_file(anew, labels, task, seed)
 
     changes = ({}, {"told": "b"}, {"labels": y.flip(0)}, {"task": "multiclass"}, {"seed": 1})
     assert len({name(**changed) for changed in changes}) == len(changes)
@@ -191,7 +191,7 @@ def test_a_crop_is_a_part_of_the_tile_resized_as_the_contract_says():
     both = tile(np.stack([ramp, ramp.T, ramp]))
     areas, mirrored = [], 0
     for epoch in range(300):
-        done = cropped(both, contract=contract(), seed=0, epoch=epoch)
+        done = crop_tile(both, contract=contract(), seed=0, epoch=epoch)
         assert done.fitted
         assert done.pixels.shape == (3, 32, 32)
         red, green = done.pixels[0].astype(int), done.pixels[1].astype(int)
@@ -223,7 +223,7 @@ def test_crops_are_torchvisions_of_the_same_box(monkeypatch):
         dino_protocol, "draw_boxes", lambda *how: drawn.append(draw(*how)) or drawn[-1]
     )
     for epoch in range(20):
-        found = cropped(tile(pixels), contract=contract(), seed=3, epoch=epoch).pixels
+        found = crop_tile(tile(pixels), contract=contract(), seed=3, epoch=epoch).pixels
         box, mirrored = drawn[-1][0][0].tolist(), drawn[-1][1][0] < 0.5
         how = {"interpolation": F.InterpolationMode.BICUBIC, "antialias": True}
         expected = F.resized_crop(torch.from_numpy(pixels), *box, [32, 32], **how)
@@ -234,15 +234,17 @@ def test_crops_of_a_long_tile_are_of_its_middle_square():
     pixels = np.zeros((3, 40, 100), np.uint8)
     pixels[:, :, 30:70] = 200
     for epoch in range(20):
-        assert (cropped(tile(pixels), contract=contract(), seed=0, epoch=epoch).pixels == 200).all()
+        assert (
+            crop_tile(tile(pixels), contract=contract(), seed=0, epoch=epoch).pixels == 200
+        ).all()
 
 
 def test_values_are_mapped_as_the_contract_says():
     own = contract(**making.SENTINEL2)
     pixels = np.full((3, 40, 40), 1000, np.uint16)
-    found = cropped(tile(pixels), contract=own, seed=0, epoch=0).pixels
+    found = crop_tile(tile(pixels), contract=own, seed=0, epoch=0).pixels
     assert (found == 128).all()  # 1000 of 0..2000, in 8 bits
-    exact = cropped(
+    exact = crop_tile(
         tile(pixels), contract=contract(**making.SENTINEL2, quantize_uint8=False), seed=0, epoch=0
     )
     assert exact.pixels == pytest.approx(0.5)

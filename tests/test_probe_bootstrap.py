@@ -9,12 +9,12 @@ from tilezoo.probe.bootstrap import (
     Measured,
     Resampling,
     all_claims,
-    centred,
-    difference_of,
+    centre,
+    find_differences,
+    find_p_values,
     holm,
     interval,
     measure,
-    two_sided,
 )
 from tilezoo.probe.scores import MACRO, SCALARS, Ranking, Scorer
 
@@ -32,7 +32,7 @@ def test_intervals_of_95_percent_hold_the_truth_in_93_to_97_percent_of_repeats()
     for repeat in range(repeats):
         right = np.random.default_rng([1, repeat]).random(tiles) < truth
         replicates = weights @ right.astype(float) / tiles
-        low, high = interval(centred(np.array([right.mean()]), replicates[:, None]))
+        low, high = interval(centre(np.array([right.mean()]), replicates[:, None]))
         held += bool(low[0] <= truth <= high[0])
     assert 0.93 <= held / repeats <= 0.97
 
@@ -64,7 +64,7 @@ def average_precisions():
 def test_intervals_of_average_precision_hold_the_truth_as_often(average_precisions):
     truth, scores = models_of_equal_worth(400_000, 10**6, count=1)
     expected = Ranking(truth, scores[0]).average_precision(np.ones(400_000, np.int32))
-    bounds = np.stack([interval(centred(values, drawn)) for values, drawn in average_precisions])
+    bounds = np.stack([interval(centre(values, drawn)) for values, drawn in average_precisions])
     held = ((bounds[:, 0] <= expected) & (expected <= bounds[:, 1])).mean(axis=0)
     assert ((held >= 0.93) & (held <= 0.97)).all()
 
@@ -72,7 +72,7 @@ def test_intervals_of_average_precision_hold_the_truth_as_often(average_precisio
 def test_equal_models_are_told_apart_by_average_precision_at_the_nominal_rate(average_precisions):
     claimed = 0
     for values, drawn in average_precisions:
-        low, high = interval(centred(-np.diff(values), -np.diff(drawn)))
+        low, high = interval(centre(-np.diff(values), -np.diff(drawn)))
         claimed += not low[0] <= 0 <= high[0]
     assert 0.03 <= claimed / 400 <= 0.07
 
@@ -95,7 +95,7 @@ def test_intervals_of_40_blocks_hold_the_truth_about_as_often_and_of_few_less():
             rng = np.random.default_rng([9, repeat])
             right = rng.random(25 * count) < rng.beta(3, 1.5, count)[blocks]  # 2/3 on average
             drawn = weights @ right.astype(float) / weights.sum(axis=1)
-            low, high = interval(centred(np.array([right.mean()]), drawn[:, None]))
+            low, high = interval(centre(np.array([right.mean()]), drawn[:, None]))
             found += bool(low[0] <= 2 / 3 <= high[0])
         return found / repeats
 
@@ -133,7 +133,7 @@ def test_a_biased_score_lies_within_its_interval():
         Scorer(truth, scores, "multilabel"), Resampling(tiles=200, replicates=300, seed=0)
     )
     assert found.replicates[:, ECE].mean() > found.values[ECE] * 1.1
-    low, high = interval(centred(found.values, found.replicates))
+    low, high = interval(centre(found.values, found.replicates))
     assert (low <= found.values).all()
     assert (found.values <= high).all()
 
@@ -154,7 +154,7 @@ def test_two_equal_models_are_told_apart_at_the_nominal_rate_only():
         shared = rng.random(tiles) < 0.5  # both models find the same tiles easy
         first, second = (shared | (rng.random(tiles) < 0.4) for _ in range(2))
         pair = (measured(first, weights), measured(second, weights))
-        found = difference_of(("a", "b"), pair, [])[ACCURACY]
+        found = find_differences(("a", "b"), pair, [])[ACCURACY]
         claimed += not found.low <= 0 <= found.high
     assert 0.035 <= claimed / repeats <= 0.065
 
@@ -173,7 +173,7 @@ def test_pairing_finds_what_two_intervals_would_hide():
     first = second | (rng.random(2000) < 0.03)  # right wherever the other is, and a little more
     weights = draws(2000, 300, seed=0)
     models = {name: {"linear": measured(r, weights)} for name, r in (("a", first), ("b", second))}
-    low, high = interval(centred(models["a"]["linear"].values, models["a"]["linear"].replicates))
+    low, high = interval(centre(models["a"]["linear"].values, models["a"]["linear"].replicates))
     assert low[0] < second.mean()
     entries = {e.metric: e for e in all_claims([("a", "b")], models, [])}
     assert entries["accuracy"].low > 0
@@ -202,7 +202,7 @@ def test_many_pairs_are_held_to_holms_correction():
 
 def test_p_values_are_never_nought_and_agree_with_intervals():
     shifted = np.random.default_rng(0).normal([0, 1.9, 2.1, 9], 1, size=(4000, 4))
-    p_values = two_sided(shifted)
+    p_values = find_p_values(shifted)
     assert p_values.min() == pytest.approx(2 / 4001)
     low, high = interval(shifted)
     assert ((p_values < 0.05) == ((low > 0) | (high < 0))).all()

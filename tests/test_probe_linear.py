@@ -14,7 +14,7 @@ from sklearn.neighbors import NearestCentroid
 from tilezoo import knn
 from tilezoo.probe import linear
 from tilezoo.probe.data import standardise
-from tilezoo.probe.fitting import Sets, Stages, by_centroid, fit_linear, quality
+from tilezoo.probe.fitting import Sets, Stages, fit_linear, rate_scores, score_by_centroid
 from tilezoo.probe.linear import Problem, chunks, fast_products, fit, one_thread_for_few
 from tilezoo.probe.sgd import BATCH, LR, MOMENTUM, fit_sgd, saved
 
@@ -119,17 +119,17 @@ def test_what_is_chosen_by_is_scikit_learns(metric):
         expected = accuracy_score(classes, scores.argmax(axis=1))
     else:
         expected = average_precision_score(y, scores, average=metric.removeprefix("ap_"))
-    assert quality(y, scores, metric) == pytest.approx(expected, abs=1e-12)
+    assert rate_scores(y, scores, metric) == pytest.approx(expected, abs=1e-12)
 
 
 def test_classes_that_validation_lacks_have_no_part_in_what_is_chosen_by():
     y = np.zeros((4, 2), np.uint8)
     y[:2, 0] = 1
     scores = np.array([[0.9, 0.1], [0.2, 0.1], [0.5, 0.1], [0.1, 0.1]], np.float32)
-    assert quality(y, scores, "ap_macro") == pytest.approx(
+    assert rate_scores(y, scores, "ap_macro") == pytest.approx(
         average_precision_score(y[:, 0], scores[:, 0])
     )
-    assert quality(np.zeros_like(y), scores, "ap_macro") == -1
+    assert rate_scores(np.zeros_like(y), scores, "ap_macro") == -1
 
 
 def test_rows_in_many_pieces_sum_to_the_same(monkeypatch):
@@ -216,7 +216,7 @@ def test_neighbours_vote_with_exp_of_cosine_over_temperature():
 def test_centroids_of_one_class_a_tile_are_nearest_centroids():
     x = features(400, 6, collinear=False)
     y = labels(x, 3, "multiclass")
-    scores = by_centroid(x, torch.from_numpy(y), x, "multiclass")
+    scores = score_by_centroid(x, torch.from_numpy(y), x, "multiclass")
     unit = knn.unit_rows(x).numpy()
     means = np.stack([x.numpy()[column > 0].mean(0) for column in y.T])
     reference = NearestCentroid().fit(unit, y.argmax(1))
@@ -228,7 +228,7 @@ def test_centroids_of_one_class_a_tile_are_nearest_centroids():
 def test_centroids_of_several_classes_say_on_which_side_a_tile_is():
     x = features(400, 6, collinear=False)
     y = (x[:, :2] > 0.3).to(torch.uint8)
-    scores = by_centroid(x, y, x, "multilabel")
+    scores = score_by_centroid(x, y, x, "multilabel")
     assert ((scores > 0.5) == y.bool()).float().mean() > 0.8
 
 

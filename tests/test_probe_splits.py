@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from tilezoo.errors import OptionError, ProbeError
 from tilezoo.probe.data import Joined
-from tilezoo.probe.fitting import subset
+from tilezoo.probe.fitting import draw_subset
 from tilezoo.probe.options import Probing, parse_fractions
-from tilezoo.probe.splits import centres, choose_kind, grid, make_split, usable
+from tilezoo.probe.splits import centres, choose_kind, grid, leave_out_rare, make_split
 
 RADIUS_KM = 6371.0088
 
@@ -217,8 +217,8 @@ def test_a_class_that_train_or_test_lacks_is_named_with_its_counts():
     split = make_split(both, choices(), "random")
     told = r"'class 2' is on 1 of \d+ tiles of train, 0 of \d+ of test.*--rare drop"
     with pytest.raises(ProbeError, match=told):
-        usable(both, split, "error")
-    left = usable(both, split, "drop")
+        leave_out_rare(both, split, "error")
+    left = leave_out_rare(both, split, "drop")
     assert left.dropped == ("class 2",)
     assert left.joined.classes == ("class 0", "class 1")
     assert 100 not in left.split.order  # the tile of that class goes with it
@@ -230,23 +230,23 @@ def test_a_class_of_every_train_tile_cannot_be_learnt():
     both = joined(y, splits=["train", "train", "validation", "test", "test"])
     split = make_split(both, choices(), "given")
     with pytest.raises(ProbeError, match="'class 0' is on 2 of 2 tiles of train"):
-        usable(both, split, "error")
-    assert usable(both, split, "drop").dropped == ("class 0",)
+        leave_out_rare(both, split, "error")
+    assert leave_out_rare(both, split, "drop").dropped == ("class 0",)
 
 
 def test_a_test_set_of_one_class_is_refused():
     both = joined(one_class([4, 4]), splits=[*["train"] * 2, *["test"] * 2, *["train"] * 4])
     split = make_split(both, choices(), "given")
     with pytest.raises(ProbeError, match=r"'class 1' is on .* 0 of 2 of test"):
-        usable(both, split, "error")
+        leave_out_rare(both, split, "error")
     with pytest.raises(ProbeError, match="fewer than two are left"):
-        usable(both, split, "drop")
+        leave_out_rare(both, split, "drop")
 
 
 @given(st.floats(0.1, 100), st.integers(0, 50))
 def test_a_part_of_train_holds_tiles_with_and_without_each_class(percent, seed):
     y = (np.random.default_rng(0).random((300, 4)) < (0.5, 0.2, 0.02, 0.98)).astype(np.uint8)
-    rows = subset(y, percent, seed)
+    rows = draw_subset(y, percent, seed)
     assert (np.diff(rows) > 0).all()
     assert round(300 * percent / 100) <= len(rows) <= max(1, round(300 * percent / 100)) + 8
     assert (y[rows].any(0) & ~y[rows].all(0)).all()
@@ -254,7 +254,7 @@ def test_a_part_of_train_holds_tiles_with_and_without_each_class(percent, seed):
 
 def test_all_of_train_is_all_of_it():
     y = one_class([5, 5])
-    assert subset(y, 100, 3).tolist() == list(range(10))
+    assert draw_subset(y, 100, 3).tolist() == list(range(10))
 
 
 @pytest.mark.parametrize(

@@ -25,8 +25,8 @@ from tilezoo.options import command_line
 from tilezoo.probe import probe, write_report
 from tilezoo.probe.outcome import find_most_mistaken
 from tilezoo.probe.report import figures, words
-from tilezoo.probe.report.figures import confusion, plain, wrapped
-from tilezoo.probe.report.pages import escaped
+from tilezoo.probe.report.figures import break_name, confusion, plain
+from tilezoo.probe.report.pages import escape_signs
 from tilezoo.probe.results import FitFacts, PartCounts, Score
 from tilezoo.table import open_table
 from tilezoo.training_ids import write_training_ids
@@ -173,7 +173,7 @@ def test_the_headline_claims_what_may_be_claimed_and_nothing_else(many):
         if (entry["b"], entry["method"], entry["metric"]) == ("dim", "linear", "ap_micro")
     }
     ((claim, entry),) = claims.items()
-    assert f"- **Linear probe: {escaped(claim)}**" in text
+    assert f"- **Linear probe: {escape_signs(claim)}**" in text
     assert entry["may_be_claimed"]
     assert f"{entry['absolute']:+.4f} ({entry['relative']:+.1%}), 95 % interval" in text
     assert "80 test tiles; 19 classes" in text
@@ -264,15 +264,15 @@ def test_odd_names_are_text_in_both_forms(many):
     ],
 )
 def test_markdown_takes_no_sign_for_its_own(text, safe):
-    assert escaped(text) == safe
+    assert escape_signs(text) == safe
 
 
 def test_names_in_figures_are_no_mathematics():
     assert plain("$x$") == r"\$x\$"
     assert plain("_hidden").startswith(" ")
     assert len(plain("n" * 100)) <= 44
-    assert wrapped(LONG, 32, most_lines=3).count("\n") == 2
-    assert "…" not in wrapped(LONG, 32, most_lines=3)
+    assert break_name(LONG, 32, most_lines=3).count("\n") == 2
+    assert "…" not in break_name(LONG, 32, most_lines=3)
 
 
 def texts_of(figure: Figure) -> list[tuple[str, object]]:

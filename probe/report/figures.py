@@ -116,7 +116,7 @@ def plain(text: str) -> str:
     return shown.replace("$", r"\$")
 
 
-def wrapped(text: str, width: int, most_lines: int = 2) -> str:
+def break_name(text: str, width: int, most_lines: int = 2) -> str:
     """Break a name into lines."""
     lines = textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False)
     if len(lines) > most_lines:
@@ -145,7 +145,7 @@ MOST_CLASSES = 40
 _NAME_CHARACTERS = 30  # of a class, a line
 
 
-def shown_classes(results: Results) -> list[str]:
+def choose_classes(results: Results) -> list[str]:
     """Choose the classes of a figure: those with the most test tiles first."""
     counts = {name: parts.test for name, parts in results.class_tiles.items()}
     return sorted(counts, key=lambda name: -counts[name])[:MOST_CLASSES]
@@ -153,14 +153,14 @@ def shown_classes(results: Results) -> list[str]:
 
 def by_class(results: Results) -> Figure:
     """Draw the linear probe's average precision of each class, with intervals."""
-    classes, series = shown_classes(results), series_of(results)
+    classes, series = choose_classes(results), series_of(results)
     row_in = max(0.38, 0.085 * len(series) + 0.1)
     figure = new_figure(0.9 + row_in * len(classes) + 0.2 * ((len(series) + 1) // 2))
     axes = figure.add_subplot()
     for number, one in enumerate(series):
         shift = (number - (len(series) - 1) / 2) * 0.72 / len(series)
         _draw_classes(axes, one, classes, shift)
-    names = [wrapped(name, _NAME_CHARACTERS, most_lines=3) for name in classes]
+    names = [break_name(name, _NAME_CHARACTERS, most_lines=3) for name in classes]
     axes.set_yticks(range(len(classes)), names, fontsize=8, linespacing=1.05)
     _write_counts(axes, [results.class_tiles[name].test for name in classes])
     axes.set_ylim(len(classes) - 0.5, -0.5)
@@ -367,13 +367,13 @@ def confusion(results: Results, name: str) -> Figure:
 
 def _name_axes(axes: Axes, classes: Sequence[str], *, numbered: bool) -> None:
     names = [
-        wrapped(f"{number}  {one}" if numbered else one, _ROW_NAME_CHARACTERS, most_lines=3)
+        break_name(f"{number}  {one}" if numbered else one, _ROW_NAME_CHARACTERS, most_lines=3)
         for number, one in enumerate(classes, start=1)
     ]
     size = 6.8 if numbered else 8.5
     axes.set_yticks(range(len(classes)), names, fontsize=size, linespacing=1.05)
     numbers = [str(number) for number in range(1, len(classes) + 1)]
-    below = numbers if numbered else [wrapped(one, 13, most_lines=3) for one in classes]
+    below = numbers if numbered else [break_name(one, 13, most_lines=3) for one in classes]
     axes.set_xticks(range(len(classes)), below, fontsize=size)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)

@@ -125,7 +125,7 @@ def _differences(folder: Path, results: Results) -> Iterator[Part]:
         return
     yield Heading(text="Differences")
     alt = "Differences of pairs with their intervals"
-    yield _drawn(folder, "differences", alt, partial(figures.differences, results))
+    yield _draw(folder, "differences", alt, partial(figures.differences, results))
     if len(results.results) > 1:  # else they are the headline
         yield Bullets(items=tuple(words.against_controls(results)))
     yield tables_of.differences(results)
@@ -136,7 +136,7 @@ def _classes(folder: Path, results: Results) -> Iterator[Part]:
 
     yield Heading(text="By class")
     alt = "Average precision of each class, with intervals"
-    yield _drawn(folder, "by-class", alt, partial(figures.by_class, results))
+    yield _draw(folder, "by-class", alt, partial(figures.by_class, results))
     if len(results.class_tiles) > figures.MOST_CLASSES:
         yield Text(text="The classes with the most test tiles are drawn; the table holds all.")
     yield tables_of.by_class(results)
@@ -149,7 +149,7 @@ def _curve(folder: Path, results: Results) -> Iterator[Part]:
         return
     yield Heading(text="Fewer labels")
     alt = "Scores over the number of labels learnt from"
-    yield _drawn(
+    yield _draw(
         folder,
         "fewer-labels",
         alt,
@@ -182,14 +182,14 @@ def _confusion(folder: Path, results: Results) -> Iterator[Part]:
         alt = f"Predicted classes by true class, {name}"
         drawn = partial(confusion, results, name)
         wide = len(results.recipe.classes) > _NARROW_CLASSES
-        yield _drawn(folder, f"confusion-{name}", alt, drawn, wide=wide)
+        yield _draw(folder, f"confusion-{name}", alt, drawn, wide=wide)
 
 
 def _mistaken(folder: Path, results: Results, tables: Mapping[str, Table]) -> Iterator[Part]:
     yield Heading(text="Test tiles mistaken most")
     for name, mistaken in results.mistakes.tiles.items():
         yield Heading(text=name, level=3)
-        shown = _pictured(folder, name, mistaken, tables.get(name))
+        shown = _picture_tiles(folder, name, mistaken, tables.get(name))
         missing = len(mistaken) - len(shown)
         if not mistaken:
             yield Text(text="No test tile is mistaken.")
@@ -199,7 +199,7 @@ def _mistaken(folder: Path, results: Results, tables: Mapping[str, Table]) -> It
             yield Text(text=f"{missing} of {len(mistaken)} are not pictured: their files are gone.")
 
 
-def _pictured(
+def _picture_tiles(
     folder: Path, name: str, mistaken: Sequence[Mistake], table: Table | None
 ) -> list[Shown]:
     """Make pictures of the tiles whose files are still there."""
@@ -235,7 +235,7 @@ def _again(results: Results, command: str) -> Iterator[Part]:
     yield Bullets(items=tuple(results.notes))
 
 
-def _drawn(
+def _draw(
     folder: Path, name: str, alt: str, make: Callable[[], Any], *, wide: bool = False
 ) -> Picture:
     from tilezoo.probe.report.figures import draw
@@ -247,11 +247,11 @@ def _drawn(
 
 def to_markdown(parts: Iterable[Part]) -> str:
     """Write parts one below the other."""
-    written = [text for part in parts if (text := _written(part))]
+    written = [text for part in parts if (text := _write_part(part))]
     return "\n\n".join(written) + "\n"
 
 
-def escaped(text: str) -> str:
+def escape_signs(text: str) -> str:
     """Write text so that none of its signs means anything."""
     one_line = " ".join(text.split()).replace("&", "&amp;")
     safe = _SIGNS.sub(lambda sign: _harmless(sign[0]), one_line)
@@ -262,36 +262,40 @@ def _harmless(sign: str) -> str:
     return {"<": "&lt;", ">": "&gt;"}.get(sign, f"\\{sign}")
 
 
-def _written(part: Part) -> str:
+def _write_part(part: Part) -> str:
     match part:
         case Verdict(text=text):
-            return f"**{escaped(text)}**"
+            return f"**{escape_signs(text)}**"
         case Heading(text=text, level=level):
-            return f"{'#' * level} {escaped(text)}"
+            return f"{'#' * level} {escape_signs(text)}"
         case Text(text=text):
-            return escaped(text)
+            return escape_signs(text)
         case Caution(items=items):
-            return "\n".join(f"> - {escaped(item)}" for item in items)
+            return "\n".join(f"> - {escape_signs(item)}" for item in items)
         case Bullets(items=items, strong=strong, folded=folded):
             mark = "**" * strong
-            return _titled(folded, "\n".join(f"- {mark}{escaped(item)}{mark}" for item in items))
+            return _put_title(
+                folded, "\n".join(f"- {mark}{escape_signs(item)}{mark}" for item in items)
+            )
         case Grid(header=header, rows=rows, folded=folded):
-            return _titled(folded, _grid(header, rows))
+            return _put_title(folded, _grid(header, rows))
         case Picture(file=file, alt=alt):
-            return f"![{escaped(alt)}]({file})"
+            return f"![{escape_signs(alt)}]({file})"
         case Gallery():
             return _gallery(part)
         case Code(text=text):
             return f"```\n{text}\n```"
 
 
-def _titled(title: str | None, text: str) -> str:
-    return text if title is None else f"### {escaped(title)}\n\n{text}"
+def _put_title(title: str | None, text: str) -> str:
+    return text if title is None else f"### {escape_signs(title)}\n\n{text}"
 
 
 def _grid(header: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
     line = "|---" + "|---:" * (len(header) - 1) + "|"
-    return "\n".join([_row(map(escaped, header)), line, *(_row(map(_cell, row)) for row in rows)])
+    return "\n".join(
+        [_row(map(escape_signs, header)), line, *(_row(map(_cell, row)) for row in rows)]
+    )
 
 
 def _row(cells: Iterable[str]) -> str:
@@ -301,7 +305,7 @@ def _row(cells: Iterable[str]) -> str:
 def _cell(cell: Cell) -> str:
     if isinstance(cell, ScoreCell):
         return f"{cell.value} ({cell.low}–{cell.high})"
-    return escaped(cell)
+    return escape_signs(cell)
 
 
 def _gallery(gallery: Gallery) -> str:
@@ -309,8 +313,8 @@ def _gallery(gallery: Gallery) -> str:
     tables = []
     for first in range(0, len(gallery.tiles), _BESIDE):
         beside = gallery.tiles[first : first + _BESIDE]
-        pictures = [f"![{escaped(tile.lines[0])}]({tile.file})" for tile in beside]
-        words = ["<br>".join(map(escaped, tile.lines)) for tile in beside]
+        pictures = [f"![{escape_signs(tile.lines[0])}]({tile.file})" for tile in beside]
+        words = ["<br>".join(map(escape_signs, tile.lines)) for tile in beside]
         tables.append("\n".join([_row(pictures), "|---" * len(beside) + "|", _row(words)]))
     return "\n\n".join(tables)
 

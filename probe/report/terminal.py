@@ -28,17 +28,17 @@ _METHODS = ("linear", "knn", "centroid")
 def to_terminal(results: Results) -> str:
     """Write results as text."""
     parts = [
-        _wrapped(audit.said for audit in results.leakage.values()),
-        _wrapped([_setting(results), *_warnings(results)]),
+        _wrap(audit.said for audit in results.leakage.values()),
+        _wrap([_setting(results), *_warnings(results)]),
         *_tables({**results.results, **results.controls}),
         _curve(results),
         _gap(results),
-        _wrapped(entry.claim for entry in _headlines(results)),
+        _wrap(entry.claim for entry in _headlines(results)),
     ]
     return "\n\n".join(part for part in parts if part)
 
 
-def _wrapped(sentences: Iterable[str]) -> str:
+def _wrap(sentences: Iterable[str]) -> str:
     lines = [line for text in sentences for line in wrap(text, WIDTH, subsequent_indent="  ")]
     return "\n".join(lines)
 
@@ -128,7 +128,7 @@ def _gap(results: Results) -> str:
     if isinstance(results.split_gap, UnsetType):
         return ""
     gaps = results.split_gap.results
-    return _wrapped(
+    return _wrap(
         _gap_sentence(name, metric, gap["linear"].of(metric)) for name, gap in gaps.items()
     )
 

@@ -69,11 +69,11 @@ def main_metrics(results: Results) -> tuple[str, str]:
 
 def title(results: Results, dataset: str | None) -> str:
     """Name the report."""
-    beside = _enumerated(list(results.results))
+    beside = _enumerate(list(results.results))
     return f"{beside} on {dataset}" if dataset else f"Probe of {beside}"
 
 
-def _enumerated(names: Sequence[str]) -> str:
+def _enumerate(names: Sequence[str]) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
@@ -89,7 +89,7 @@ def verdict(results: Results) -> Verdict:
     told = [_overlap(name, audit) for name, audit in audits.items() if audit.status != "unknown"]
     unknown = [name for name, audit in audits.items() if audit.status == "unknown"]
     if unknown:
-        told.append(f"unknown for {_enumerated(unknown)}, no list of pretraining tiles is known")
+        told.append(f"unknown for {_enumerate(unknown)}, no list of pretraining tiles is known")
     return Verdict(text=f"Overlap of pretraining and test tiles: {'; '.join(told)}.", mood=mood)
 
 
@@ -130,17 +130,17 @@ def headlines(results: Results) -> list[str]:
     for method in ("linear", "knn"):
         entries = pairs(results, controls=False, method=method, metric=metric)
         if method == "linear" or len(entries) == 1:
-            told += [_said(entry) for entry in entries]
+            told += [_say(entry) for entry in entries]
     return told
 
 
 def against_controls(results: Results) -> list[str]:
     """Say what the controls show of each model."""
     entries = pairs(results, controls=True, method="linear", metric=headline_metric(results))
-    return [_said(entry) for entry in entries]
+    return [_say(entry) for entry in entries]
 
 
-def _said(entry: Claim) -> str:
+def _say(entry: Claim) -> str:
     """Say what may be claimed; of what may not, what was measured all the same."""
     claim = f"{METHODS[entry.method]}: {entry.claim}"
     if entry.may_be_claimed:
@@ -223,7 +223,7 @@ def without_width(results: Results) -> list[str]:
     names = [name for name, score in scores.items() if not score.has_width]
     if not names:
         return []
-    same = f"All resamples give {_enumerated(names)} the same {metric}"
+    same = f"All resamples give {_enumerate(names)} the same {metric}"
     return [f"{same}, so its interval has no width; no certainty, for they know no other tiles."]
 
 
@@ -239,7 +239,7 @@ def _few_resamples(results: Results) -> list[str]:
 def _few(results: Results) -> list[str]:
     counts = {name: parts.test for name, parts in results.class_tiles.items()}
     few = [f"{name} ({count:,})" for name, count in counts.items() if count < _FEW_TILES]
-    return [f"Few test tiles, so their scores are rough: {_named(few)}."] if few else []
+    return [f"Few test tiles, so their scores are rough: {_name_some(few)}."] if few else []
 
 
 def _unlike(results: Results) -> list[str]:
@@ -251,7 +251,7 @@ def _unlike(results: Results) -> list[str]:
         if high - low > _UNLIKE_SHARE and high > _UNLIKE_TIMES * low:
             counts = f"{parts.train:,} of {train:,} train, {parts.test:,} of {test:,} test"
             unlike.append(f"{name} ({counts})")
-    return [f"Train and test are unlike: {_named(unlike)}."] if unlike else []
+    return [f"Train and test are unlike: {_name_some(unlike)}."] if unlike else []
 
 
 def _weak_fits(results: Results) -> list[str]:
@@ -260,9 +260,9 @@ def _weak_fits(results: Results) -> list[str]:
     at_edge = [name for name, facts in linear.items() if facts.at_edge is True]
     told = []
     if stopped:
-        told.append(f"The linear probe did not converge for {_named(stopped)}.")
+        told.append(f"The linear probe did not converge for {_name_some(stopped)}.")
     if at_edge:
-        told.append(f"The best C lies at the edge of those tried for {_named(at_edge)}.")
+        told.append(f"The best C lies at the edge of those tried for {_name_some(at_edge)}.")
     return told
 
 
@@ -273,12 +273,12 @@ def _no_better(results: Results) -> list[str]:
             of.setdefault(entry.a, []).append(entry.b)
     return [
         f"{name} is not shown to be better than the control{'s' * (len(beaten_by) > 1)} "
-        f"{_enumerated(beaten_by)} by {metric}."
+        f"{_enumerate(beaten_by)} by {metric}."
         for name, beaten_by in of.items()
     ]
 
 
-def _named(names: Sequence[str]) -> str:
+def _name_some(names: Sequence[str]) -> str:
     more = " and others" if len(names) > _MOST_NAMED else ""
     return ", ".join(names[:_MOST_NAMED]) + more
 
