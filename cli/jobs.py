@@ -77,14 +77,14 @@ def stop(options: JobOptions, own: Json) -> None:
 
 @app.command("attach")
 @command(AttachOptions, Json)
-def attach(options: AttachOptions, own: Json) -> None:
+def follow_job(options: AttachOptions, own: Json) -> None:
     """Follow a job's log to its end.
 
     Example: tilezoo jobs attach tilezoo-pretrain-20261122-232501-ab12
     """
-    from tilezoo.launch import attach as follow
+    from tilezoo.launch import attach
 
-    _print(follow.with_options(options), own)
+    _print(attach.with_options(options), own)
 
 
 @app.command("fetch")

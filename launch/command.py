@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from tilezoo.errors import OptionError
 
-VERBS = ("pack", "pretrain", "embed", "probe", "compare")
+LAUNCHED_VERBS = ("pack", "pretrain", "embed", "probe", "compare")
 INPUT = "/opt/ml/input/data"
 OUT = "/opt/ml/checkpoints"  # what SageMaker keeps in step with S3 while the job runs
 OUT_FLAGS = ("-o", "--out")
@@ -127,11 +127,11 @@ def is_s3(uri: str) -> bool:
 
 
 def _check_verb(verb: str) -> None:
-    if verb not in VERBS:
-        near = get_close_matches(verb, VERBS, n=1)
+    if verb not in LAUNCHED_VERBS:
+        near = get_close_matches(verb, LAUNCHED_VERBS, n=1)
         hint = f"did you mean {near[0]}? Launch" if near else "launch"
         raise OptionError(
-            f"{verb!r} cannot be launched; {hint} one of {', '.join(VERBS)}: tilezoo launch -- "
+            f"{verb!r} cannot be launched; {hint} one of {', '.join(LAUNCHED_VERBS)}: tilezoo launch -- "
             "pretrain s3://BUCKET/shards -o run"
         )
 

@@ -12,7 +12,7 @@ from typing import Literal
 from tilezoo.errors import LaunchError, OptionError
 from tilezoo.io import from_builtins, read_state
 from tilezoo.launch.command import JobCommand
-from tilezoo.launch.options import BackendWish, LaunchOptions
+from tilezoo.launch.options import JobBackend, LaunchOptions
 from tilezoo.launch.sdk import load_image_uris
 
 OWN_TABLE = "TILEZOO_INSTANCES"  # names a JSON file with entries that go before ours
@@ -20,7 +20,6 @@ OWN_TABLE = "TILEZOO_INSTANCES"  # names a JSON file with entries that go before
 SMDDP_VERSION, SMDDP_PYTHON = "2.5.1", "py311"
 # For all else: one that is in (nearly) every region; Python 3.12, CUDA 12.9.
 VERSION, PYTHON = "2.8.0", "py312"
-Backend = Literal["smddp", "nccl", "gloo", "plain"]
 _TABLE = Path(__file__).with_name("instances.json")
 _DLC = re.compile(r"/pytorch-training:(\d+)\.(\d+)[^-]*-(cpu|gpu)-")
 _VCPUS_A_PROCESS = 4  # of gloo on CPUs: two cores, each with two threads
@@ -245,7 +244,7 @@ class Distribution:
         processes: On each instance.
     """
 
-    backend: Backend
+    backend: Literal["smddp", "nccl", "gloo", "plain"]
     processes: int = 1
 
 
@@ -253,7 +252,7 @@ PLAIN = Distribution(backend="plain")
 
 
 def choose_distribution(
-    verb: str, instance: Instance, *, count: int, wish: BackendWish, image: str | None
+    verb: str, instance: Instance, *, count: int, wish: JobBackend, image: str | None
 ) -> Distribution:
     """Choose how a job's processes talk, or refuse a wish that cannot come true.
 
@@ -284,7 +283,7 @@ def choose_distribution(
     return Distribution(backend="gloo", processes=processes) if count > 1 else PLAIN
 
 
-def _alone(verb: str, count: int, wish: BackendWish) -> Distribution:
+def _alone(verb: str, count: int, wish: JobBackend) -> Distribution:
     if count > 1:
         raise OptionError(
             f"--count {count}: {verb} runs on one instance; only pretrain takes several"

@@ -11,7 +11,7 @@ from tilezoo.launch.command import JobCommand, is_s3, read_command
 from tilezoo.options import Progress, argument, option, options, python_only
 from tilezoo.progress import say
 
-BackendWish = Literal["auto", "smddp", "nccl", "gloo"]
+JobBackend = Literal["auto", "smddp", "nccl", "gloo"]
 Pairs = tuple[tuple[str, str], ...]
 NAME_MAX = 63
 MAX_HOURS = 28 * 24  # the service's limit on a training job
@@ -58,7 +58,7 @@ class LaunchOptions(Region, Progress):
     image: str | None = option(
         default=None, unset="SageMaker's PyTorch", help="The container the job runs in."
     )
-    backend: BackendWish = option(
+    backend: JobBackend = option(
         default="auto",
         help="How processes talk. auto: SMDDP on several p4d or p4de, else NCCL on GPUs.",
     )
@@ -112,7 +112,7 @@ class LaunchOptions(Region, Progress):
         return _parse_pairs("--tag", self.tags)
 
     @cached_property
-    def wish(self) -> BackendWish:
+    def wish(self) -> JobBackend:
         """How processes shall talk, said before or after the `--`."""
         own = self.job.backend
         if own is None or own == "auto":
@@ -122,7 +122,7 @@ class LaunchOptions(Region, Progress):
                 f"--backend {self.backend} for the job and --backend {own} for {self.job.verb}: "
                 "say one of them"
             )
-        wish: BackendWish = own  # type: ignore[assignment]  # the command itself checks its value
+        wish: JobBackend = own  # type: ignore[assignment]  # the command itself checks its value
         return wish
 
     def check(self) -> None:

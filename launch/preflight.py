@@ -22,7 +22,7 @@ from tilezoo.launch.sdk import AwsJson
 
 _CLASSES = ((r"\p{L}", r"\w"), (r"\p{Z}", r"\s"), (r"\p{N}", r"\d"), (r"\p{Alnum}", "a-zA-Z0-9"))
 _SERVICE = "sagemaker.amazonaws.com"
-_PAGES = 100  # of 1,000 objects; beyond, the size is told as "at least"
+_PAGES = 100  # of 1,000 objects; beyond, the size is given as "at least"
 _ROOM = 0.9  # of a volume, for data: what the job installs and writes needs some
 _GB = 1e9
 
@@ -204,7 +204,7 @@ def _role_faults(arn: str, session: Session, notes: list[str]) -> Iterator[str]:
 
 def _trusts_sagemaker(policy: Any) -> bool:
     if not isinstance(policy, dict):
-        return True  # not told: the service will say
+        return True  # not known: the service will say
     statements = policy.get("Statement", [])
     for statement in [statements] if isinstance(statements, dict) else statements:
         principal = statement.get("Principal", {})

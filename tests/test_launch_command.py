@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tilezoo.cli.app import app
 from tilezoo.errors import OptionError
-from tilezoo.launch.command import CHANNELS, OUT_FLAGS, VERBS, Channel, read_command
+from tilezoo.launch.command import CHANNELS, LAUNCHED_VERBS, OUT_FLAGS, Channel, read_command
 
 
 def made(text: str):
@@ -92,7 +92,10 @@ def test_more_places_than_a_job_takes_are_told():
 
 def test_options_that_name_places_are_those_of_the_commands():
     commands = typer.main.get_command(app).commands
-    flags = {verb: {flag for one in commands[verb].params for flag in one.opts} for verb in VERBS}
+    flags = {
+        verb: {flag for one in commands[verb].params for flag in one.opts}
+        for verb in LAUNCHED_VERBS
+    }
     assert all(set(OUT_FLAGS) <= each for each in flags.values())
     assert set(CHANNELS) <= set().union(*flags.values())
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -140,6 +141,19 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_job_is_sent_the_models_that_come_with_tilezoo(source):
     sent = source / "tilezoo" / "zoo" / OFFLINE_DEFAULT
     assert {check.verdict for check in verify(sent)} == {"ok"}
+
+
+def test_a_job_is_sent_every_file_of_every_room(source):
+    root = Path(__file__).parent.parent
+    tools = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]
+    tracked = subprocess.run(
+        ["git", "ls-files", *tools["package-dir"].values()],
+        cwd=root, capture_output=True, text=True, check=True,
+    ).stdout.split()  # fmt: skip
+    for package, folder in tools["package-dir"].items():
+        own = {Path(name).name for name in tracked if Path(name).parent == Path(folder)}
+        sent = source.joinpath(*package.split("."))
+        assert own <= {path.name for path in sent.iterdir()}, package
 
 
 @pytest.fixture(scope="module")
