@@ -59,18 +59,18 @@ class RequestLog:
         seen = {"status": 0, "in": 0, "out": 0}
         start = time.monotonic()
 
-        async def receiving() -> Message:
+        async def receive_counted() -> Message:
             message = await receive()
             seen["in"] += len(message.get("body", b""))
             return message
 
-        async def sending(message: Message) -> None:
+        async def send_counted(message: Message) -> None:
             seen["status"] = message.get("status", seen["status"])
             seen["out"] += len(message.get("body", b""))
             await send(message)
 
         try:
-            await self._app(scope, receiving, sending)
+            await self._app(scope, receive_counted, send_counted)
         finally:
             log("request", _request_facts(scope, seen, start))
 
