@@ -6,7 +6,6 @@ import shutil
 from dataclasses import replace
 from decimal import Decimal
 from itertools import combinations
-from pathlib import Path
 
 import making
 import msgspec
@@ -21,7 +20,6 @@ from matplotlib.text import Text
 
 from tilezoo.embed import embed
 from tilezoo.errors import ProbeError
-from tilezoo.options import command_line
 from tilezoo.probe import probe, write_report
 from tilezoo.probe.outcome import find_most_mistaken
 from tilezoo.probe.report import figures, words
@@ -370,10 +368,3 @@ def test_an_earlier_report_goes_with_its_results(many, world, tmp_path):
 def test_a_report_needs_results(tmp_path):
     with pytest.raises(ProbeError, match=r"no results to report; make them with `tilezoo probe"):
         write_report(tmp_path, tables={}, command="")
-
-
-def test_a_command_names_what_differs_from_its_defaults():
-    options = {"labels": "a b.csv", "seed": 0, "model": ("x", "y"), "controls": False, "note": None}
-    defaults = {"seed": 0, "controls": True, "note": None}
-    line = command_line("compare", [Path("tiles")], options, defaults)
-    assert line == "tilezoo compare tiles --labels 'a b.csv' --model x --model y --no-controls"
