@@ -1,12 +1,12 @@
 """`tilezoo compare`."""
 
 from tilezoo.cli.options import command
-from tilezoo.cli.probe import Told, tell
+from tilezoo.cli.probe import Output, show_result
 from tilezoo.compare.options import CompareOptions
 
 
-@command(CompareOptions, Told)
-def run(options: CompareOptions, told: Told) -> None:
+@command(CompareOptions, Output)
+def run(options: CompareOptions, output: Output) -> None:
     """Embed SOURCE with each model, probe all tables, and write a report.
 
     Stopped at any moment, the same command goes on where it was; with other options of the probe,
@@ -17,4 +17,6 @@ def run(options: CompareOptions, told: Told) -> None:
     from tilezoo.compare.run import compare, name_of
 
     result = compare.with_options(options)
-    tell(result, told, report=True, dataset=options.dataset or name_of(options.source_list))
+    show_result(
+        result, output, report=True, dataset=options.dataset or name_of(options.source_list)
+    )

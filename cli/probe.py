@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 
 @options
-class Told:
+class Output:
     """Where results go besides the folder; commands alone have it."""
 
     update_card: str | None = option(
         default=None,
         metavar="DIR",
-        help="A model directory whose card shall tell the results too.",
+        help="A model directory whose card gets the results too.",
     )
     as_json: bool = option("--json", default=False, help="Print results.json.", recorded=False)
 
@@ -34,8 +34,8 @@ class Told:
             read_model_dir(Path(self.update_card))
 
 
-@command(ProbeOptions, Told)
-def run(options: ProbeOptions, told: Told) -> None:
+@command(ProbeOptions, Output)
+def run(options: ProbeOptions, output: Output) -> None:
     """Probe saved vectors with labels: linear, kNN and centroid, with intervals.
 
     Several tables are compared on the same tiles and resamples. The same command gives the same
@@ -45,24 +45,24 @@ def run(options: ProbeOptions, told: Told) -> None:
     """
     from tilezoo.probe import probe
 
-    if told.update_card and not options.dataset:
+    if output.update_card and not options.dataset:
         raise OptionError(
             "--update-card needs --dataset: what the card shall call tiles and labels"
         )
     result = probe.with_options(options)
-    tell(result, told, report=options.report, dataset=options.dataset or "")
+    show_result(result, output, report=options.report, dataset=options.dataset or "")
 
 
-def tell(result: "ProbeResult", told: Told, *, report: bool, dataset: str) -> None:
+def show_result(result: "ProbeResult", output: Output, *, report: bool, dataset: str) -> None:
     """Print results, say where the rest is, and write them into a model's card if that is asked."""
-    if told.as_json:
+    if output.as_json:
         print(json.dumps(result.results, indent=2, ensure_ascii=False))
     else:
         print(result.to_terminal())
     typer.echo(f"wrote {result.out}/results.json in {result.seconds:.0f} s", err=True)
     if report:
         typer.echo(f"look at {result.out}/report.html", err=True)
-    if told.update_card:
+    if output.update_card:
         from tilezoo.compare.card import update_card
 
-        typer.echo(f"wrote {update_card(told.update_card, result.found, dataset)}", err=True)
+        typer.echo(f"wrote {update_card(output.update_card, result.found, dataset)}", err=True)

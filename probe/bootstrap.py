@@ -77,7 +77,7 @@ def measure(
     Args:
         scorer: Of one set of predictions.
         resampling: The same for all that will be compared.
-        advance: Told when replicates are done.
+        advance: Called with the number of replicates that are done.
     """
 
     def one(replicate: int) -> NDArray[np.float64]:

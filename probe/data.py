@@ -114,7 +114,7 @@ def join(tables: Mapping[str, Table], labels: str | Path, task: Task | None) -> 
     Args:
         tables: By name; the first one's footprints count.
         labels: A file for `read_labels`, or `folder`.
-        task: What the labels are; None to tell by them.
+        task: What the labels are; None to see by them.
 
     Raises:
         LabelsError: No label is of any tile, or labels do not fit the task.
@@ -202,8 +202,8 @@ def _groups(names: pa.Array, ids: pa.Array) -> NDArray[np.int64] | None:
     if names.null_count == len(names):
         return None
     alone = pc.binary_join_element_wise("/", ids, "")
-    told = pc.coalesce(names, alone).dictionary_encode()
-    return np.asarray(told.indices.to_numpy(), np.int64)
+    named = pc.coalesce(names, alone).dictionary_encode()
+    return np.asarray(named.indices.to_numpy(), np.int64)
 
 
 def _boxes(table: Table, own: pa.Array, ids: pa.Array) -> NDArray[np.float64] | None:
@@ -222,7 +222,7 @@ def load_vectors(
         name: What the table is called.
         table: Holds every one of these tiles.
         ids: The order that is wanted, shape (N,).
-        advance: Told when rows of the table are read.
+        advance: Called with the number of rows that are read.
 
     Returns:
         Raw vectors, float32, shape (N, D).

@@ -39,7 +39,7 @@ class Stages:
 
     @contextmanager
     def step(self, label: str, total: int, unit: str) -> Iterator[Advance]:
-        """Show one step while the block runs; it yields what is told of units done."""
+        """Show one step while the block runs; it yields what is called with units done."""
         start = time.monotonic()
         with progress(total, f"{self._name}: {label}", unit, shown=self._shown) as advance:
             yield advance
@@ -257,8 +257,8 @@ def fit_dino(x: Tensor, rows: Tensor, sets: Sets, seed: int, stages: Stages) -> 
 def name_kept_file(anew: Anew, y: Tensor, task: Task, seed: int) -> Path:
     """Name a file by all that a layer depends on."""
     labels = hashlib.sha256(y.cpu().numpy().tobytes()).hexdigest()
-    told = [anew.told, labels, list(y.shape), task, seed, EPOCHS, y.device.type]
-    return anew.folder / f"{sha256_text(canonical_json(told))[:16]}.safetensors"
+    state = [anew.state, labels, list(y.shape), task, seed, EPOCHS, y.device.type]
+    return anew.folder / f"{sha256_text(canonical_json(state))[:16]}.safetensors"
 
 
 def fit_prior(sets: Sets) -> Fit:

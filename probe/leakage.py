@@ -33,7 +33,7 @@ def audit(
         test_boxes: Bounds in degrees, shape (N, 4); None without footprints.
 
     Raises:
-        ProbeError: The list is not the one that the manifest tells of.
+        ProbeError: The list is not the one that the manifest names.
         TableError: The list cannot be read.
     """
     path = table.path / TRAINING_IDS
@@ -42,10 +42,10 @@ def audit(
         return Leakage(status="unknown", test_tiles=len(test_ids), said=said)
     seen = read_training_ids(path)
     digest = ids_sha256(seen["id"].to_pylist())
-    told = table.manifest.pretraining.get("ids_sha256")
-    if told not in (None, digest):
+    stated = table.manifest.pretraining.get("ids_sha256")
+    if stated not in (None, digest):
         raise ProbeError(
-            f"{name}: {path} is not the list of pretraining tiles that manifest.json tells of; "
+            f"{name}: {path} is not the list of pretraining tiles that manifest.json names; "
             "embed the tiles again"
         )
     by_id = pc.is_in(test_ids, value_set=seen["id"].combine_chunks()).to_numpy(zero_copy_only=False)

@@ -261,8 +261,8 @@ class _Trial:
 
         def anew(rows: torch.Tensor, seed: int) -> Anew:
             chosen = ids.take(pa.array(rows.numpy()))
-            told = [table.fingerprint, views.augmentation, ids_sha256(chosen.to_pylist())]
-            return Anew(batches=views.of[name](chosen, seed), folder=views.folder, told=told)
+            state = [table.fingerprint, views.augmentation, ids_sha256(chosen.to_pylist())]
+            return Anew(batches=views.of[name](chosen, seed), folder=views.folder, state=state)
 
         return anew
 

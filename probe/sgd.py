@@ -107,12 +107,12 @@ class Anew:
     Attributes:
         batches: Their features.
         folder: See `Views`.
-        told: What decides the features, as JSON.
+        state: What decides the features, as JSON.
     """
 
     batches: Batches
     folder: Path
-    told: object
+    state: object
 
 
 def saved(x: Tensor, rows: Tensor) -> Batches:
@@ -151,7 +151,7 @@ def fit_sgd(
         epochs: How often each tile is seen.
         kept: A file that the layer is kept in after each epoch, and taken from if it is there; its
             name must tell all that the layer depends on. None to keep nothing.
-        advance: Told when tiles have been learnt from.
+        advance: Called with the number of tiles that have been learnt from.
 
     Raises:
         InterruptedRunError: Ctrl-C, where the layer is kept.

@@ -110,9 +110,9 @@ def centres(boxes: NDArray[np.float64] | None) -> NDArray[np.float64]:
     """
     missing = 0 if boxes is None else int(np.isnan(boxes).any(axis=1).sum())
     if boxes is None or missing:
-        told = "the tiles have" if boxes is None else f"{missing} tiles have"
+        which = "the tiles have" if boxes is None else f"{missing} tiles have"
         raise ProbeError(
-            f"{told} no footprint, so there are no blocks of ground; leave the blocks' side out, "
+            f"{which} no footprint, so there are no blocks of ground; leave the blocks' side out, "
             "or embed georeferenced tiles"
         )
     lon = (boxes[:, 0] + boxes[:, 2]) / 2
@@ -397,15 +397,15 @@ def _find_lacking(y: Labels, split: Split) -> NDArray[np.bool_]:
 
 
 def _message(joined: Joined, split: Split, lacking: NDArray[np.int64]) -> str:
-    told = []
+    sentences = []
     for number in lacking[:_MOST_NAMED]:
         column = joined.y[:, number]
         counts = [f"{int(column[rows].sum())} of {len(rows)}" for rows in (split.train, split.test)]
-        told.append(
+        sentences.append(
             f"{joined.classes[number]!r} is on {counts[0]} tiles of train, {counts[1]} of test"
         )
     more = f" and {len(lacking) - _MOST_NAMED} more classes" * (len(lacking) > _MOST_NAMED)
     return (
-        f"{'; '.join(told)}{more}: a class is learnt from tiles with and without it, and tested on "
+        f"{'; '.join(sentences)}{more}: a class is learnt from tiles with and without it, and tested on "
         "some with it; give more tiles, another split, or --rare drop to leave such classes out"
     )

@@ -155,11 +155,11 @@ def test_a_stopped_probe_goes_on_where_it_was(tmp_path):
 def test_a_layer_s_name_tells_all_that_it_depends_on(tmp_path):
     y = torch.tensor([[1, 0], [0, 1]], dtype=torch.uint8)
 
-    def name(told="a", labels=y, task="multilabel", seed=0):
-        anew = Anew(batches=saved(torch.ones(2, 1), torch.arange(2)), folder=tmp_path, told=told)
+    def name(state="a", labels=y, task="multilabel", seed=0):
+        anew = Anew(batches=saved(torch.ones(2, 1), torch.arange(2)), folder=tmp_path, state=state)
         return name_kept_file(anew, labels, task, seed)
 
-    changes = ({}, {"told": "b"}, {"labels": y.flip(0)}, {"task": "multiclass"}, {"seed": 1})
+    changes = ({}, {"state": "b"}, {"labels": y.flip(0)}, {"task": "multiclass"}, {"seed": 1})
     assert len({name(**changed) for changed in changes}) == len(changes)
     assert name() == name()
 

@@ -101,7 +101,7 @@ def test_many_tiles_are_compared_in_pieces_as_at_once(table, monkeypatch):
 
 
 def test_a_list_that_the_manifest_does_not_tell_of_is_refused(table):
-    with pytest.raises(ProbeError, match=r"is not the list .* manifest\.json tells of"):
+    with pytest.raises(ProbeError, match=r"is not the list .* manifest\.json names"):
         audit("ours", keep(table, ["t1"], told="0" * 64), TEST_IDS, None)
 
 

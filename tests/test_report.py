@@ -6,6 +6,7 @@ import shutil
 from dataclasses import replace
 from decimal import Decimal
 from itertools import combinations
+from pathlib import Path
 
 import making
 import msgspec
@@ -18,8 +19,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from tilezoo.compare.options import CompareOptions
 from tilezoo.embed import embed
 from tilezoo.errors import ProbeError
+from tilezoo.option_texts import to_command
 from tilezoo.probe import probe, write_report
 from tilezoo.probe.outcome import find_most_mistaken
 from tilezoo.probe.report import figures, words
@@ -368,3 +371,13 @@ def test_an_earlier_report_goes_with_its_results(many, world, tmp_path):
 def test_a_report_needs_results(tmp_path):
     with pytest.raises(ProbeError, match=r"no results to report; make them with `tilezoo probe"):
         write_report(tmp_path, tables={}, command="")
+
+
+def test_a_command_names_what_differs_from_its_defaults():
+    asked = CompareOptions(
+        Path("tiles"), labels="a b.csv", models=("x", "y"), out="o", controls=False
+    )
+    line = to_command("compare", asked)
+    assert line == (
+        "tilezoo compare tiles --labels 'a b.csv' --model x --model y --out o --no-controls"
+    )

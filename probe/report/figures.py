@@ -178,12 +178,12 @@ def by_class(results: Results) -> Figure:
 
 def _write_counts(axes: Axes, counts: Sequence[int]) -> None:
     """Write the number of test tiles to the right of each class."""
-    for place, told in [(-0.5, "test tiles"), *((n, f"{c:,}") for n, c in enumerate(counts))]:
+    for place, text in [(-0.5, "test tiles"), *((n, f"{c:,}") for n, c in enumerate(counts))]:
         is_header = place < 0
         axes.text(
             1.03,
             place,
-            told,
+            text,
             transform=axes.get_yaxis_transform(),
             fontsize=7.5,
             color=SOFT,
@@ -386,8 +386,8 @@ def _write_shares(axes: Axes, shares: NDArray[np.float64], size: float) -> None:
     for (row, column), share in np.ndenumerate(shares):
         if round(share * 100) or row == column:
             colour = "white" if share > _DARK else INK
-            told = f"{share * 100:.0f}"
-            axes.text(column, row, told, ha="center", va="center", fontsize=size, color=colour)
+            text = f"{share * 100:.0f}"
+            axes.text(column, row, text, ha="center", va="center", fontsize=size, color=colour)
     for place in range(len(shares)):
         corner = (place - 0.5, place - 0.5)
         axes.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor=SOFT, linewidth=0.7))

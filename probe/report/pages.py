@@ -79,7 +79,7 @@ def write_report(
 
 
 def forget_report(folder: Path) -> None:
-    """Remove an earlier report, which would tell of other results."""
+    """Remove an earlier report, which is of other results."""
     for stale in (folder / REPORT, folder / PAGE, *(folder / PICTURES).glob("*.png")):
         stale.unlink(missing_ok=True)
 
@@ -208,19 +208,19 @@ def _picture_tiles(
     if table is None or not mistaken:
         return []
     pictures, shown = Thumbnailer(table, _TILE_PX), []
-    for number, (told, row) in enumerate(zip(mistaken, _rows(table, mistaken), strict=True), 1):
+    for number, (one, row) in enumerate(zip(mistaken, _rows(table, mistaken), strict=True), 1):
         picture = row and pictures.of_row(row["source_uri"], tuple(row["pixel_bbox"]))
         if picture:
             file = f"{PICTURES}/mistaken-{name}-{number}.png"
             with whole_file(folder / file) as temporary:
                 temporary.write_bytes(png_bytes(picture))
-            shown.append(Shown(file=file, lines=words.mistake(told)))
+            shown.append(Shown(file=file, lines=words.mistake(one)))
     return shown
 
 
 def _rows(table: Table, mistaken: Sequence[Mistake]) -> list[dict[str, Any] | None]:
     """Find the rows of tiles by id; None for those that the table does not hold."""
-    wanted = pa.array([told.id for told in mistaken], pa.string())
+    wanted = pa.array([one.id for one in mistaken], pa.string())
     places = pc.index_in(wanted, value_set=table.column("id").combine_chunks()).to_pylist()
     found = iter(table.take([place for place in places if place is not None]))
     return [None if place is None else next(found) for place in places]

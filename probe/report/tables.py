@@ -108,7 +108,7 @@ class Picture:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shown:
-    """A tile and what is told of it.
+    """A tile and the lines below it.
 
     Attributes:
         file: Its picture, beside the report.

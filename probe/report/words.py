@@ -62,7 +62,7 @@ def headline_metric(results: Results) -> str:
 
 
 def main_metrics(results: Results) -> tuple[str, str]:
-    """Name the headlines' metric, and the one told beside it."""
+    """Name the headlines' metric, and the one shown beside it."""
     first = headline_metric(results)
     return first, next(name for name in MAIN[results.recipe.task] if name != first)
 
@@ -86,11 +86,17 @@ def verdict(results: Results) -> Verdict:
     }
     moods = {audit.status for audit in audits.values()}
     mood: Mood = "bad" if "overlap" in moods else "doubt" if "unknown" in moods else "good"
-    told = [_overlap(name, audit) for name, audit in audits.items() if audit.status != "unknown"]
+    sentences = [
+        _overlap(name, audit) for name, audit in audits.items() if audit.status != "unknown"
+    ]
     unknown = [name for name, audit in audits.items() if audit.status == "unknown"]
     if unknown:
-        told.append(f"unknown for {_enumerate(unknown)}, no list of pretraining tiles is known")
-    return Verdict(text=f"Overlap of pretraining and test tiles: {'; '.join(told)}.", mood=mood)
+        sentences.append(
+            f"unknown for {_enumerate(unknown)}, no list of pretraining tiles is known"
+        )
+    return Verdict(
+        text=f"Overlap of pretraining and test tiles: {'; '.join(sentences)}.", mood=mood
+    )
 
 
 def _overlap(name: str, audit: Leakage) -> str:
@@ -126,12 +132,12 @@ def headlines(results: Results) -> list[str]:
         bounds = f"95 % interval {score.low:.3f} to {score.high:.3f}"
         own = f"{name} scores {score.value:.3f} by {metric} of the linear probe, {bounds}."
         return [own, *against_controls(results)]
-    told = []
+    sentences = []
     for method in ("linear", "knn"):
         entries = pairs(results, controls=False, method=method, metric=metric)
         if method == "linear" or len(entries) == 1:
-            told += [_say(entry) for entry in entries]
-    return told
+            sentences += [_say(entry) for entry in entries]
+    return sentences
 
 
 def against_controls(results: Results) -> list[str]:
@@ -187,7 +193,7 @@ def augmentation(recipe: Recipe) -> str:
 def left_out(results: Results) -> str:
     """Say which tiles and classes were left out; empty when none were."""
     tiles = results.tiles
-    told = [
+    sentences = [
         f"{count:,} {noun if count == 1 else f'{noun}s'} {what}"
         for count, noun, what in (
             (tiles.unlabelled, "tile", "without labels"),
@@ -197,23 +203,23 @@ def left_out(results: Results) -> str:
         )
         if count
     ]
-    told += [f"the class {name}" for name in results.recipe.dropped_classes]
-    return f"Left out: {', '.join(told)}." if told else ""
+    sentences += [f"the class {name}" for name in results.recipe.dropped_classes]
+    return f"Left out: {', '.join(sentences)}." if sentences else ""
 
 
 def cautions(results: Results) -> list[str]:
     """Say what weakens the figures: little data, unlike data, fits that did not end well."""
-    tiles, told = results.tiles, []
+    tiles, sentences = results.tiles, []
     unit = results.recipe.bootstrap.unit
     if tiles.test < _SMALL_TEST:
-        told.append(f"Small data: only {_tiles(tiles.test, 'test ')}.")
+        sentences.append(f"Small data: only {_tiles(tiles.test, 'test ')}.")
     if FEW_BLOCKS in results.notes:
-        told.append(f"Only {tiles.resampled_units:,} {unit}s are resampled. {FEW_BLOCKS}")
-    told += [NEIGHBOURS] if NEIGHBOURS in results.notes else []
-    told += without_width(results)
-    told += _few_resamples(results)
-    told += [*_few(results), *_unlike(results), *_weak_fits(results)]
-    return told if len(results.results) == 1 else [*told, *_no_better(results)]
+        sentences.append(f"Only {tiles.resampled_units:,} {unit}s are resampled. {FEW_BLOCKS}")
+    sentences += [NEIGHBOURS] if NEIGHBOURS in results.notes else []
+    sentences += without_width(results)
+    sentences += _few_resamples(results)
+    sentences += [*_few(results), *_unlike(results), *_weak_fits(results)]
+    return sentences if len(results.results) == 1 else [*sentences, *_no_better(results)]
 
 
 def without_width(results: Results) -> list[str]:
@@ -258,12 +264,12 @@ def _weak_fits(results: Results) -> list[str]:
     linear = {name: fits.get("linear", FitFacts()) for name, fits in results.fits.items()}
     stopped = [name for name, facts in linear.items() if facts.converged is False]
     at_edge = [name for name, facts in linear.items() if facts.at_edge is True]
-    told = []
+    sentences = []
     if stopped:
-        told.append(f"The linear probe did not converge for {_name_some(stopped)}.")
+        sentences.append(f"The linear probe did not converge for {_name_some(stopped)}.")
     if at_edge:
-        told.append(f"The best C lies at the edge of those tried for {_name_some(at_edge)}.")
-    return told
+        sentences.append(f"The best C lies at the edge of those tried for {_name_some(at_edge)}.")
+    return sentences
 
 
 def _no_better(results: Results) -> list[str]:
@@ -283,12 +289,12 @@ def _name_some(names: Sequence[str]) -> str:
     return ", ".join(names[:_MOST_NAMED]) + more
 
 
-def mistake(told: Mistake) -> tuple[str, ...]:
+def mistake(found: Mistake) -> tuple[str, ...]:
     """Say in three lines what was mistaken in a tile."""
-    missed = told.class_name in told.labels
-    first = f"{'Missed' if missed else 'Predicted'} {told.class_name} ({told.score:.2f})"
-    labels = ", ".join(told.labels) or "none"
-    return first, f"{'Label' if len(told.labels) == 1 else 'Labels'}: {labels}", told.id
+    missed = found.class_name in found.labels
+    first = f"{'Missed' if missed else 'Predicted'} {found.class_name} ({found.score:.2f})"
+    labels = ", ".join(found.labels) or "none"
+    return first, f"{'Label' if len(found.labels) == 1 else 'Labels'}: {labels}", found.id
 
 
 def model_name(table: TableFacts) -> str:
