@@ -324,8 +324,9 @@ def signature_of(cls: type) -> inspect.Signature:
 
 
 def _with_args(docstring: str, stated: Iterable[Option]) -> str:
-    """Put an `Args:` section before the first of the others."""
-    args = "\n".join(["Args:", *(f"    {one.name}: {one.text}" for one in stated)])
+    """Put an `Args:` section before the first of the others, in the signature's order."""
+    in_order = sorted(stated, key=lambda one: one.place != "argument")
+    args = "\n".join(["Args:", *(f"    {one.name}: {one.text}" for one in in_order)])
     text = inspect.cleandoc(docstring)
     other = re.search(r"^(Returns|Raises|Yields|Example):", text, re.MULTILINE)
     at = other.start() if other else len(text)
