@@ -51,7 +51,7 @@ def _write(answers: "Answers", files: Files) -> None:
 
         write_page(files.html, [answers], f"tilezoo search: {answers.label}")
     if files.png:
-        from tilezoo.search.sheet import write_sheet
+        from tilezoo.search.page import write_sheet
 
         write_sheet(files.png, [answers])
     for path in filter(None, (files.geojson, files.html, files.png)):

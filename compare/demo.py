@@ -93,8 +93,7 @@ def demo(options: DemoOptions) -> DemoResult:
     from tilezoo.embed import embed
     from tilezoo.progress import say
     from tilezoo.search import build_index, search
-    from tilezoo.search.page import write_page
-    from tilezoo.search.sheet import write_sheet
+    from tilezoo.search.page import write_page, write_sheet
 
     folder = Path(options.out)
     folder.mkdir(parents=True, exist_ok=True)

@@ -8,9 +8,16 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from tilezoo.compare.controls import COLOURS, RANDOM, colour_statistics, random_weights
 from tilezoo.compare.dino_protocol import AUGMENTATION, Crops, pooling_of
-from tilezoo.compare.entrants import Entrant, choose_architectures, find_entrants
+from tilezoo.compare.entrants import (
+    COLOURS,
+    RANDOM,
+    Entrant,
+    choose_architectures,
+    colour_statistics,
+    find_entrants,
+    random_weights,
+)
 from tilezoo.compare.options import CompareOptions
 from tilezoo.embed import embed
 from tilezoo.embed.options import Embedding

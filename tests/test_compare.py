@@ -19,7 +19,7 @@ from tilezoo.bigearthnet.labels import LABELS_19
 from tilezoo.bigearthnet.listings import read_lists
 from tilezoo.cli.app import app
 from tilezoo.compare.card import update_card
-from tilezoo.compare.controls import ColourStatistics, colour_statistics, random_weights
+from tilezoo.compare.entrants import ColourStatistics, colour_statistics, random_weights
 from tilezoo.compare.run import compare
 from tilezoo.embed import embed
 from tilezoo.errors import LabelsError, ModelError, OptionError, ProbeError, TooManyFailedError

@@ -17,7 +17,7 @@ from tilezoo.zoo import load
 from tilezoo.zoo.cards import read_front_matter
 from tilezoo.zoo.complete import read_golden
 from tilezoo.zoo.exporter import export
-from tilezoo.zoo.verifier import refuse_unverified, verify
+from tilezoo.zoo.publisher import refuse_unverified, verify
 
 BANDS13 = (
     "B01",

@@ -5,8 +5,8 @@ from hubbing import hf, large, running_hub, small
 from starlette.requests import HTTPConnection
 
 from tilezoo.errors import OptionError
-from tilezoo.zoo.hub.access import check_access, read_tokens
 from tilezoo.zoo.hub.errors import RefusedError
+from tilezoo.zoo.hub.state import check_access, read_tokens
 from tilezoo.zoo.registry import Registry
 
 NAME = "org/model"

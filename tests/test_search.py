@@ -16,8 +16,7 @@ from tilezoo.embed import embed
 from tilezoo.errors import OptionError, SourceError, SpaceError, TileError, VectorIndexError
 from tilezoo.search import build_index, search
 from tilezoo.search import index as indexing_module
-from tilezoo.search.page import write_page
-from tilezoo.search.sheet import write_sheet
+from tilezoo.search.page import write_page, write_sheet
 
 
 @pytest.fixture(scope="module")

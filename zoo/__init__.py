@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from tilezoo.zoo.hub.app import serve as serve
     from tilezoo.zoo.modeldir import write_model_dir as write_model_dir
     from tilezoo.zoo.publisher import publish as publish
+    from tilezoo.zoo.publisher import verify as verify
     from tilezoo.zoo.registry import Registry as Registry
-    from tilezoo.zoo.verifier import verify as verify
 
 __getattr__ = exports(
     __name__,
@@ -30,6 +30,6 @@ __getattr__ = exports(
     load="downloader",
     publish="publisher",
     serve="hub.app",
-    verify="verifier",
+    verify="publisher",
     write_model_dir="modeldir",
 )

@@ -19,7 +19,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tilezoo.errors import OptionError
 from tilezoo.options import verb
-from tilezoo.zoo.hub.access import Tokens, check_access, read_tokens
 from tilezoo.zoo.hub.commits import commit, preupload
 from tilezoo.zoo.hub.errors import (
     CONFIG,
@@ -45,7 +44,7 @@ from tilezoo.zoo.hub.models import (
     who_am_i,
 )
 from tilezoo.zoo.hub.page import index, model
-from tilezoo.zoo.hub.state import Hub, Limits
+from tilezoo.zoo.hub.state import Hub, Limits, Tokens, check_access, read_tokens
 from tilezoo.zoo.options import HubOptions
 from tilezoo.zoo.registry import Registry
 
