@@ -98,8 +98,8 @@ class RunFolder:
             TilezooError: Of the kind, with the differences, if there are any.
         """
         if differences:
-            told = f"{self.path} is the {self.kind.what} of another run ({'; '.join(differences)})"
-            raise self.kind.error(f"{told}; choose another -o, or --overwrite to start anew")
+            held = f"{self.path} is the {self.kind.what} of another run ({'; '.join(differences)})"
+            raise self.kind.error(f"{held}; choose another -o, or --overwrite to start anew")
 
     @property
     def unfinished(self) -> Path:
@@ -152,7 +152,7 @@ def one_writer(path: Path, what: str, error: type[TilezooError]) -> Iterator[Non
         raise error(f"{path}: {full.strerror or full}; {fix}") from full
 
 
-def differences(there: Mapping[str, object], now: Mapping[str, object]) -> list[str]:
+def tell_differences(there: Mapping[str, object], now: Mapping[str, object]) -> list[str]:
     """Tell in which options the run that a folder is of differs from the one that is asked for."""
     return [
         f"{key}: {there.get(key)!r} there, {value!r} now"
@@ -161,7 +161,9 @@ def differences(there: Mapping[str, object], now: Mapping[str, object]) -> list[
     ]
 
 
-def write_rows(path: Path, columns: pa.Schema, parts: Iterable[pa.Table], **layout: object) -> None:
+def write_parquet(
+    path: Path, columns: pa.Schema, parts: Iterable[pa.Table], **layout: object
+) -> None:
     """Write a Parquet file from parts, each a row group, whole or not at all.
 
     Args:

@@ -266,7 +266,7 @@ def open_table(path: str | Path) -> Table:
         TableError: There is none, it is unfinished, or a part is missing or damaged.
     """
     folder = Path(path)
-    manifest = read_manifest(folder)
+    manifest = read_table_manifest(folder)
     if manifest is None:
         raise TableError(f"{folder}: no table here; make one with `tilezoo embed … -o {folder}`")
     if not manifest.complete:
@@ -276,7 +276,7 @@ def open_table(path: str | Path) -> Table:
     return Table(folder, manifest)
 
 
-def read_manifest(folder: Path) -> TableManifest | None:
+def read_table_manifest(folder: Path) -> TableManifest | None:
     """Read a table's manifest; None when there is none.
 
     Raises:

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from tilezoo.embed.options import EmbedOptions
-from tilezoo.embed.store import Segment, TableWriter, lock_table, open_writer
+from tilezoo.embed.store import TableSegment, TableWriter, lock_table, open_writer
 from tilezoo.errors import InterruptedRunError, ModelError, TooManyFailedError
 from tilezoo.io import from_builtins
 from tilezoo.option_texts import to_request
@@ -154,7 +154,7 @@ def _settle(writer: TableWriter, job: _Job) -> None:
     backbone, first = job.backbone, _read_first_tiles(job)
     precision = writer.manifest.settled_precision
     if writer.manifest.precision == "auto" and first:
-        precision = choose_precision(backbone, first)
+        precision = settle_precision(backbone, first)
     writer.settle(precision=precision, georeferenced=any(tile.footprint for tile in first))
     backbone.use(precision)
     _give_hints(first, backbone, cut=job.plan.cut is not None)
@@ -199,7 +199,7 @@ def _fill(writer: TableWriter, job: _Job) -> None:
 
 def _make_segment(
     writer: TableWriter,
-    segment: Segment,
+    segment: TableSegment,
     outcomes: Iterator[Outcome],
     backbone: Backbone,
     advance: Advance,
@@ -263,7 +263,7 @@ _AGREEMENT = 0.999  # cosine of every vector in bf16 with the same in fp32
 _SIDE = 1024
 
 
-def choose_precision(backbone: Backbone, tiles: Sequence[Tile]) -> Precision:
+def settle_precision(backbone: Backbone, tiles: Sequence[Tile]) -> Precision:
     """Take bf16 if this machine is faster with it and these tiles come out the same.
 
     Args:

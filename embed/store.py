@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tilezoo.errors import TableError
-from tilezoo.folder_writer import FolderKind, RunFolder, differences, write_rows
+from tilezoo.folder_writer import FolderKind, RunFolder, tell_differences, write_parquet
 from tilezoo.geoparquet import GeoKey, geo_key
 from tilezoo.io import sha256_file, whole_file, write_state
 from tilezoo.space import Precision
@@ -29,7 +29,7 @@ from tilezoo.table import (
     TableManifest,
     error_rows,
     file_keys,
-    read_manifest,
+    read_table_manifest,
     schema,
 )
 from tilezoo.training_ids import TRAINING_IDS
@@ -47,7 +47,7 @@ _GROUP_BYTES = 4 << 20  # of a part in memory at once, and so of a row group, ab
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Segment:
+class TableSegment:
     """Tiles `first` to `last` (exclusive) of the plan, all of one part."""
 
     part: int
@@ -82,7 +82,7 @@ def open_writer(path: Path, wanted: TableManifest, *, overwrite: bool) -> "Table
     folder = RunFolder(path, _TABLE)
     if overwrite:
         folder.clear()
-    found = None if overwrite else read_manifest(path)
+    found = None if overwrite else read_table_manifest(path)
     if found is None and not overwrite:
         folder.start()
     if found is not None:
@@ -92,7 +92,7 @@ def open_writer(path: Path, wanted: TableManifest, *, overwrite: bool) -> "Table
 
 def _differences(there: TableManifest, now: TableManifest) -> list[str]:
     """Compare what decides the rows of two runs."""
-    found = differences(vars(there.request), vars(now.request))
+    found = tell_differences(vars(there.request), vars(now.request))
     if there.space.fingerprint != now.space.fingerprint:
         names = f"{there.model.name} there, {now.model.name} now"
         found.insert(0, f"model: {names} (another space)")
@@ -134,7 +134,7 @@ class TableWriter:
             with whole_file(self.path / TRAINING_IDS) as temporary:
                 shutil.copyfile(training_ids, temporary)
 
-    def missing(self) -> Iterator[Segment]:
+    def missing(self) -> Iterator[TableSegment]:
         """Segments that are still to be made, in order."""
         for segment in self._list_segments():
             made = self._part(segment.part).is_file() or self._rows_of(segment).is_file()
@@ -145,7 +145,7 @@ class TableWriter:
         """Tiles of finished segments."""
         return self._manifest.tiles - sum(map(len, self.missing()))
 
-    def add(self, segment: Segment, rows: pa.Table, failures: Sequence[Failure]) -> None:
+    def add(self, segment: TableSegment, rows: pa.Table, failures: Sequence[Failure]) -> None:
         """Keep a segment; when its part has all of them, make the part."""
         self._errors_of(segment).unlink(missing_ok=True)
         if failures:
@@ -175,13 +175,15 @@ class TableWriter:
         """Number of parts; one at least, so that an empty table has its columns."""
         return max(1, -(-self._manifest.tiles // self._manifest.part_rows))
 
-    def _list_segments(self, part: int | None = None) -> Iterator[Segment]:
+    def _list_segments(self, part: int | None = None) -> Iterator[TableSegment]:
         tiles, part_rows = self._manifest.tiles, self._manifest.part_rows
         step = self._manifest.segment_tiles
         for which in range(self.part_count) if part is None else [part]:
             end = min((which + 1) * part_rows, tiles)
             for number, first in enumerate(range(which * part_rows, end, step)):
-                yield Segment(part=which, number=number, first=first, last=min(first + step, end))
+                yield TableSegment(
+                    part=which, number=number, first=first, last=min(first + step, end)
+                )
 
     def _make_part(self, part: int) -> None:
         """Put a part together if all its segments are there and it is not."""
@@ -191,15 +193,15 @@ class TableWriter:
         columns = schema(self._manifest.dimension, self._manifest.request.dtype)
         keys = file_keys(self._manifest, self._read_geo_keys(segments))
         groups = self._group_rows(segments)
-        write_rows(self._part(part), columns.with_metadata(keys), groups, **self._layout)
+        write_parquet(self._part(part), columns.with_metadata(keys), groups, **self._layout)
         for segment in segments:
             self._rows_of(segment).unlink()
 
-    def _read_geo_keys(self, segments: Iterable[Segment]) -> list[GeoKey]:
+    def _read_geo_keys(self, segments: Iterable[TableSegment]) -> list[GeoKey]:
         places = (self._read(segment, ["geometry"]) for segment in segments)
         return [geo_key(rows) for rows in places if rows["geometry"].null_count < len(rows)]
 
-    def _group_rows(self, segments: Iterable[Segment]) -> Iterator[pa.Table]:
+    def _group_rows(self, segments: Iterable[TableSegment]) -> Iterator[pa.Table]:
         """Go through the segments' rows, some megabytes at a time."""
         group: list[pa.Table] = []
         for segment in segments:
@@ -210,7 +212,7 @@ class TableWriter:
         if group:
             yield pa.concat_tables(group)
 
-    def _read(self, segment: Segment, columns: list[str] | None = None) -> pa.Table:
+    def _read(self, segment: TableSegment, columns: list[str] | None = None) -> pa.Table:
         with pq.ParquetFile(self._rows_of(segment)) as file:
             return file.read(columns, use_threads=False)
 
@@ -224,7 +226,7 @@ class TableWriter:
         return errors
 
     def _write(self, path: Path, rows: pa.Table) -> None:
-        write_rows(path, rows.schema, [rows], **self._layout)
+        write_parquet(path, rows.schema, [rows], **self._layout)
 
     @property
     def _layout(self) -> dict[str, object]:
@@ -244,10 +246,10 @@ class TableWriter:
     def _part(self, part: int) -> Path:
         return self.path / f"part-{part:05d}.parquet"
 
-    def _rows_of(self, segment: Segment) -> Path:
+    def _rows_of(self, segment: TableSegment) -> Path:
         return self._folder.unfinished / f"{segment.part:05d}-{segment.number:05d}.parquet"
 
-    def _errors_of(self, segment: Segment) -> Path:
+    def _errors_of(self, segment: TableSegment) -> Path:
         return self._folder.unfinished / f"{segment.part:05d}-{segment.number:05d}.errors.parquet"
 
 

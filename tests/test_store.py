@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tilezoo.embed.store import Segment, lock_table, open_writer
+from tilezoo.embed.store import TableSegment, lock_table, open_writer
 from tilezoo.errors import TableError
 from tilezoo.sources import Source
 from tilezoo.space import Space
@@ -55,7 +55,7 @@ def manifest(**changes: Any) -> TableManifest:
     return replace(stated, **changes)
 
 
-def segments_of(path: Path) -> list[Segment]:
+def segments_of(path: Path) -> list[TableSegment]:
     return list(open_writer(path, manifest(), overwrite=False).missing())
 
 
@@ -72,7 +72,7 @@ def tile(number: int) -> Tile:
     )
 
 
-def made(segment: Segment) -> tuple[pa.Table, list[Failure]]:
+def made(segment: TableSegment) -> tuple[pa.Table, list[Failure]]:
     """What a run would make of a segment's tiles."""
     numbers = range(segment.first, segment.last)
     good = [number for number in numbers if number not in FAILING]

@@ -17,7 +17,7 @@ from tilezoo.pretrain.packs.choice import Choice, Labels, choose, find_labels
 from tilezoo.pretrain.packs.pixels import Shaping, band_request
 from tilezoo.pretrain.packs.segment import Segment, ShardForm
 from tilezoo.pretrain.packs.shards import PackManifest
-from tilezoo.pretrain.packs.store import Job, PackStore, Settled, lock_pack, open_store
+from tilezoo.pretrain.packs.store import Job, PackStore, Settled, lock_pack, open_pack_store
 from tilezoo.progress import Advance, progress, say
 from tilezoo.reading import Outcome, Reader, make_plan, read_ahead, refuse_hopeless
 from tilezoo.sources import discover
@@ -74,7 +74,7 @@ def pack(options: PackOptions) -> PackResult:
         tiles_sha256=plan.digest(),
     )
     with lock_pack(Path(options.out)):
-        store = open_store(Path(options.out), job, overwrite=options.overwrite)
+        store = open_pack_store(Path(options.out), job, overwrite=options.overwrite)
         if store.manifest is not None:
             store.clear_up()
             say(f"{options.out}: finished already, nothing to do (--overwrite makes it anew)")

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from msgspec import UNSET, UnsetType
 
 from tilezoo.errors import PackError
-from tilezoo.folder_writer import FolderKind, RunFolder, differences, write_rows
+from tilezoo.folder_writer import FolderKind, RunFolder, tell_differences, write_parquet
 from tilezoo.geoparquet import geo_key, merged_geo_key
 from tilezoo.io import read_state, sha256_file, write_state
 from tilezoo.pretrain.packs.choice import Labels
@@ -178,7 +178,7 @@ class PackStore:
             census.add(rows)
         schema = TILE_SCHEMA.with_metadata(census.keys())
         rows_in_turn = self._rows_of(segments, "parquet")
-        write_rows(self.path / TILES, schema, rows_in_turn, compression="zstd")
+        write_parquet(self.path / TILES, schema, rows_in_turn, compression="zstd")
         return census
 
     def _write_errors(self, segments: int) -> Counter[str]:
@@ -189,7 +189,7 @@ class PackStore:
         (self.path / ERRORS).unlink(missing_ok=True)
         if failures:
             rows = self._rows_of(segments, "errors.parquet")
-            write_rows(self.path / ERRORS, ERROR_SCHEMA, rows, compression="zstd")
+            write_parquet(self.path / ERRORS, ERROR_SCHEMA, rows, compression="zstd")
         return failures
 
     def _manifest(
@@ -280,7 +280,7 @@ def lock_pack(path: Path) -> AbstractContextManager[None]:
     return RunFolder(path, _PACK).lock()
 
 
-def open_store(path: Path, job: Job, *, overwrite: bool) -> PackStore:
+def open_pack_store(path: Path, job: Job, *, overwrite: bool) -> PackStore:
     """Start a pack, or go on with the one that the same request began.
 
     Args:
@@ -311,7 +311,7 @@ def _read_job(path: Path) -> Job | None:
 
 def _differences(there: Job | PackManifest, asked: Job) -> list[str]:
     """Compare what decides the pixels and rows of two runs."""
-    differs = differences(there.request, asked.request)
+    differs = tell_differences(there.request, asked.request)
     if not differs and there.tiles_sha256 != asked.tiles_sha256:
         return ["other tiles, or files have changed"]
     return differs
