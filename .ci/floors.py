@@ -10,7 +10,7 @@ from pathlib import Path
 
 PYPROJECT = Path(__file__).resolve().parent.parent / "pyproject.toml"
 FLOOR = re.compile(r"([\w.-]+)(?:\[.*?\])?>=([\w.]+)")
-EXTRAS = ("hub",)  # what the tests of the oldest versions need
+EXTRAS = ("demo", "hub", "s3", "tensorboard", "test")  # what the oldest versions are tried with
 
 
 def floors() -> Iterator[str]:
