@@ -12,7 +12,7 @@ from typing import Any
 
 import griffe
 
-from tilezoo.option_kinds import choices_of, fits
+from tilezoo.options import choices_of, fits
 
 
 class VerbPages(griffe.Extension):
