@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from tilezoo.errors import ContractError, ModelError, UnknownModelError
 from tilezoo.io import sha256_file
 from tilezoo.zoo import find_model, load
+from tilezoo.zoo.complete import read_golden, write_golden
 
 
 @pytest.fixture
@@ -217,3 +218,10 @@ def test_a_contract_that_the_network_does_not_take_is_refused(tmp_path: Path, co
     edit(four, lambda config: config["pretrained_cfg"].update(mean=[0.5] * 3, std=[0.5] * 3))
     with pytest.raises(ModelError, match="the network does not take 3 bands of 64 px"):
         load(four)
+
+
+def test_golden_vectors_are_the_same_bytes_each_time(copied: Path) -> None:
+    model = find_model(copied)
+    written = {sha256_file(write_golden(model)) for _ in range(6)}
+    assert len(written) == 1
+    assert read_golden(model) is not None

@@ -4,6 +4,7 @@ Golden vectors are a few small tiles and what the network made of them when it w
 them `tilezoo verify` tells on any machine whether the network still computes the same.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,8 +107,23 @@ def write_golden(model: ModelDir, sources: Sequence[str | Path] = ()) -> Path:
     with whole_file(path) as temporary:
         facts = {"pooling": model.pooling, "bf16_cosine": f"{agreement:.6f}"}
         save_file({"pixels": pixels, "embeddings": vectors}, temporary, metadata=facts)
+        _sort_facts(temporary)
         make_readable(temporary)
     return path
+
+
+def _sort_facts(path: Path) -> None:
+    """Put the facts of a safetensors file in the order of their names.
+
+    The library writes them in any order, and a model's revision is a hash over its files: the same
+    model shall have the same one.
+    """
+    data = path.read_bytes()
+    start, size = 8, int.from_bytes(data[:8], "little")
+    header = json.loads(data[start : start + size])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(size)
+    path.write_bytes(data[:start] + text + data[start + size :])
 
 
 def read_golden(model: ModelDir) -> Golden | None:
