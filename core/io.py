@@ -131,7 +131,8 @@ def read_state(
         value = from_builtins(raw, kind)
         if strict and (unknown := _unknown(raw, to_builtins(value), "$")):
             raise ValueError(f"unknown key - at `{unknown}`")
-    except ValueError as wrong:  # msgspec's ValidationError and json's errors are ValueErrors
+    # msgspec's ValidationError and json's errors are ValueErrors; the other comes of deep nesting.
+    except (ValueError, RecursionError) as wrong:
         raise error(f"{path} is damaged; {fix} ({wrong})") from wrong
     return value
 

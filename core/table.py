@@ -1,6 +1,7 @@
 """The table: embeddings of many tiles as a folder of GeoParquet parts, and how it is read."""
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,6 +23,7 @@ from tilezoo.tiles import Tile, TileRef
 TABLE_VERSION = 1
 MANIFEST = "manifest.json"
 ERRORS = "errors.parquet"
+_PART_NAME = re.compile(r"part-\d{5,}\.parquet")
 _AGAIN = "make the table again"
 
 _VECTORS_PER_BATCH = 8192
@@ -145,6 +147,11 @@ class Part:
     file: str
     rows: int
     sha256: str
+
+    def __post_init__(self) -> None:
+        """Refuse a name that leads out of the table's folder."""
+        if not _PART_NAME.fullmatch(self.file):
+            raise ValueError(f"{self.file!r} is no part's name")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -82,3 +82,9 @@ def test_keys_of_a_newer_writer_are_ignored_unless_the_reader_is_strict(file):
     assert to_builtins(read(file)) == {**RAW, "names": ("x",), "later": 7}
     with pytest.raises(TableError, match=r"unknown key - at `\$\.parts\.p\.new`"):
         read(file, strict=True)
+
+
+def test_a_file_that_is_nested_without_end_is_refused(file):
+    file.write_text("[" * 200_000)
+    with pytest.raises(TableError, match="is damaged; make it anew"):
+        read(file)

@@ -269,3 +269,12 @@ def test_a_missing_or_damaged_part_is_told(table: Path, tmp_path: Path) -> None:
     part.write_bytes(part.read_bytes()[:500])
     with pytest.raises(TableError, match=r"part-00001.parquet: missing or damaged"):
         open_table(copy)
+
+
+@pytest.mark.parametrize("name", ["../part-00000.parquet", "/part-00000.parquet", "errors.parquet"])
+def test_a_manifest_leads_to_no_file_but_its_tables_parts(table, tmp_path, name):
+    stated = json.loads((table / "manifest.json").read_text())
+    stated["parts"][0]["file"] = name
+    (tmp_path / "manifest.json").write_text(json.dumps(stated))
+    with pytest.raises(TableError, match="is no part's name"):
+        open_table(tmp_path)
