@@ -225,3 +225,9 @@ def test_golden_vectors_are_the_same_bytes_each_time(copied: Path) -> None:
     written = {sha256_file(write_golden(model)) for _ in range(6)}
     assert len(written) == 1
     assert read_golden(model) is not None
+
+
+def test_a_config_that_is_nested_without_end_is_refused(copied: Path) -> None:
+    (copied / "config.json").write_text("[" * 200_000)
+    with pytest.raises(ModelError, match="not readable JSON"):
+        find_model(copied)

@@ -219,7 +219,7 @@ def _read_config(path: Path) -> dict[str, Any]:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ModelError(f"{path.parent}: no {CONFIG}; not a model directory") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path}: not readable JSON ({error})") from error
     if not isinstance(config, dict):
         raise ModelError(f"{path}: not a timm config (a JSON object is expected)")

@@ -353,7 +353,7 @@ def _parse_listing(data: bytes, where: str) -> tuple[RegistryFile, ...]:
         listing = json.loads(data)
         files = tuple(RegistryFile(**row) for row in listing["files"])
         sound = where.endswith(f"@{revision_of(files)}")
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise RegistryError(f"{where}: its listing is damaged ({error}); publish again") from error
     if not sound:
         raise RegistryError(f"{where}: its listing is not the one of this revision; publish again")

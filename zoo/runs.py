@@ -193,7 +193,7 @@ def read_request(folder: Path) -> RunRequest | None:
         stored = json.loads(path.read_text(encoding="utf-8"))
         version = stored.get("tilezoo_run")
         request = from_builtins(stored, RunRequest) if version == RUN_VERSION else None
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise PretrainError(f"{path}: not readable ({error}); start another run") from error
     if request is None:
         raise PretrainError(
