@@ -92,7 +92,7 @@ def render_commands() -> str:
     """Write every command with its options, as the program itself has them."""
     from tilezoo.cli.app import app
 
-    parts = ["# Commands", f"{app.info.help}", "Each is told by `tilezoo COMMAND --help`, too."]
+    parts = ["# Commands", f"{app.info.help}", "`tilezoo COMMAND --help` says the same."]
     for words, command in walk_commands(app, "tilezoo"):
         parts += [f"## {words}", tell_command(inspect.getdoc(command) or ""), tabulate(command)]
     return "\n\n".join(parts) + "\n"
