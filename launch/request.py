@@ -25,12 +25,12 @@ from tilezoo.launch.sdk import (
 PACKAGE = "tilezoo"
 ROOMS = (
     "bigearthnet", "cli", "compare", "embed", "launch", "pretrain", "pretrain.packs", "probe",
-    "probe.report", "search", "zoo", "zoo.hub",
+    "probe.report", "products", "search", "zoo", "zoo.hub",
 )  # fmt: skip
 ENTRY = "tilezoo_job.py"  # what every process of a job runs
 START = "tilezoo_start.py"  # what the container runs first; it starts the processes
 REQUIREMENTS = "requirements.txt"
-_SUFFIXES = (".py", ".json", ".j2", ".typed")
+_SUFFIXES = (".py", ".json", ".toml", ".j2", ".typed")
 # SageMaker's PyTorch containers hold these, built for their GPUs: never install over them.
 _OF_CONTAINER = ("torch", "torchvision")
 _SEARCH_ALONE = ("faiss-cpu",)  # no verb that is launched uses it
