@@ -44,7 +44,8 @@ class Layout:
     Attributes:
         file: Pattern of an image file's name, case ignored, matched whole. Named groups: `band` for
             files of one band each (a name, alias or common name); `scene` is what files of one
-            scene have in common; `gsd` is a resolution in metres where a band comes in several.
+            scene have in common, and `more` the rest of it where the band's name lies between;
+            `gsd` is a resolution in metres where a band comes in several.
         folder: Pattern, matched whole, of a folder above the file; None where the file's name
             says enough.
         container: All files below that folder, however deep, are one product (`.SAFE`).
