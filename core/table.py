@@ -14,8 +14,9 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from tilezoo.centres import find_centres
 from tilezoo.errors import SpaceError, TableError, TileErrorKind
-from tilezoo.geoparquet import BBOX, GeoKey, bbox_row, merged_geo_key
+from tilezoo.geoparquet import BBOX, GeoKey, bbox_row, merged_geo_key, read_boxes
 from tilezoo.io import canonical_json, read_state, sha256_text, to_builtins
 from tilezoo.space import Dtype, Precision, Space, SpaceState
 from tilezoo.tiles import Tile, TileRef
@@ -255,6 +256,14 @@ class Table:
     def column(self, name: str) -> pa.ChunkedArray:
         """Read one column whole, in row order."""
         return self._dataset.to_table(columns=[name])[name]
+
+    def find_centres(self) -> NDArray[np.float64]:
+        """Longitude and latitude of the tiles' centres, shape (N, 2); NaN without a place."""
+        return find_centres(read_boxes(self.column("bbox")), self._read_footprints)
+
+    def _read_footprints(self, row_numbers: NDArray[np.int64]) -> list[bytes | None]:
+        found = self._dataset.take(pa.array(row_numbers, pa.int64()), columns=["geometry"])
+        return list(found["geometry"].to_pylist())
 
     def take(self, row_numbers: Sequence[int]) -> list[dict[str, Any]]:
         """Fetch rows by number, in the order asked, all columns."""

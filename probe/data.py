@@ -88,6 +88,7 @@ class Joined:
             0, shape (N,); a tile without one is its own group. None where no tile has one.
         boxes: Footprints' bounds (xmin, ymin, xmax, ymax), degrees, shape (N, 4); NaN for tiles
             without one; None when no tile has one.
+        lonlat: Their centres, degrees, shape (N, 2), where `boxes` are.
         unlabelled: Tiles of the tables that have no labels, and are left out.
         unmatched: Labels of tiles that the tables do not hold.
     """
@@ -99,6 +100,7 @@ class Joined:
     splits: pa.Array
     groups: NDArray[np.int64] | None
     boxes: NDArray[np.float64] | None
+    lonlat: NDArray[np.float64] | None
     unlabelled: int
     unmatched: int
 
@@ -130,6 +132,7 @@ def join(tables: Mapping[str, Table], labels: str | Path, task: Task | None) -> 
         refuse_strangers(labels, known["id"].combine_chunks(), [own_ids], first)
     _refuse_other_tiles(known["id"].combine_chunks(), ids_of)
     here = here.sort_by("id").combine_chunks()
+    boxes, lonlat = _places(tables[first], own_ids, here["id"].combine_chunks())
     y, classes = _multi_hot(here["labels"].combine_chunks())
     return Joined(
         ids=here["id"].combine_chunks(),
@@ -138,7 +141,8 @@ def join(tables: Mapping[str, Table], labels: str | Path, task: Task | None) -> 
         task=_task(y, task),
         splits=here["split"].combine_chunks(),
         groups=_groups(here["group"].combine_chunks(), here["id"].combine_chunks()),
-        boxes=_boxes(tables[first], own_ids, here["id"].combine_chunks()),
+        boxes=boxes,
+        lonlat=lonlat,
         unlabelled=len(own_ids) - here.num_rows,
         unmatched=known.num_rows - here.num_rows,
     )
@@ -206,11 +210,15 @@ def _groups(names: pa.Array, ids: pa.Array) -> NDArray[np.int64] | None:
     return np.asarray(named.indices.to_numpy(), np.int64)
 
 
-def _boxes(table: Table, own: pa.Array, ids: pa.Array) -> NDArray[np.float64] | None:
+def _places(
+    table: Table, own: pa.Array, ids: pa.Array
+) -> tuple[NDArray[np.float64], NDArray[np.float64]] | tuple[None, None]:
+    """Bounds and centres of tiles in the order of `ids`; None and None where none has a place."""
     structs = table.column("bbox").combine_chunks()
     if structs.null_count == len(structs):
-        return None
-    return read_boxes(structs.take(pc.index_in(ids, value_set=own)))
+        return None, None
+    rows = pc.index_in(ids, value_set=own).to_numpy()
+    return read_boxes(structs)[rows], table.find_centres()[rows]
 
 
 def load_vectors(

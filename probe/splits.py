@@ -15,7 +15,6 @@ from tilezoo.probe.scores import Labels
 
 _RADIUS_KM = 6371.0088  # mean radius of the Earth, IUGG
 _ROUNDING = 1e-9  # degrees, a tenth of a millimetre
-_WIDE_DEG = 180.0  # a box that is wider crosses the antimeridian
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,22 +101,21 @@ def grid(*, block_deg: float | None, block_km: float | None, times: int = 1) -> 
     return Grid(height_deg=side, width_deg=side)
 
 
-def centres(boxes: NDArray[np.float64] | None) -> NDArray[np.float64]:
-    """Find the centres of footprints, longitude and latitude, shape (N, 2).
+def centres(joined: Joined) -> NDArray[np.float64]:
+    """The centres of footprints, longitude and latitude, shape (N, 2).
 
     Raises:
         ProbeError: A tile has no footprint.
     """
-    missing = 0 if boxes is None else int(np.isnan(boxes).any(axis=1).sum())
-    if boxes is None or missing:
-        which = "the tiles have" if boxes is None else f"{missing} tiles have"
+    found = joined.lonlat
+    missing = 0 if found is None else int(np.isnan(found).any(axis=1).sum())
+    if found is None or missing:
+        which = "the tiles have" if found is None else f"{missing} tiles have"
         raise ProbeError(
             f"{which} no footprint, so there are no blocks of ground; leave the blocks' side out, "
             "or embed georeferenced tiles"
         )
-    lon = (boxes[:, 0] + boxes[:, 2]) / 2
-    across = boxes[:, 2] - boxes[:, 0] > _WIDE_DEG
-    return np.stack([np.where(across, 180.0, lon), (boxes[:, 1] + boxes[:, 3]) / 2], axis=1)
+    return found
 
 
 def refuse_small_blocks(grid: Grid, boxes: NDArray[np.float64]) -> None:
@@ -279,7 +277,7 @@ def _by_blocks(joined: Joined, options: Probing) -> Split:
 
     Regions of up to 5 x 5 blocks, not single ones, so that not everything is near a test tile.
     """
-    lonlat = centres(joined.boxes)
+    lonlat = centres(joined)
     fine = grid(block_deg=options.block_deg, block_km=options.block_km)
     if joined.boxes is not None:
         refuse_small_blocks(fine, joined.boxes)
@@ -338,7 +336,7 @@ def _parts_of_regions(region: Rows, seed: int) -> Rows:
 def _test_blocks(joined: Joined, options: Probing, test: Rows) -> Rows | None:
     if not options.has_blocks:
         return None if joined.groups is None else _from_zero(joined.groups[test])
-    lonlat = centres(joined.boxes)
+    lonlat = centres(joined)
     cells = grid(block_deg=options.block_deg, block_km=options.block_km).place(lonlat[test])
     return _from_zero(np.unique(cells, axis=0, return_inverse=True)[1])
 

@@ -11,6 +11,8 @@ import shapely
 from numpy.typing import NDArray
 from rich.table import Table as RichTable
 
+from tilezoo.centres import centre_of_row
+
 # Characters that rank, score, place, time and the gaps take beside an id.
 _OTHER_COLUMNS = 46
 
@@ -133,15 +135,15 @@ class Answers:
 
 def hit_from(row: int, score: float, stored: Mapping[str, Any]) -> Hit:
     """Make a hit of a table's row."""
-    box = stored["bbox"]
+    lon, lat = centre_of_row(stored["bbox"], stored["geometry"])
     return Hit(
         row=row,
         id=stored["id"],
         score=score,
         source_uri=stored["source_uri"],
         pixel_bbox=tuple(stored["pixel_bbox"]),
-        lon=box and (box["xmin"] + box["xmax"]) / 2,
-        lat=box and (box["ymin"] + box["ymax"]) / 2,
+        lon=lon,
+        lat=lat,
         geometry=stored["geometry"],
         datetime=stored["datetime"],
         gsd_m=stored["gsd_m"],

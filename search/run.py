@@ -9,6 +9,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
+from tilezoo.centres import measure_km
 from tilezoo.errors import SourceError, SpaceError, TilezooError, VectorIndexError
 from tilezoo.geoparquet import read_boxes
 from tilezoo.image import read_tile
@@ -24,9 +25,6 @@ from tilezoo.zoo.downloader import load
 
 if TYPE_CHECKING:
     from tilezoo.zoo.backbone import Backbone
-
-
-_EARTH_KM = 6371.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,11 +115,12 @@ def _find_row_at(table: Table, lon: float, lat: float) -> int:
     Raises:
         SourceError: None does; the message names the nearest.
     """
-    boxes = read_boxes(table.column("bbox"))
-    if not np.isfinite(boxes).any():
+    holding = _rows_that_hold(table, lon, lat)
+    if len(holding) == 1:
+        return holding[0]
+    distance = measure_km(table.find_centres(), lon, lat)
+    if not np.isfinite(distance).any():
         raise SourceError(f"{table.path}: no tile has a place; --at needs georeferenced imagery")
-    distance = _distance_km(boxes, lon, lat)
-    holding = _rows_that_hold(table, boxes, lon, lat)
     if holding:
         return min(holding, key=lambda row: float(distance[row]))
     nearest = int(np.nanargmin(distance))
@@ -132,18 +131,29 @@ def _find_row_at(table: Table, lon: float, lat: float) -> int:
     )
 
 
-def _rows_that_hold(table: Table, boxes: NDArray[np.float64], lon: float, lat: float) -> list[int]:
+def _rows_that_hold(table: Table, lon: float, lat: float) -> list[int]:
     """Rows whose footprint covers a place; only those whose box does are looked at closely."""
-    west, south, east, north = boxes.T
-    inside = (west <= lon) & (lon <= east) & (south <= lat) & (lat <= north)
-    candidates = np.flatnonzero(inside).tolist()
+    place = _draw_place(lon, lat)
+    west, south, east, north = read_boxes(table.column("bbox")).T
+    near = np.zeros(len(west), np.bool_)
+    for left, bottom, right, top in shapely.bounds(shapely.get_parts(place)).tolist():
+        near |= (west <= right) & (left <= east) & (south <= top) & (bottom <= north)
+    candidates = np.flatnonzero(near).tolist()
     stored = table.take(candidates) if candidates else []
-    point = shapely.Point(lon, lat)
     return [
         row
         for row, tile in zip(candidates, stored, strict=True)
-        if shapely.from_wkb(tile["geometry"]).covers(point)
+        if shapely.from_wkb(tile["geometry"]).intersects(place)
     ]
+
+
+def _draw_place(lon: float, lat: float) -> shapely.Geometry:
+    """Draw a place as maps have it: a pole is all longitudes, the antimeridian is both edges."""
+    if abs(lat) == 90:
+        return shapely.LineString([(-180, lat), (180, lat)])
+    if abs(lon) == 180:
+        return shapely.MultiPoint([(-180, lat), (180, lat)])
+    return shapely.Point(lon, lat)
 
 
 def _take_row(table: Table, row: int, label: str) -> Query:
@@ -183,12 +193,3 @@ def _load_backbone(table: Table, device: str) -> "Backbone":
         table.space, backbone.space, f"{model.name} is not the model of {table.path}"
     )
     return backbone
-
-
-def _distance_km(boxes: NDArray[np.float64], lon: float, lat: float) -> NDArray[np.float64]:
-    """Great-circle distance of each box's centre from a point, kilometres (haversine)."""
-    centre_lon, centre_lat = (boxes[:, 0] + boxes[:, 2]) / 2, (boxes[:, 1] + boxes[:, 3]) / 2
-    p, q = np.radians(centre_lat), np.radians(lat)
-    half = np.sin((p - q) / 2) ** 2
-    half = half + np.cos(p) * np.cos(q) * np.sin(np.radians(centre_lon - lon) / 2) ** 2
-    return np.asarray(2 * _EARTH_KM * np.arcsin(np.sqrt(half)))

@@ -11,7 +11,7 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from tilezoo.geoparquet import read_boxes
+from tilezoo.centres import find_west, turn_east
 from tilezoo.search.answers import Answers
 from tilezoo.search.index import rows_at
 from tilezoo.table import Table
@@ -38,13 +38,10 @@ class Atlas:
     @classmethod
     def of(cls, table: Table) -> "Atlas":
         """Take every n-th tile that has a place."""
-        boxes = read_boxes(table.column("bbox"))
-        placed = np.flatnonzero(np.isfinite(boxes).all(axis=1))
+        centres = table.find_centres()
+        placed = np.flatnonzero(np.isfinite(centres).all(axis=1))
         rows = placed[:: max(1, math.ceil(len(placed) / _DOTS))]
-        lonlat = np.stack(
-            [boxes[rows, 0] + boxes[rows, 2], boxes[rows, 1] + boxes[rows, 3]], axis=1
-        )
-        return cls(lonlat / 2, rows_at(table, rows))
+        return cls(centres[rows], rows_at(table, rows))
 
     def draw(self, answers: Answers) -> Markup | None:
         """Draw the map: dots coloured by cosine with the query, answers numbered.
@@ -66,8 +63,12 @@ class Atlas:
 
 @dataclass(frozen=True)
 class _View:
-    """A plate carrée window, its scale true along the middle parallel."""
+    """A plate carrée window, its scale true along the middle parallel.
 
+    It may run over the antimeridian: longitudes are counted on from its west, past 180°.
+    """
+
+    first: float  # longitude of the westernmost tile, where longitudes start to count
     west: float
     north: float
     scale: float  # px a degree of longitude
@@ -77,20 +78,26 @@ class _View:
 
     @classmethod
     def around(cls, lonlat: NDArray[np.float64]) -> "_View":
-        (west, south), (east, north) = lonlat.min(axis=0), lonlat.max(axis=0)
+        first = find_west(lonlat[:, 0])
+        lon, lat = turn_east(lonlat[:, 0], first), lonlat[:, 1]
+        west, east, south, north = lon.min(), lon.max(), lat.min(), lat.max()
         margin = max(0.04 * max(east - west, north - south), _MIN_SPAN / 2)
         west, east, south, north = west - margin, east + margin, south - margin, north + margin
         stretch = 1 / max(0.2, math.cos(math.radians((north + south) / 2)))
         scale = min(_WIDTH / (east - west), 0.75 * _WIDTH / ((north - south) * stretch))
         west -= (_WIDTH / scale - (east - west)) / 2
         radius = float(np.clip(0.42 * math.sqrt(_WIDTH * 0.5 * _WIDTH / len(lonlat)), 2, 9))
-        return cls(west, north, scale, stretch, (north - south) * stretch * scale, radius)
+        return cls(first, west, north, scale, stretch, (north - south) * stretch * scale, radius)
+
+    def place(self, lon: float, lat: float) -> tuple[float, float]:
+        """Where a tile is, px: x from the left and y from the top."""
+        return self.at(float(turn_east(np.array(lon), self.first)), lat)
 
     def at(self, lon: float, lat: float) -> tuple[float, float]:
         return (lon - self.west) * self.scale, (self.north - lat) * self.scale * self.stretch
 
     def dot(self, lonlat: NDArray[np.float64], shade: float) -> str:
-        x, y = self.at(*lonlat)
+        x, y = self.place(*lonlat.tolist())
         return (
             f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{self.radius:.1f}" fill="{_mix_colour(shade)}"/>'
         )
@@ -132,14 +139,14 @@ def _draw_markers(view: _View, answers: Answers) -> list[str]:
     marks = []
     for rank, hit in reversed(list(enumerate(answers.hits, start=1))):
         if hit.lon is not None and hit.lat is not None:
-            x, y = view.at(hit.lon, hit.lat)
+            x, y = view.place(hit.lon, hit.lat)
             marks.append(
                 f'<g class="hit"><circle cx="{x:.1f}" cy="{y:.1f}" r="9"/>'
                 f'<text x="{x:.1f}" y="{y + 3.5:.1f}">{rank}</text></g>'
             )
     asked = answers.query
     if asked is not None and asked.lon is not None and asked.lat is not None:
-        x, y = view.at(asked.lon, asked.lat)
+        x, y = view.place(asked.lon, asked.lat)
         side = 14
         marks.append(
             f'<rect class="asked" x="{x - side / 2:.1f}" y="{y - side / 2:.1f}" '
@@ -169,5 +176,6 @@ def _list_multiples(low: float, high: float, step: float) -> list[float]:
 
 
 def _write_degrees(value: float, sides: str) -> str:
+    value = (value + 180) % 360 - 180 if abs(value) > 180 else value
     side = sides[value < 0] if value else ""
     return f"{abs(value):.6g}°{side}"

@@ -10,7 +10,7 @@ from tilezoo.errors import OptionError, ProbeError
 from tilezoo.probe.data import Joined
 from tilezoo.probe.fitting import draw_subset
 from tilezoo.probe.options import Probing, parse_fractions
-from tilezoo.probe.splits import centres, choose_kind, grid, leave_out_rare, make_split
+from tilezoo.probe.splits import choose_kind, grid, leave_out_rare, make_split
 
 RADIUS_KM = 6371.0088
 
@@ -33,6 +33,7 @@ def joined(y, *, splits=None, lonlat=None, side=0.001, task=None, groups=None):
         splits=pa.array(splits or [None] * len(y), pa.string()),
         groups=groups,
         boxes=None if lonlat is None else np.hstack([lonlat - side / 2, lonlat + side / 2]),
+        lonlat=lonlat,
         unlabelled=0,
         unmatched=0,
     )
@@ -204,11 +205,6 @@ def test_blocks_need_footprints_and_are_no_smaller_than_tiles():
         make_split(wide, choices(block_km=10), "blocks")
     with pytest.raises(ProbeError, match=r"leaves no tile for .* smaller blocks"):
         make_split(joined(one_class([9, 9]), lonlat=lonlat), choices(block_deg=60), "blocks")
-
-
-def test_a_tile_across_the_antimeridian_lies_there():
-    boxes = np.array([[-180.0, 10, 180, 11], [10, 10, 12, 11]])
-    assert centres(boxes).tolist() == [[180, 10.5], [11, 10.5]]
 
 
 def test_a_class_that_train_or_test_lacks_is_named_with_its_counts():

@@ -56,6 +56,46 @@ def test_a_place_means_the_tile_that_holds_it(globe):
     assert search(globe, at="-79.52,0.03", k=1).query.row == 100
 
 
+@pytest.fixture(scope="module")
+def edges(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tiles of 0.1° on both sides of the antimeridian and across it, at a pole and at Greenwich."""
+    lonlat = np.array([[179.85, 0], [180, 0], [-179.85, 0], [0, 0], [30, 89.95], [0, -60.0]])
+    path = tmp_path_factory.mktemp("edges") / "table"
+    return tables.write_table(path, np.eye(len(lonlat), dtype=np.float32), lonlat=lonlat)
+
+
+@pytest.mark.parametrize(
+    ("at", "row"),
+    [
+        ("180,0", 1), ("-180,0.04", 1), ("179.98,0", 1), ("-179.96,0", 1), ("179.86,0", 0),
+        ("-179.86,0", 2), ("30,90", 4), ("-120,90", 4),
+    ],
+)  # fmt: skip
+def test_a_place_is_found_on_both_edges_of_a_map(edges, at, row):
+    assert search(edges, at=at, k=1).query.row == row
+
+
+@pytest.mark.parametrize(
+    ("at", "row", "km"),
+    [("180,1", 1, 111), ("-179.99,-0.5", 1, 56), ("-179.7,0.1", 2, 20), ("-150,89.9", 4, 17),
+     ("0,-90", 5, 3336), ("1,0", 3, 111)],
+)  # fmt: skip
+def test_the_nearest_tile_is_not_on_the_other_side_of_the_globe(edges, at, row, km):
+    with pytest.raises(SourceError, match=rf"the nearest is tile_00000{row}, {km} km off"):
+        search(edges, at=at)
+
+
+def test_hits_across_the_antimeridian_lie_there_and_their_map_is_narrow(tmp_path):
+    rows = np.array([[179.85, 0], [180, 0], [-179.85, 0]])
+    fiji = tables.write_table(tmp_path / "fiji", np.eye(3, dtype=np.float32), lonlat=rows)
+    answers = search(fiji, "tile_000000", k=2)
+    assert {abs(round(hit.lon, 2)) for hit in answers.hits} == {180.0, 179.85}
+    write_page(tmp_path / "a.html", [answers], "Fiji")
+    page = (tmp_path / "a.html").read_text()
+    degrees = re.search(r'<g class="degrees">(.*?)</g>', page, re.DOTALL)[1]
+    assert {"179.9°E", "180°E", "179.9°W"} <= set(re.findall(r"[\d.]+°[EW]", degrees))
+
+
 def test_a_place_in_no_tile_is_told_with_the_nearest(globe):
     with pytest.raises(SourceError, match=r"lies in no tile; the nearest is tile_000100, 111 km"):
         search(globe, at="-79.5,1.0")
