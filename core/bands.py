@@ -1,8 +1,16 @@
-"""Band names: what they are called, and which of a file's bands a backbone is fed."""
+"""Band names: what they are called, and which of a file's bands a backbone is fed.
+
+Numbers are no colours: `B4` is red in one product and near infrared in another. What a number means
+is known in a recognised product (`tilezoo.products`), and in Sentinel-2's own notation; in any other
+file bands have their order, their descriptions and their colours, and where these do not settle what
+is asked for, the file is refused with the `--bands` that does.
+"""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
 
 from tilezoo.errors import ContractError, TileError
 
@@ -12,11 +20,48 @@ BAND_SUFFIX = re.compile(
     r"(?:^|(?<=[^A-Za-z0-9]))(?P<band>B(?:AND)?_?\d{1,2}A?|VV|VH|HH|HV)$", re.IGNORECASE
 )
 _NUMBERED = re.compile(r"^b(?:and)?[ _]?0*(\d{1,2})(a?)$", re.IGNORECASE)
+_CANONICAL_NUMBER = re.compile(r"^B\d\d$|^B\dA$")
+# Zeros before the number, or the A of 8A: how ESA writes the bands of Sentinel-2.
+_AS_ESA_WRITES = re.compile(r"^B(?:0\d|8A)$", re.IGNORECASE)
 
-# Sentinel-2 MSI and Landsat 8/9 OLI agree on these three
-# (https://sentiwiki.copernicus.eu/web/s2-mission, https://www.usgs.gov/landsat-missions).
-_COLOUR = {"B02": "blue", "B03": "green", "B04": "red"}
+# STAC's common names of Sentinel-2's bands (https://github.com/stac-extensions/eo#common-band-names,
+# https://sentiwiki.copernicus.eu/web/s2-mission). A contract's B04 is always this one.
+SENTINEL_2 = {
+    "B01": "coastal", "B02": "blue", "B03": "green", "B04": "red", "B05": "rededge071",
+    "B06": "rededge074", "B07": "rededge078", "B08": "nir", "B8A": "nir08", "B09": "nir09",
+    "B10": "cirrus", "B11": "swir16", "B12": "swir22",
+}  # fmt: skip
+# Sentinel-2, Landsat 8/9 and HLS agree on these three, whichever of them wrote B04.
+_AGREED = {band: SENTINEL_2[band] for band in ("B02", "B03", "B04")}
+_COMMON = frozenset(SENTINEL_2.values()) | {
+    "yellow", "pan", "rededge", "green05", "lwir", "lwir11", "lwir12"
+}  # fmt: skip
+# What people and agencies write for them.
+_WORDS = {
+    "near infrared": "nir", "nearinfrared": "nir", "infrared": "nir", "red edge": "rededge",
+    "coastal aerosol": "coastal", "coastal blue": "coastal", "panchromatic": "pan",
+    "swir1": "swir16", "swir 1": "swir16", "swir2": "swir22", "swir 2": "swir22",
+}  # fmt: skip
 _SHORT = {"r": "red", "red": "red", "g": "green", "b": "blue", "grey": "gray"}
+
+Values = Literal["harmonized", "stored"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FileBand:
+    """One band of a file or of a set of band files.
+
+    Attributes:
+        name: Its own, written as `canonical` does; empty where it has none.
+        common: What it is by STAC's common names; None where nothing says it.
+        number: What `--bands` calls it: its position in a file, its number in a product.
+        telling: The name alone says which band it is (`VV`, Sentinel-2's `B05`; not `Band 5`).
+    """
+
+    name: str = ""
+    common: str | None = None
+    number: int | None = None
+    telling: bool = False
 
 
 def canonical(name: str) -> str:
@@ -28,17 +73,57 @@ def canonical(name: str) -> str:
 
 
 def same(first: str, second: str) -> bool:
-    """Tell whether two names mean one band (`B04` of Sentinel-2 and Landsat 8/9 is `red`)."""
-    return _to_key(first) == _to_key(second)
+    """Tell whether two names mean one band in contracts, where `B04` is Sentinel-2's: `red`."""
+    return _to_meaning(first) == _to_meaning(second)
 
 
-def _to_key(name: str) -> str:
+def _to_meaning(name: str) -> str:
+    """What a name means in a contract: STAC's common name, else the name in lower case."""
     written = canonical(name)
-    return _COLOUR.get(written, written).lower()
+    return SENTINEL_2.get(written, written).lower()
+
+
+def name_bands(
+    names: Sequence[str], number: Callable[[int, str], int | None] | None = None
+) -> tuple[FileBand, ...]:
+    """Say what the names of a file's bands tell where no product is recognised.
+
+    Args:
+        names: Descriptions, colours, or what stands at the end of files' names; empty for none.
+        number: A band's number, from its place (0-based) and name; its position without it.
+    """
+    written = [canonical(name) for name in names]
+    meanings = SENTINEL_2 if "B8A" in written else _AGREED
+    return tuple(
+        FileBand(
+            name=own,
+            common=_find_meaning(name, own, meanings),
+            number=place + 1 if number is None else number(place, own),
+            telling=_tells(name.strip(), own),
+        )
+        for place, (name, own) in enumerate(zip(names, written, strict=True))
+    )
+
+
+def _tells(name: str, own: str) -> bool:
+    return bool(_AS_ESA_WRITES.match(name)) if _is_number(own) else own not in {"", "gray"}
+
+
+def _find_meaning(name: str, own: str, meanings: dict[str, str]) -> str | None:
+    if _is_number(own):
+        told = meanings is SENTINEL_2 or _AS_ESA_WRITES.match(name.strip())
+        return meanings.get(own) if told else None
+    word = re.sub(r"[\s_-]+", " ", own).lower()
+    common = _WORDS.get(word, word)
+    return common if common in _COMMON else None
+
+
+def _is_number(written: str) -> bool:
+    return _CANONICAL_NUMBER.match(written) is not None
 
 
 def parse_bands(text: str | tuple[str, ...] | None) -> tuple[str, ...] | None:
-    """Read `--bands B04,B03,B02` (names, or 1-based numbers in the file); what is read stays."""
+    """Read `--bands B04,B03,B02`: names, numbers, or `red=3,green=2`; what is read stays."""
     if text is None or isinstance(text, tuple):
         return text
     names = tuple(part for part in re.split(r"[,\s]+", text.strip()) if part)
@@ -48,25 +133,34 @@ def parse_bands(text: str | tuple[str, ...] | None) -> tuple[str, ...] | None:
     return tuple(canonical(name) for name in names)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class BandRequest:
-    """Which bands to read, in the backbone's order.
+    """Which bands to read, in the backbone's order, and what their values are.
 
     Attributes:
         wanted: The backbone's bands by name.
-        given: `--bands`: names or 1-based numbers from the user, or None.
+        given: `--bands`: names, numbers, or `name=number` of each from the user, or None.
         values_stated: The user gave `--value-range`, so any dtype is taken at their word.
         taker: Who wants the bands, for errors.
+        values: Whether products' own offsets are applied (`harmonized`), or pixels stay as stored.
+        value_range: What the taker maps to black and white; None where it takes any.
     """
 
     wanted: tuple[str, ...]
     given: tuple[str, ...] | None = None
     values_stated: bool = False
     taker: str = "the model"
+    values: Values = "harmonized"
+    value_range: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         """Refuse a `--bands` that cannot serve the backbone, before anything is read."""
-        if self.given is None or self._covers() or len(self.given) == len(self.wanted):
+        if self.given is None:
+            return
+        if any("=" in band for band in self.given) and (None in self._numbers or "" in self._names):
+            fix = "number all bands or none, as in red=3,green=2,blue=1"
+            raise ContractError(f"--bands {','.join(self.given)}: {fix}")
+        if self._covers or len(self.given) == len(self.wanted):
             return
         msg = (
             f"--bands names {len(self.given)} bands ({','.join(self.given)}), {self.taker} takes "
@@ -76,63 +170,131 @@ class BandRequest:
 
     @property
     def by_number(self) -> bool:
-        """Whether `--bands` counts the file's bands instead of naming them."""
-        return self.given is not None and all(name.isdigit() for name in self.given)
+        """Whether `--bands` counts bands, with or without naming them."""
+        return self.given is not None and None not in self._numbers
 
     @property
     def effective(self) -> tuple[str, ...]:
         """The bands that are fed: the model's own, or the user's in their place."""
-        if self.given is None or self.by_number or self._covers():
+        if self.given is None or self._covers or not all(self._names):
             return self.wanted
-        return self.given
+        return self._names
 
+    @cached_property
+    def _names(self) -> tuple[str, ...]:
+        """The names in `--bands`; empty texts where it is numbers alone."""
+        given = (band.partition("=")[0] for band in self.given or ())
+        return tuple("" if name.isdigit() else canonical(name) for name in given)
+
+    @cached_property
+    def _numbers(self) -> tuple[int | None, ...]:
+        """The numbers in `--bands`; None where there is a name alone."""
+        given = (band.rpartition("=")[2].strip() for band in self.given or ())
+        return tuple(int(text) if text.isdecimal() else None for text in given)
+
+    @cached_property
     def _covers(self) -> bool:
-        given = [_to_key(name) for name in self.given or ()]
-        return all(_to_key(name) in given for name in self.wanted)
+        """Whether `--bands` names every band that the backbone wants."""
+        given = [_to_meaning(name) for name in self._names]
+        return all(_to_meaning(name) in given for name in self.wanted)
 
-    def choose(self, names: Sequence[str], count: int) -> tuple[int, ...]:
-        """Pick band positions (0-based) from a file with `count` bands called `names`.
-
-        Args:
-            names: The file's band names; empty when it names none.
-            count: How many bands the file has (an alpha band not counted).
+    def choose(self, bands: Sequence[FileBand]) -> tuple[int, ...]:
+        """Pick positions (0-based) among the bands of a file or of a set of band files.
 
         Raises:
-            TileError: A band is not there, or the file names none and `--bands` does not help.
+            TileError: A band is not there, or nothing says which one it is.
         """
         if self.by_number:
-            return self._choose_by_number(count)
-        found = _find_positions(names, self.effective)
-        if found is not None:
-            return found
-        if self.given is not None and len(self.given) == count and not _are_telling(names):
-            return _find_positions(self.given, self.effective) or ()
-        raise TileError("contract", self._tell_mismatch(names, count))
+            return self._choose_by_number(bands)
+        found = self._find_all(bands)
+        if found is None and self.given is not None and self._may_name(bands):
+            own = tuple(dict.fromkeys(self._names))
+            found = self._find_all(name_bands(own))
+        if found is None:
+            raise TileError("contract", self._tell_mismatch(bands))
+        return found
 
-    def _choose_by_number(self, count: int) -> tuple[int, ...]:
-        numbers = [int(name) for name in self.given or ()]
-        if all(1 <= number <= count for number in numbers):
-            return tuple(number - 1 for number in numbers)
-        wrong = f"--bands {','.join(self.given or ())} counts beyond the file's {count} bands"
-        raise TileError("contract", f"{wrong}; numbers start at 1")
+    def _choose_by_number(self, bands: Sequence[FileBand]) -> tuple[int, ...]:
+        there = {band.number: place for place, band in enumerate(bands)}
+        named = dict(zip(map(_to_meaning, self._names), self._numbers, strict=True))
+        asked = [named[_to_meaning(n)] for n in self.wanted] if self._covers else self._numbers
+        if all(number in there for number in asked):
+            return tuple(there[number] for number in asked)
+        known = ",".join(str(number) for number in there if number is not None)
+        wrong = f"--bands {','.join(self.given or ())}"
+        if not known:
+            names = ",".join(band.name for band in bands)
+            raise TileError("contract", f"{wrong}: these bands have no numbers, but names: {names}")
+        raise TileError("contract", f"{wrong} asks for what is not there; there are bands {known}")
 
-    def _tell_mismatch(self, names: Sequence[str], count: int) -> str:
+    def _find_all(self, bands: Sequence[FileBand]) -> tuple[int, ...] | None:
+        find = self._find_written if self.given is not None else _find_meant
+        places = [find(name, bands) for name in self.effective]
+        return None if None in places else tuple(place for place in places if place is not None)
+
+    def _find_written(self, name: str, bands: Sequence[FileBand]) -> int | None:
+        """Find a band that the user wrote: by its own name first, then by what it means."""
+        own = _first(b.name.lower() == canonical(name).lower() for b in bands)
+        meant = _find_meant(name, bands)
+        if own is None or not _is_number(canonical(name)):
+            return meant if meant is not None else _first(_is_near_infrared(name, b) for b in bands)
+        common = bands[own].common
+        if self._covers and common is not None and common != _to_meaning(name):
+            fix = f"write --bands {','.join(map(_to_meaning, self.wanted))}, or numbers"
+            wrong = (
+                f"--bands {name}: that is {common} here and {_to_meaning(name)} for {self.taker}"
+            )
+            raise TileError("contract", f"{wrong}; {fix}")
+        return own
+
+    def _may_name(self, bands: Sequence[FileBand]) -> bool:
+        """Whether the user's names can be those of the bands in their order: one for each.
+
+        A band that is known keeps its meaning.
+        """
+        own = tuple(dict.fromkeys(self._names))
+        return len(own) == len(bands) and all(
+            (band.common is None and not band.telling) or band.common == _to_meaning(name)
+            for name, band in zip(own, bands, strict=True)
+        )
+
+    def _tell_mismatch(self, bands: Sequence[FileBand]) -> str:
         need = ",".join(self.effective)
-        if names:
-            return f"has bands {','.join(names)}, {self.taker} takes {need}; choose with --bands"
-        return f"has {count} unnamed bands, {self.taker} takes {need}; name them with --bands"
+        names = [band.name for band in bands]
+        has = f"bands {','.join(_shorten(names))}" if all(names) else f"{len(bands)} unnamed bands"
+        return f"has {has}, {self.taker} takes {need}; {self._propose(bands)}"
+
+    def _propose(self, bands: Sequence[FileBand]) -> str:
+        """The `--bands` that may do."""
+        count = len(self.effective)
+        if len(bands) == 1:
+            return f"to feed this one band {count} times: --bands {','.join(['1'] * count)}"
+        if any(band.common is not None for band in bands) or len(bands) < count:
+            return "choose with --bands, by name or number"
+        numbers = [str(band.number or band.name) for band in bands[:count]]
+        return f"say which they are with --bands, {','.join(numbers)} if it is these in this order"
 
 
-def _find_positions(names: Sequence[str], wanted: Sequence[str]) -> tuple[int, ...] | None:
-    keys = [_to_key(name) for name in names]
-    exact = list(names)
-    if all(name in exact for name in wanted):
-        return tuple(exact.index(name) for name in wanted)
-    if not all(_to_key(name) in keys for name in wanted):
-        return None
-    return tuple(keys.index(_to_key(name)) for name in wanted)
+def _find_meant(name: str, bands: Sequence[FileBand]) -> int | None:
+    """Find a contract's band: by what it means, or by a name that tells."""
+    meaning, written = _to_meaning(name), canonical(name)
+    exact = _first(b.telling and b.name == written for b in bands)
+    if exact is not None:
+        return exact
+    common = _first(b.common == meaning for b in bands)
+    if common is not None:
+        return common
+    return _first(b.telling and b.name.lower() == written.lower() for b in bands)
 
 
-def _are_telling(names: Sequence[str]) -> bool:
-    """Tell whether names come from the file itself, not from a mere colour interpretation."""
-    return any(_to_key(name) not in {"gray", "red", "green", "blue"} for name in names)
+def _is_near_infrared(name: str, band: FileBand) -> bool:
+    """Landsat's and HLS's near infrared is the narrow one, which users call `nir` all the same."""
+    return canonical(name) == "nir" and band.common == "nir08"
+
+
+def _first(hits: Iterable[bool]) -> int | None:
+    return next((place for place, hit in enumerate(hits) if hit), None)
+
+
+def _shorten(names: Sequence[str], most: int = 12) -> list[str]:
+    return [*names[:most], "…"] if len(names) > most else list(names)

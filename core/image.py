@@ -2,9 +2,9 @@
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from types import TracebackType
@@ -13,10 +13,13 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from tilezoo.bands import BandRequest, canonical
+from tilezoo.bands import BandRequest, FileBand, name_bands
 from tilezoo.errors import TileError
 from tilezoo.geo import Footprint, footprint
 from tilezoo.opening import crs_name, crs_wkt, gdal, one_line, open_dataset
+from tilezoo.products.product import find_product
+from tilezoo.products.scenes import to_file_band
+from tilezoo.sets import name_set
 from tilezoo.sources import Source
 from tilezoo.space import Contract
 from tilezoo.tiles import Tile, TileRef, Window
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
     from rasterio.transform import Affine
 
 MIN_SIDE_PX = 4
+_HALF_PX = 0.5
+_COLOURS = ("red", "green", "blue", "nir", "gray")
 MAX_TILE_BYTES = 128 << 20  # a few read-ahead threads may hold one each
 # The best codecs reach some thousands to one; a header beyond this claims what is not there.
 _MAX_BYTES_PER_STORED_BYTE = 1_000_000
@@ -109,17 +114,22 @@ class Image:
     def _open_layers(self) -> tuple[Layer, ...]:
         if self._source.problem is not None:
             raise TileError(*self._source.problem)
-        files = self._source.files
-        if files:
-            names = list(files)
-            chosen = self._request.choose(names, len(names))
-            return tuple(self._open_band(files[names[i]]) for i in chosen)
+        if self._source.endings:
+            return self._open_set()
         dataset = self._open_checked(self._source.path)
-        names = _read_band_names(dataset)
+        bands = _describe_bands(dataset, self._source.product)
         return tuple(
-            Layer(dataset=dataset, index=i + 1)
-            for i in self._request.choose(names, _count_without_alpha(dataset))
+            Layer(dataset=dataset, index=place + 1) for place in self._request.choose(bands)
         )
+
+    def _open_set(self) -> tuple[Layer, ...]:
+        """Open the files of the bands that are asked for, and see that they lie on each other."""
+        files = self._source.files
+        chosen = self._request.choose(name_set(self._source.product, files))
+        paths = list(files.values())
+        opened = {place: self._open_band(paths[place]) for place in dict.fromkeys(chosen)}
+        _refuse_other_ground([layer.dataset for layer in opened.values()])
+        return tuple(opened[place] for place in chosen)
 
     def _open_band(self, path: str) -> Layer:
         dataset = self._open_checked(path)
@@ -237,16 +247,69 @@ def read_bounds(path: str) -> tuple[str, tuple[float, float, float, float]]:
         return wkt, tuple(dataset.bounds)
 
 
-def _read_band_names(dataset: "DatasetReader") -> list[str]:
-    """Names from descriptions, else from colours; empty when the file tells none."""
-    if all(dataset.descriptions):
-        return [canonical(name) for name in dataset.descriptions]
+def _refuse_other_ground(datasets: Sequence["DatasetReader"]) -> None:
+    """Refuse band files of another zone, extent or place than the finest of them.
+
+    Raises:
+        TileError: Names the file that does not fit.
+    """
+    finest = max(datasets, key=lambda dataset: dataset.width)
+    for dataset in datasets:
+        if dataset is finest:
+            continue
+        names = f"{os.path.basename(dataset.name)} and {os.path.basename(finest.name)}"
+        if crs_wkt(dataset) != crs_wkt(finest):
+            crs = " and ".join(_name_crs(each) for each in (dataset, finest))
+            raise TileError("contract", f"{names} are bands of one image in two CRS ({crs})")
+        if why := _tell_other_extent(dataset, finest):
+            raise TileError("contract", f"{names} are bands of one image but {why}")
+
+
+def _name_crs(dataset: "DatasetReader") -> str:
+    wkt = crs_wkt(dataset)
+    return crs_name(wkt) if wkt else "none"
+
+
+def _tell_other_extent(dataset: "DatasetReader", finest: "DatasetReader") -> str:
+    """Say how two grids differ beyond half a pixel of the coarser one; empty if they do not."""
+    ratios = finest.width / dataset.width, finest.height / dataset.height
+    sizes = f"are {dataset.width}x{dataset.height} and {finest.width}x{finest.height} px"
+    if dataset.transform.is_identity or finest.transform.is_identity:
+        whole = all(
+            abs(ratio - round(ratio)) <= _HALF_PX * ratio / finest.width for ratio in ratios
+        )
+        return "" if whole or ratios[0] == ratios[1] else sizes
+    pixel = max(abs(dataset.transform.a), abs(dataset.transform.b))
+    apart = max(
+        abs(a - b) for a, b in zip(_find_corners(dataset), _find_corners(finest), strict=True)
+    )
+    return "" if apart <= _HALF_PX * pixel else f"lie {apart / pixel:.3g} px apart"
+
+
+def _find_corners(dataset: "DatasetReader") -> tuple[float, ...]:
+    """Upper left and lower right of a grid, in its CRS."""
+    return (*dataset.transform @ (0, 0), *dataset.transform @ (dataset.width, dataset.height))
+
+
+def _describe_bands(dataset: "DatasetReader", product: str) -> tuple[FileBand, ...]:
+    """What is known of a file's bands: from its product, descriptions, or colours."""
+    count = _count_without_alpha(dataset)
+    stack = find_product(product).stack(dataset.count) if product else None
+    if stack is not None:
+        return tuple(to_file_band(band, place) for place, band in enumerate(stack, start=1))
     colours = [colour.name for colour in dataset.colorinterp]
     if "palette" in colours:
         raise TileError("contract", "a palette image; expand it with gdal_translate -expand rgb")
-    known = {"red", "green", "blue", "nir"}
-    named = [colour for colour in colours if colour != "alpha"]
-    return named if named and all(colour in known for colour in named) else []
+    described = name_bands([text or "" for text in dataset.descriptions[:count]])
+    if any(band.common or band.telling for band in described):
+        return described
+    shown = name_bands([colour if colour in _COLOURS else "" for colour in colours[:count]])
+    if not all(band.common for band in shown):
+        return described
+    return tuple(
+        replace(a, name=b.name or a.name, common=a.common, telling=True)
+        for a, b in zip(shown, described, strict=True)
+    )
 
 
 def _count_without_alpha(dataset: "DatasetReader") -> int:

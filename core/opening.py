@@ -9,7 +9,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, BinaryIO
 
 from tilezoo.errors import TileError, TileErrorKind
-from tilezoo.sources import IMAGE_SUFFIXES
+
+IMAGE_SUFFIXES = frozenset({".tif", ".tiff", ".png", ".jpg", ".jpeg", ".jp2"})
 
 if TYPE_CHECKING:
     from rasterio.env import Env

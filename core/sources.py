@@ -3,10 +3,9 @@
 import errno
 import glob
 import os
-import re
 import stat
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import overload
@@ -16,23 +15,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from tilezoo.bands import BAND_SUFFIX, canonical
 from tilezoo.bigearthnet.labels import is_patch_name
 from tilezoo.errors import SourceError, TileErrorKind
+from tilezoo.products.scenes import is_container
+from tilezoo.sets import SEPARATORS, FileSet, band_names, find_sets
 
 IMAGE_SUFFIXES = frozenset({".tif", ".tiff", ".png", ".jpg", ".jpeg", ".jp2"})
-_TIFF_SUFFIXES = frozenset({".tif", ".tiff", ".jp2"})
 _LIST_SUFFIXES = frozenset({".parquet", ".csv"})
-_SEPARATORS = "_-. "
-# What products ship beside their bands, by the part of the name after the set's own:
-# Sentinel-2's SCL, AOT, WVP, TCI, PVI and MSK_*, Landsat's QA_*, masks, quicklooks.
-_BESIDE_BANDS = re.compile(
-    r"(?:SCL|AOT|WVP|TCI|PVI|CLD|SNW|(?:MSK|QA|ST|SR)_.*|.*mask.*|visual|"
-    r"(?:.*_)?(?:thumbnail|preview|quicklook|overview))$",
-    re.IGNORECASE,
-)
-# Landsat 4-7 number their bands otherwise than the B04 = red we know: keep them as written.
-_OTHER_NUMBERING = frozenset({"LT04", "LT05", "LE07"})
 _PATH_COLUMNS = ("path", "source_uri", "file", "filename", "uri")
 _AT_ONCE = 4096
 _COLUMNS = pa.schema(
@@ -42,8 +31,8 @@ _COLUMNS = pa.schema(
         pa.field("rest", pa.int32()),  # which of the list of these
     ]
 )
-# What many sources have in common: their endings, fills_folder and problem.
-_Rest = tuple[tuple[str, ...], bool, tuple[TileErrorKind, str] | None]
+# What many sources have in common: their endings, fills_folder, product and problem.
+_Rest = tuple[tuple[str, ...], bool, str, tuple[TileErrorKind, str] | None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,6 +46,7 @@ class Source:
         path: The file; for a set of band files what their paths begin with.
         endings: For a set of band files, what follows `path` in each (`B04.tif`).
         fills_folder: The set of band files is all the images its folder has.
+        product: Key of the product it is of (see `tilezoo.products`); empty for no known one.
         problem: Kind and message of an error that discovery met already; None for none.
     """
 
@@ -64,6 +54,7 @@ class Source:
     path: str
     endings: tuple[str, ...] = ()
     fills_folder: bool = False
+    product: str = ""
     problem: tuple[TileErrorKind, str] | None = None
 
     @property
@@ -72,16 +63,14 @@ class Source:
         if not self.endings:
             return self.path
         folder, prefix = os.path.split(self.path)
-        stem = prefix.rstrip(_SEPARATORS)
+        stem = prefix.rstrip(SEPARATORS)
         return folder if self.fills_folder or not stem else f"{folder}/{stem}"
 
     @property
     def files(self) -> dict[str, str]:
         """Band name → file, for a set of band files; empty for a single file."""
-        written = os.path.basename(self.path)[:4].upper() in _OTHER_NUMBERING
-        stems = (os.path.splitext(ending)[0] for ending in self.endings)
-        names = (stem if written else canonical(stem) for stem in stems)
-        return dict(zip(names, (self.path + e for e in self.endings), strict=True))
+        paths = [self.path + ending for ending in self.endings]
+        return dict(zip(band_names(self.product, self.path, self.endings), paths, strict=True))
 
 
 def discover(named: Sequence[str | Path]) -> Sequence[Source]:
@@ -119,15 +108,27 @@ def source_at(uri: str) -> Source:
     Raises:
         SourceError: Nothing is there any more.
     """
+    folder, name = os.path.split(uri)
     if os.path.isfile(uri):
-        return Source(id=os.path.basename(uri), path=uri)
-    folder = uri if os.path.isdir(uri) else os.path.dirname(uri)
+        (found,) = _make_sources(folder, [name], folder)
+        return Source(id=name, path=uri) if found.endings else found
+    folder = uri if os.path.isdir(uri) else folder
     if os.path.isdir(folder):
-        for source in _make_sources(folder, _list_images(folder), os.path.dirname(folder)):
+        for source in _find_around(folder):
             if source.uri == uri:
                 return source
     msg = f"{uri} is gone; put it back to see it or to use it as a query"
     raise SourceError(msg)
+
+
+def _find_around(folder: str) -> Iterator[Source]:
+    """The sources of a folder, or of the product that it lies in."""
+    root, base = folder, os.path.dirname(folder)
+    while is_container(os.path.dirname(root)):
+        root = os.path.dirname(root)
+    if is_container(root):
+        return _make_sources(root, _list_below(root), os.path.dirname(root), container=True)
+    return _make_sources(folder, _list_images(folder), base)
 
 
 def _expand_name(name: str) -> list[str]:
@@ -175,8 +176,12 @@ def _find_base(roots: Sequence[str]) -> str:
 
 def _is_one_image(path: str) -> bool:
     """Tell whether a path is the folder of a single set of band files: its own name is the id."""
-    sets, others = _split_sets(_list_images(path)) if os.path.isdir(path) else ({}, [])
-    return len(sets) == 1 and not others
+    if not os.path.isdir(path):
+        return False
+    folder = os.path.abspath(path)
+    container = is_container(folder)
+    names = _list_below(folder) if container else _list_images(folder)
+    return find_sets(folder, names, container=container).is_one_image
 
 
 def _find_all(roots: Iterable[str], base: str) -> Iterator[Source]:
@@ -202,9 +207,22 @@ def _walk(folder: str, base: str, above: frozenset[str]) -> Iterator[Source]:
     except OSError as error:
         yield _make_broken(folder, base, "unreadable", f"folder cannot be read: {error.strerror}")
         return
+    if is_container(folder):
+        yield from _make_sources(folder, _list_below(folder), base, container=True)
+        return
     yield from _make_sources(folder, images, base)
     for below in folders:
         yield from _walk(os.path.join(folder, below), base, above | {real})
+
+
+def _list_below(folder: str) -> list[str]:
+    """Paths of all images below a folder, relative to it, sorted; what cannot be read is left out."""
+    found = []
+    for above, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        images = (n for n in names if _suffix(n) in IMAGE_SUFFIXES and not n.startswith("."))
+        found += [os.path.relpath(os.path.join(above, name), folder) for name in images]
+    return sorted(found)
 
 
 def _list_folder(folder: str) -> tuple[list[str], list[str]]:
@@ -235,62 +253,31 @@ def _list_images(folder: str) -> list[str]:
         return []
 
 
-def _make_sources(folder: str, names: Sequence[str], base: str) -> Iterator[Source]:
-    """Turn one folder's image files into sources, putting files of one band each together."""
-    sets, others = _split_sets(names)
-    for name in others:
+def _make_sources(
+    folder: str, names: Sequence[str], base: str, *, container: bool = False
+) -> Iterator[Source]:
+    """Turn one folder's image files into sources, putting files of one image together."""
+    found = find_sets(folder, names, container=container)
+    for name in found.singles:
         yield _make_single(os.path.join(folder, name), base)
-    whole = len(sets) == 1 and not others
-    for prefix, members in sets.items():
-        yield _make_set(folder, prefix, sorted(members), base, whole=whole)
+    for one in found.sets:
+        yield _make_set(folder, one, base, whole=found.is_one_image)
 
 
-def _split_sets(names: Iterable[str]) -> tuple[dict[str, list[str]], list[str]]:
-    """Sets of band files by what their names begin with, and the other files."""
-    names = list(names)
-    prefixes = sorted(
-        {p for n in names if (p := _find_prefix(n)) is not None}, key=len, reverse=True
-    )
-    sets: dict[str, list[str]] = {}
-    others = []
-    for name in names:
-        prefix = _find_set(name, prefixes)
-        if prefix is None:
-            others.append(name)
-        else:
-            sets.setdefault(prefix, []).append(name)
-    return sets, others
-
-
-def _find_prefix(name: str) -> str | None:
-    """What stands before the band in a per-band file's name; None for other files."""
-    stem, suffix = os.path.splitext(name)
-    match = BAND_SUFFIX.search(stem) if suffix.lower() in _TIFF_SUFFIXES else None
-    return stem[: match.start("band")] if match else None
-
-
-def _find_set(name: str, prefixes: Sequence[str]) -> str | None:
-    """Find the set that a band, or a mask or quicklook beside bands, belongs to.
-
-    Another image beside them (scene_1.tif beside scene_B04.tif) is a source of its own.
-    """
-    own = _find_prefix(name)
-    if own is not None:
-        return own
-    stem = os.path.splitext(name)[0]
-    near = (p for p in prefixes if stem.startswith(p))
-    return next((p for p in near if _BESIDE_BANDS.match(stem[len(p) :])), None)
-
-
-def _make_set(folder: str, prefix: str, names: Sequence[str], base: str, *, whole: bool) -> Source:
+def _make_set(folder: str, one: FileSet, base: str, *, whole: bool) -> Source:
     own_name = os.path.basename(folder)
+    path = f"{folder}/{one.prefix}"
+    if not one.endings:
+        return replace(_make_single(path, base), product=one.product)
     is_patch = whole and is_patch_name(own_name)
-    place = folder if whole else os.path.join(folder, prefix.rstrip(_SEPARATORS))
+    place = folder if whole else path.rstrip(SEPARATORS)
     return Source(
         id=own_name if is_patch else _relative_to(place, base),
-        path=f"{folder}/{prefix}",
-        endings=tuple(name[len(prefix) :] for name in names),
+        path=path,
+        endings=one.endings,
         fills_folder=whole,
+        product=one.product,
+        problem=one.problem,
     )
 
 
@@ -371,12 +358,13 @@ class SourceList(Sequence[Source]):
         return (self[int(places[0]) - 1], self[int(places[0])]) if len(places) else None
 
     def _make_source(self, own_id: str, path: str, rest: int) -> Source:
-        endings, fills_folder, problem = self._rests[rest]
+        endings, fills_folder, product, problem = self._rests[rest]
         return Source(
             id=own_id,
             path=path or _join_base(self._base, own_id),
             endings=endings,
             fills_folder=fills_folder,
+            product=product,
             problem=problem,
         )
 
@@ -415,7 +403,7 @@ def _make_batches(
 
 def _make_row(source: Source, base: str, numbers: dict[_Rest, int]) -> tuple[str, str, int]:
     path = "" if source.path == _join_base(base, source.id) else source.path
-    rest = (source.endings, source.fills_folder, source.problem)
+    rest = (source.endings, source.fills_folder, source.product, source.problem)
     return source.id, path, numbers.setdefault(rest, len(numbers))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
-from tilezoo.bands import BandRequest, canonical, same
+from tilezoo.bands import BandRequest, FileBand, canonical, same
 from tilezoo.errors import OptionError, TileError
 from tilezoo.image import MAX_TILE_BYTES, Image
 from tilezoo.pretrain.options import RANGE_FIX, PackDtype
@@ -29,12 +29,12 @@ _ANY_SIDE = 224  # before a size is settled: what "cut it with --tile-px" propos
 class RgbRequest(BandRequest):
     """Red, green and blue of RGB images; other bands are not dropped without being asked."""
 
-    def choose(self, names: Sequence[str], count: int) -> tuple[int, ...]:
+    def choose(self, bands: Sequence[FileBand]) -> tuple[int, ...]:
         """Pick positions as `BandRequest.choose` does, from files of these three bands alone."""
-        if len(names) != len(RGB) and any(same(name, RGB[0]) for name in names):
-            written = ",".join(names)
+        if len(bands) != len(RGB) and any(band.common == RGB[0] for band in bands):
+            written = ",".join(band.name or str(band.number) for band in bands)
             raise TileError("contract", f"has bands {written}, no RGB image; choose with --bands")
-        return BandRequest.choose(self, names, count)
+        return BandRequest.choose(self, bands)
 
 
 def band_request(bands: Sequence[str] | None) -> BandRequest:
@@ -42,21 +42,18 @@ def band_request(bands: Sequence[str] | None) -> BandRequest:
 
     Raises:
         OptionError: A band comes twice, or is a number without a name.
+        ContractError: Some are numbered and some are not.
     """
     if bands is None:
         return RgbRequest(wanted=RGB, values_stated=True, taker="the pack")
     names = tuple(canonical(band.partition("=")[0]) for band in bands)
-    numbers = tuple(band.partition("=")[2] for band in bands)
     written = ",".join(bands)
-    if any(numbers) and not all(number.isdigit() for number in numbers):
-        raise OptionError(f"--bands {written}: number all bands or none, as in B04=3,B03=2,B02=1")
     if any(name.isdigit() or not name for name in names):
         fix = "name them: B04=3 calls the third B04"
         raise OptionError(f"--bands {written}: a pack's bands have names; {fix}")
     if any(same(a, b) for i, a in enumerate(names) for b in names[:i]):
         raise OptionError(f"--bands {written}: a band comes twice")
-    given = numbers if any(numbers) else names
-    return BandRequest(wanted=names, given=given, values_stated=True, taker="the pack")
+    return BandRequest(wanted=names, given=tuple(bands), values_stated=True, taker="the pack")
 
 
 def unit_of(dtype: str) -> Unit:
