@@ -42,6 +42,7 @@ _WORDS = {
     "coastal aerosol": "coastal", "coastal blue": "coastal", "panchromatic": "pan",
     "swir1": "swir16", "swir 1": "swir16", "swir2": "swir22", "swir 2": "swir22",
 }  # fmt: skip
+_COLOUR_NUMBERS = {2, 3, 4}
 _SHORT = {"r": "red", "red": "red", "g": "green", "b": "blue", "grey": "gray"}
 
 Values = Literal["harmonized", "stored"]
@@ -225,9 +226,15 @@ class BandRequest:
         if not known:
             names = ",".join(band.name for band in bands)
             raise TileError("contract", f"{wrong}: these bands have no numbers, but names: {names}")
+        if list(there) == list(range(1, len(bands) + 1)):
+            counts = f"{wrong} counts beyond the file's {len(bands)} bands"
+            raise TileError("contract", f"{counts}; numbers start at 1")
         raise TileError("contract", f"{wrong} asks for what is not there; there are bands {known}")
 
     def _find_all(self, bands: Sequence[FileBand]) -> tuple[int, ...] | None:
+        exact = [_first(b.telling and b.name == name for b in bands) for name in self.effective]
+        if None not in exact:
+            return tuple(place for place in exact if place is not None)
         find = self._find_written if self.given is not None else _find_meant
         places = [find(name, bands) for name in self.effective]
         return None if None in places else tuple(place for place in places if place is not None)
@@ -266,21 +273,26 @@ class BandRequest:
 
     def _propose(self, bands: Sequence[FileBand]) -> str:
         """The `--bands` that may do."""
-        count = len(self.effective)
+        numbers = [band.number for band in bands]
         if len(bands) == 1:
-            return f"to feed this one band {count} times: --bands {','.join(['1'] * count)}"
-        if any(band.common is not None for band in bands) or len(bands) < count:
+            return f"to feed this one band for each: --bands {self._number_each([1] * 99)}"
+        if any(band.common or band.telling for band in bands) or None in numbers:
             return "choose with --bands, by name or number"
-        numbers = [str(band.number or band.name) for band in bands[:count]]
-        return f"say which they are with --bands, {','.join(numbers)} if it is these in this order"
+        if len(bands) < len(self.effective):
+            return "name them with --bands"
+        if set(numbers) >= _COLOUR_NUMBERS and numbers[0] != 1:  # files that are called B2, B3, B4
+            like = f"--bands {self._number_each([4, 3, 2])} if they are numbered as Sentinel-2's"
+        else:
+            like = f"--bands {self._number_each(numbers)} if they come in this order"
+        return f"name them with --bands: {like}"
+
+    def _number_each(self, numbers: Sequence[int | None]) -> str:
+        return ",".join(f"{n}={i}" for n, i in zip(self.effective, numbers, strict=False))
 
 
 def _find_meant(name: str, bands: Sequence[FileBand]) -> int | None:
     """Find a contract's band: by what it means, or by a name that tells."""
     meaning, written = _to_meaning(name), canonical(name)
-    exact = _first(b.telling and b.name == written for b in bands)
-    if exact is not None:
-        return exact
     common = _first(b.common == meaning for b in bands)
     if common is not None:
         return common

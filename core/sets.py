@@ -128,7 +128,8 @@ def _find_start(token: str, files: Sequence[str]) -> str:
     folders, names = zip(*map(os.path.split, files), strict=True)
     if token and len(set(folders)) == 1 and all(n.lower().startswith(token.lower()) for n in names):
         return os.path.join(folders[0], names[0][: len(token)])
-    return _LAST_WORD.sub("", os.path.commonprefix(files))  # noqa: FURB  # words, not folders
+    start: str = os.path.commonprefix(files)  # noqa: RUF071  # characters, not folders
+    return _LAST_WORD.sub("", start)
 
 
 def _tell_twice(files: tuple[str, str] | None) -> tuple[TileErrorKind, str] | None:

@@ -232,10 +232,17 @@ def test_one_numbered_band_may_be_fed_in_every_place(tmp_path: Path) -> None:
     assert np.array_equal(tile.pixels, np.repeat(grey, 3, axis=0))
 
 
-def test_a_file_called_a_band_that_has_three_is_refused(tmp_path: Path) -> None:
-    making.write_tiff(tmp_path / "s/s_B02.tif", making.texture(13))
-    with pytest.raises(TileError, match=r"s_B02.tif is called a single band but has 3"):
-        read(tmp_path / "s", making.request("B02"))
+def test_a_file_called_a_band_that_has_three_is_an_image_of_its_own(tmp_path: Path) -> None:
+    pixels = making.texture(13)
+    making.write_tiff(tmp_path / "s/s_B02.tif", pixels)
+    assert np.array_equal(read(tmp_path / "s/s_B02.tif", making.request()).pixels, pixels)
+
+
+def test_a_band_file_that_holds_three_bands_is_refused_by_name(tmp_path: Path) -> None:
+    for band in ("B02", "B03", "B04"):
+        making.write_tiff(tmp_path / f"s/{band}.tif", making.texture(13)[: 1 + 2 * (band == "B03")])
+    with pytest.raises(TileError, match=r"B03.tif is called a single band but has 3"):
+        read(tmp_path / "s", making.request())
 
 
 def test_place_and_time_come_from_the_file(tmp_path: Path) -> None:

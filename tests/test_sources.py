@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tilezoo.errors import SourceError
+from tilezoo.sets import name_set
 from tilezoo.sources import Source, discover, gather_sources, source_at
 
 
@@ -151,13 +152,16 @@ def test_one_patch_in_two_places_is_refused(tmp_path: Path) -> None:
         discover([tmp_path])
 
 
-def test_old_landsat_bands_keep_their_own_numbers(tmp_path: Path) -> None:
-    for band in ("B3", "B4"):
-        touch(tmp_path / f"LT05_L1TP_193024_{band}.TIF")
-        touch(tmp_path / f"LC08_L1TP_193024_{band}.TIF")
+def test_bands_mean_what_their_own_satellite_means(tmp_path: Path) -> None:
+    scenes = {"LT05": "LT05_L1TP_193024_19900223_20200223_02_T1", "LC08": ""}
+    scenes["LC08"] = scenes["LT05"].replace("LT05", "LC08")
+    for scene in scenes.values():
+        for band in ("B3", "B4"):
+            touch(tmp_path / f"{scene}_{band}.TIF")
     new, old = discover([tmp_path])
-    assert list(new.files) == ["B03", "B04"]
-    assert list(old.files) == ["B3", "B4"]
+    assert [source.id for source in (new, old)] == [scenes["LC08"], scenes["LT05"]]
+    meant = [[band.common for band in name_set(s.product, s.files)] for s in (new, old)]
+    assert meant == [["green", "red"], ["red", "nir08"]]
 
 
 def test_a_link_to_another_folder_is_followed(tmp_path: Path) -> None:

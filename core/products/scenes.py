@@ -182,7 +182,7 @@ def _match(places: Iterable[_Place], name: str) -> _Match | None:
             continue
         return _Match(
             product=place.product,
-            token=found.get("scene") or "",
+            token="_".join(filter(None, (found.get("scene"), found.get("more")))),
             band="" if band is None else band.name,
             gsd_m=float(found.get("gsd") or 0),
         )

@@ -41,13 +41,14 @@ def band_request(bands: Sequence[str] | None) -> BandRequest:
     """Ask for the bands that `--bands` names, or `B04=3,B03=2` numbers; RGB without it.
 
     Raises:
-        OptionError: A band comes twice, or is a number without a name.
-        ContractError: Some are numbered and some are not.
+        OptionError: A band comes twice, is a number without a name, or has none where others do.
     """
     if bands is None:
         return RgbRequest(wanted=RGB, values_stated=True, taker="the pack")
     names = tuple(canonical(band.partition("=")[0]) for band in bands)
     written = ",".join(bands)
+    if len({"=" in band for band in bands}) > 1:
+        raise OptionError(f"--bands {written}: number all bands or none, as in B04=3,B03=2,B02=1")
     if any(name.isdigit() or not name for name in names):
         fix = "name them: B04=3 calls the third B04"
         raise OptionError(f"--bands {written}: a pack's bands have names; {fix}")
