@@ -1,10 +1,10 @@
 """What metadata beside a scene's images say: time, scale and offset, the order of bands."""
 
+import datetime as dt
 import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-import datetime as dt
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
