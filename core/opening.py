@@ -9,8 +9,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, BinaryIO
 
 from tilezoo.errors import TileError, TileErrorKind
-
-IMAGE_SUFFIXES = frozenset({".tif", ".tiff", ".png", ".jpg", ".jpeg", ".jp2"})
+from tilezoo.formats import IMAGE_SUFFIXES, find_driver
 
 if TYPE_CHECKING:
     from rasterio.env import Env
@@ -67,18 +66,6 @@ def _read_value(file: BinaryIO, word: str, tag: int, kind: int, count: int, inli
     return struct.pack("<HI", tag, count) + value
 
 
-# Formats a tile may have, by a file's first bytes. Others are refused: a VRT, say, can point
-# anywhere, the network too.
-_DRIVERS = {
-    b"II*\0": "GTiff",
-    b"MM\0*": "GTiff",
-    b"II+\0": "GTiff",  # BigTIFF
-    b"MM\0+": "GTiff",
-    b"\x89PNG": "PNG",
-    b"\xff\xd8\xff": "JPEG",
-    b"\0\0\0\x0cjP  ": "JP2OpenJPEG",
-    b"\xff\x4f\xff\x51": "JP2OpenJPEG",
-}
 _GDAL = {
     "GDAL_ERROR_ON_LIBJPEG_WARNING": "TRUE",  # a truncated JPEG is an error, not a grey half
     "GDAL_PNG_WHOLE_IMAGE_OPTIM": "NO",  # the fast way takes a truncated PNG for black pixels
@@ -125,7 +112,7 @@ def open_dataset(path: str) -> "DatasetReader":
 
     try:
         setenv(**{_BESIDE: _NOTHING if _is_alone(path) else _BY_NAME})
-        return _reader_class()(path, driver=_find_driver(path))
+        return _reader_class()(path, driver=find_driver(path))
     except (RasterioError, OSError) as error:
         kind: TileErrorKind = "unreadable" if os.path.exists(path) else "missing"
         raise TileError(kind, one_line(error)) from error
@@ -187,17 +174,6 @@ def _reader_class() -> "type[DatasetReader]":
             """Leave it to `crs_wkt`."""
 
     return WithoutCrs
-
-
-def _find_driver(path: str) -> str:
-    with open(path, "rb") as file:
-        start = file.read(8)
-    if not start:
-        raise TileError("unreadable", "the file is empty")
-    found = next((name for magic, name in _DRIVERS.items() if start.startswith(magic)), None)
-    if found is None:
-        raise TileError("unreadable", "not a TIFF, PNG, JPEG or JPEG 2000 file")
-    return found
 
 
 def _is_alone(path: str) -> bool:

@@ -27,7 +27,7 @@ class Sources:
         kw_only=False,
         read_as=list[str],
         help="GeoTIFFs, PNGs, JPEGs, BigEarthNet patches, scene folders with a file per band, "
-        "folders of any of these, globs, or a Parquet/CSV list of paths.",
+        "folders of any of these, globs, or a list of paths (Parquet, CSV, text).",
         recorded=False,
     )
 

@@ -4,9 +4,10 @@ import errno
 import glob
 import os
 import stat
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import overload
 
@@ -17,13 +18,20 @@ from numpy.typing import NDArray
 
 from tilezoo.bigearthnet.labels import is_patch_name
 from tilezoo.errors import SourceError, TileErrorKind
+from tilezoo.formats import (
+    COMMON_SUFFIXES,
+    IMAGE_SUFFIXES,
+    STORE_SUFFIXES,
+    sort_out,
+    split_part,
+    suffix_of,
+)
+from tilezoo.lists import BrokenRow, exists, find_local, is_list, read_list, refuse_foreign
 from tilezoo.products.scenes import is_container
 from tilezoo.sets import SEPARATORS, FileSet, band_names, find_sets
 
-IMAGE_SUFFIXES = frozenset({".tif", ".tiff", ".png", ".jpg", ".jpeg", ".jp2"})
-_LIST_SUFFIXES = frozenset({".parquet", ".csv"})
-_PATH_COLUMNS = ("path", "source_uri", "file", "filename", "uri")
 _AT_ONCE = 4096
+_KINDS_SHOWN = 6  # of what is passed over
 _COLUMNS = pa.schema(
     [
         pa.field("id", pa.large_string()),
@@ -73,28 +81,37 @@ class Source:
         return dict(zip(band_names(self.product, self.path, self.endings), paths, strict=True))
 
 
-def discover(named: Sequence[str | Path]) -> Sequence[Source]:
+def discover(named: Sequence[str | Path]) -> "SourceList":
     """Find every image under what the user named, sorted by id.
 
     Args:
-        named: Files, folders (walked, links to folders followed once), globs, or Parquet/CSV
-            lists with a column of paths (`path`, `source_uri`, `file`, `filename` or `uri`).
+        named: Files, folders (walked, links to folders followed once), globs, or lists: Parquet or
+            CSV with a column of paths (`path`, `source_uri`, `file`, `filename` or `uri`), or text
+            with a path on each line.
 
     Returns:
-        Which makes each source when it is asked for: there may be millions.
+        Which makes each source when it is asked for: there may be millions; and what is to be told
+        of them.
 
     Raises:
         SourceError: A name leads nowhere, nothing is found, or two images share an id.
     """
-    roots = [root for name in named for root in _expand_name(str(name))]
-    if not roots:
+    names = [_expand_name(str(name)) for name in named]
+    if not names:
         msg = "No SOURCE given; name files, folders, globs or a Parquet/CSV list of paths"
         raise SourceError(msg)
-    base = _find_base(roots)
-    sources = gather_sources(map(_mark_unwritable, _find_all(roots, base)), base)
+    base = _find_base(names)
+    passed_over = Counter[str]()
+    sources = gather_sources(map(_mark_unwritable, _find_all(names, base, passed_over)), base)
     if not sources:
-        kinds = " ".join(sorted(IMAGE_SUFFIXES))
-        raise SourceError(f"No image under {', '.join(map(str, named))}; looked for {kinds}")
+        kinds = " ".join(sorted(COMMON_SUFFIXES))
+        found = f"{_tell_passed_over(passed_over)}; " if passed_over else ""
+        where = ", ".join(map(str, named))
+        raise SourceError(f"No image under {where}; {found}looked for {kinds} and others")
+    notes = [note for one in names for note in one.notes]
+    if passed_over:
+        notes.append(_tell_passed_over(passed_over))
+    sources.notes = tuple(notes)
     if clash := sources.clash():
         one, other = clash
         msg = f"Two images have the id {one.id!r}: {one.uri} and {other.uri}; rename one"
@@ -109,7 +126,7 @@ def source_at(uri: str) -> Source:
         SourceError: Nothing is there any more.
     """
     folder, name = os.path.split(uri)
-    if os.path.isfile(uri):
+    if os.path.isfile(split_part(uri)[0]):
         (found,) = _make_sources(folder, [name], folder)
         return Source(id=name, path=uri) if found.endings else found
     folder = uri if os.path.isdir(uri) else folder
@@ -131,47 +148,64 @@ def _find_around(folder: str) -> Iterator[Source]:
     return _make_sources(folder, _list_images(folder), base)
 
 
-def _expand_name(name: str) -> list[str]:
-    path = os.path.expanduser(name)
-    if os.path.isfile(path) and _suffix(path) in _LIST_SUFFIXES:
-        return _read_list(path)
-    if os.path.lexists(path):
-        return [path]
-    found = sorted(glob.glob(path, recursive=True)) if glob.has_magic(name) else []
-    if found:
-        return found
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Named:
+    """What one name stands for.
+
+    Attributes:
+        roots: Files and folders.
+        base: The folder that a list's ids are relative to; None where the roots tell.
+        broken: Rows of a list that lead nowhere.
+        notes: What is told of it.
+    """
+
+    roots: tuple[str, ...]
+    base: str | None = None
+    broken: tuple[BrokenRow, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def _expand_name(name: str) -> _Named:
+    path = find_local(name)
+    if os.path.isfile(path) and is_list(path):
+        found = read_list(path)
+        return _Named(roots=found.paths, base=found.base, broken=found.broken, notes=found.notes)
+    if exists(path):
+        return _Named(roots=(path,))
+    refuse_foreign(name)
+    found_by_glob = _expand_glob(path) if glob.has_magic(path) else ()
+    if found_by_glob:
+        return _Named(roots=found_by_glob)
     raise SourceError(f"{name}: no such file, folder or glob; check the path")
 
 
-def _suffix(name: str) -> str:
-    return os.path.splitext(name)[1].lower()
+def _expand_glob(pattern: str) -> tuple[str, ...]:
+    """What a glob finds: of files those that are images, unless it asks for a suffix."""
+    found = sorted(glob.glob(pattern, recursive=True))
+    suffix = suffix_of(pattern)
+    if suffix and not glob.has_magic(suffix):
+        return tuple(found)
+    return tuple(path for path in found if os.path.isdir(path) or _is_named_image(path))
 
 
-def _read_list(path: str) -> list[str]:
-    """Read a Parquet/CSV list; relative paths start at the list's folder, else where we are."""
-    from pyarrow import ArrowException, csv, parquet
-
-    try:
-        table = csv.read_csv(path) if _suffix(path) == ".csv" else parquet.read_table(path)
-    except (ArrowException, OSError) as error:
-        raise SourceError(f"{path}: not a readable list of paths ({error})") from error
-    column = next((name for name in _PATH_COLUMNS if name in table.column_names), None)
-    if column is None:
-        raise SourceError(f"{path}: no column of paths; name it {' or '.join(_PATH_COLUMNS)}")
-    folder = os.path.dirname(path)
-    return [_find_beside(folder, str(value)) for value in table[column].to_pylist()]
+def _is_named_image(path: str) -> bool:
+    folder, name = os.path.split(path)
+    return suffix_of(name) in IMAGE_SUFFIXES or bool(sort_out(folder, [name])[0])
 
 
-def _find_beside(folder: str, entry: str) -> str:
-    beside = os.path.join(folder, entry)
-    return beside if os.path.lexists(beside) or not os.path.lexists(entry) else entry
-
-
-def _find_base(roots: Sequence[str]) -> str:
+def _find_base(named: Sequence[_Named]) -> str:
     """The folder that ids are relative to: the named folder, or what all names have in common."""
-    folders = {os.path.abspath(r if os.path.isdir(r) else os.path.dirname(r)) for r in roots}
-    base = os.path.commonpath(folders)
-    return os.path.dirname(base) if len(roots) == 1 and _is_one_image(roots[0]) else base
+    roots = [root for one in named for root in one.roots]
+    if len(roots) == 1 and named[0].base is None and _is_one_image(roots[0]):
+        return os.path.dirname(os.path.abspath(roots[0]))
+    folders = {one.base for one in named if one.base is not None}
+    folders |= {
+        os.path.abspath(root if os.path.isdir(root) else os.path.dirname(root))
+        for one in named
+        if one.base is None
+        for root in one.roots
+    }
+    return os.path.commonpath(folders)
 
 
 def _is_one_image(path: str) -> bool:
@@ -184,35 +218,40 @@ def _is_one_image(path: str) -> bool:
     return find_sets(folder, names, container=container).is_one_image
 
 
-def _find_all(roots: Iterable[str], base: str) -> Iterator[Source]:
-    loose: dict[str, list[str]] = {}
-    for root in roots:
+def _find_all(named: Sequence[_Named], base: str, passed_over: Counter[str]) -> Iterator[Source]:
+    loose: dict[str, dict[str, None]] = {}
+    for root in chain.from_iterable(one.roots for one in named):
         path = os.path.abspath(root)
         if os.path.isdir(path):
-            yield from _walk(path, base, frozenset())
+            yield from _walk(path, base, frozenset(), passed_over)
         else:
             folder, name = os.path.split(path)
-            loose.setdefault(folder, []).append(name)
+            loose.setdefault(folder, {})[name] = None
     for folder, names in loose.items():
-        yield from _make_sources(folder, names, base)
+        yield from _make_sources(folder, list(names), base)
+    for row in chain.from_iterable(one.broken for one in named):
+        yield Source(id=row.id, path=row.path, problem=(row.kind, row.message))
 
 
-def _walk(folder: str, base: str, above: frozenset[str]) -> Iterator[Source]:
+def _walk(
+    folder: str, base: str, above: frozenset[str], passed_over: Counter[str]
+) -> Iterator[Source]:
     real = os.path.realpath(folder)
     if real in above:
         yield _make_broken(folder, base, "link_loop", "a link that leads back to a folder above it")
         return
     try:
-        images, folders = _list_folder(folder)
+        images, folders, others = _list_folder(folder)
     except OSError as error:
         yield _make_broken(folder, base, "unreadable", f"folder cannot be read: {error.strerror}")
         return
     if is_container(folder):
         yield from _make_sources(folder, _list_below(folder), base, container=True)
         return
+    passed_over.update(others)
     yield from _make_sources(folder, images, base)
     for below in folders:
-        yield from _walk(os.path.join(folder, below), base, above | {real})
+        yield from _walk(os.path.join(folder, below), base, above | {real}, passed_over)
 
 
 def _list_below(folder: str) -> list[str]:
@@ -220,23 +259,30 @@ def _list_below(folder: str) -> list[str]:
     found = []
     for above, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        images = (n for n in names if _suffix(n) in IMAGE_SUFFIXES and not n.startswith("."))
+        images = (n for n in names if suffix_of(n) in IMAGE_SUFFIXES and not n.startswith("."))
         found += [os.path.relpath(os.path.join(above, name), folder) for name in images]
     return sorted(found)
 
 
-def _list_folder(folder: str) -> tuple[list[str], list[str]]:
-    """Names of a folder's images and of the folders in it, sorted."""
-    images, folders = [], []
+def _list_folder(folder: str) -> tuple[list[str], list[str], list[str]]:
+    """Names of a folder's images and of the folders in it, sorted; suffixes of what else it holds.
+
+    A folder that is a store of its own (.zarr) counts as one file.
+    """
+    images, folders, others = list[str](), list[str](), list[str]()
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name.startswith("."):
+            name = entry.name
+            if name.startswith("."):
                 continue
             if _is_folder(entry):
-                folders.append(entry.name)
-            elif _suffix(entry.name) in IMAGE_SUFFIXES:
-                images.append(entry.name)
-    return sorted(images), sorted(folders)
+                (others if suffix_of(name) in STORE_SUFFIXES else folders).append(name)
+            elif suffix_of(name) in IMAGE_SUFFIXES:
+                images.append(name)
+            else:
+                others.append(name)
+    more, passed_over = sort_out(folder, others) if others else ([], [])
+    return sorted(images + more), sorted(folders), passed_over
 
 
 def _is_folder(entry: "os.DirEntry[str]") -> bool:
@@ -287,6 +333,7 @@ def _make_single(file: str, base: str) -> Source:
 
 def _find_problem(file: str) -> tuple[TileErrorKind, str] | None:
     try:
+        file, _part = split_part(file)
         if not stat.S_ISREG(os.stat(file).st_mode):  # to open a pipe is to wait for ever
             return ("unreadable", "not a regular file")
     except FileNotFoundError:
@@ -314,7 +361,16 @@ def _mark_unwritable(source: Source) -> Source:
 
 
 def _relative_to(path: str, base: str) -> str:
-    return os.path.relpath(path, base).replace(os.sep, "/")
+    relative = os.path.relpath(path, base)
+    return os.path.basename(path) if relative == os.curdir else relative.replace(os.sep, "/")
+
+
+def _tell_passed_over(kinds: Counter[str]) -> str:
+    """Count what was no image, by suffix, in one short line."""
+    shown = kinds.most_common(_KINDS_SHOWN)
+    told = [f"{count} {kind or 'without suffix'}" for kind, count in shown]
+    left = kinds.total() - sum(count for _, count in shown)
+    return f"passed over {', '.join([*told, *([f'{left} others'] if left else [])])}"
 
 
 class SourceList(Sequence[Source]):
@@ -324,10 +380,14 @@ class SourceList(Sequence[Source]):
         columns: As `gather_sources` makes them.
         rests: What their column of that name counts.
         base: The folder that ids are relative to.
+
+    Attributes:
+        notes: What is to be told of how they were found, a line each.
     """
 
     def __init__(self, columns: pa.Table, rests: Sequence[_Rest], base: str) -> None:
         self._columns, self._rests, self._base = columns, rests, base
+        self.notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return int(self._columns.num_rows)

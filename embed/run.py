@@ -110,8 +110,11 @@ def _plan_job(options: EmbedOptions) -> _Job:
             bands=options.bands,
             value_range=options.value_range,
         )
+    sources = discover(options.source_list)
+    for note in sources.notes:
+        say(note)
     plan = make_plan(
-        discover(options.source_list),
+        sources,
         request=backbone.request,
         cut=options.cut,
         limit=options.limit,

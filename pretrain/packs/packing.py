@@ -57,8 +57,11 @@ def pack(options: PackOptions) -> PackResult:
         TilezooError: The run cannot start, or was interrupted.
     """
     shaping = _shaping(options)
+    sources = discover(options.source_list)
+    for note in sources.notes:
+        say(note)
     plan = make_plan(
-        discover(options.source_list),
+        sources,
         request=shaping.request,
         cut=options.cut,
         limit=None,
