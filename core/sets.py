@@ -71,7 +71,8 @@ def find_sets(folder: str, names: Sequence[str], *, container: bool = False) -> 
         container: All is one product: what is no scene's is no image either.
     """
     sorting = sort_files(folder, names)
-    scenes = tuple(_take_scene(scene) for scene in sorting.scenes)
+    alone = container and len(sorting.scenes) == 1
+    scenes = tuple(_take_scene(scene, whole=alone) for scene in sorting.scenes)
     if container and scenes:
         return Sets(sets=scenes, beside=(*sorting.beside, *sorting.others))
     sets, singles = _split_sets(folder, sorting.others)
@@ -109,12 +110,17 @@ def _read_number(own: str) -> int | None:
     return int(own[1:]) if own[:1] == "B" and own[1:].isdecimal() else None
 
 
-def _take_scene(scene: Scene) -> FileSet:
-    """Take a product's scene as a set: one file of all bands, or a file for each band."""
+def _take_scene(scene: Scene, *, whole: bool) -> FileSet:
+    """Take a product's scene as a set: one file of all bands, or a file for each band.
+
+    Args:
+        scene: The scene.
+        whole: It is all that its folder holds, and is called by it.
+    """
     files = list(scene.files.values())
     if list(scene.files) == [""]:
         return FileSet(prefix=files[0], product=scene.product)
-    prefix = _find_start(scene.token, files)
+    prefix = "" if whole else _find_start(scene.token, files)
     return FileSet(
         prefix=prefix,
         endings=tuple(file[len(prefix) :] for file in files),
@@ -127,9 +133,9 @@ def _find_start(token: str, files: Sequence[str]) -> str:
     """What the paths of a scene's files begin with: its name, or whole words they have in common."""
     folders, names = zip(*map(os.path.split, files), strict=True)
     if token and len(set(folders)) == 1 and all(n.lower().startswith(token.lower()) for n in names):
-        return os.path.join(folders[0], names[0][: len(token)])
-    start: str = os.path.commonprefix(files)  # noqa: RUF071  # characters, not folders
-    return _LAST_WORD.sub("", start)
+        return str(os.path.join(folders[0], names[0][: len(token)]))
+    start = os.path.commonprefix(files)  # noqa: RUF071  # characters, not folders
+    return _LAST_WORD.sub("", str(start))
 
 
 def _tell_twice(files: tuple[str, str] | None) -> tuple[TileErrorKind, str] | None:
