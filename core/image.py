@@ -223,9 +223,10 @@ class Image:
 
     @cached_property
     def _datetime(self) -> datetime | None:
-        tags = {**self._grid.tags(), **self._grid.tags(ns="IMAGERY")}
-        folder, name = os.path.split(self._source.path)
-        return acquisition_time(tags, [name, os.path.basename(folder)])
+        spaces = (None, "ENVI", "IMAGERY")
+        tags = {key: text for space in spaces for key, text in self._grid.tags(ns=space).items()}
+        *folders, folder, name = ("", "", *self._source.path.split("/"))
+        return acquisition_time(tags, [name, f"{folders[-1]}/{folder}"], reversed(folders[-4:]))
 
 
 def read_tile(ref: TileRef, contract: Contract, request: BandRequest) -> Tile:
