@@ -225,7 +225,8 @@ class Image:
     def _datetime(self) -> datetime | None:
         spaces = (None, "ENVI", "IMAGERY")
         tags = {key: text for space in spaces for key, text in self._grid.tags(ns=space).items()}
-        *folders, folder, name = ("", "", *self._source.path.split("/"))
+        path = self._source.path + next(iter(self._source.endings), "")
+        *folders, folder, name = ("", "", *path.split("/"))
         return acquisition_time(tags, [name, f"{folders[-1]}/{folder}"], reversed(folders[-4:]))
 
 
