@@ -77,6 +77,8 @@ class Source:
     @property
     def files(self) -> dict[str, str]:
         """Band name → file, for a set of band files; empty for a single file."""
+        if not self.endings:
+            return {}
         paths = [self.path + ending for ending in self.endings]
         return dict(zip(band_names(self.product, self.path, self.endings), paths, strict=True))
 

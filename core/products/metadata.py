@@ -48,7 +48,9 @@ def _read_zipped(path: Path) -> bytes:
     match = _ZIPPED.fullmatch(str(path))
     if match is None:
         return b""
-    with zipfile.ZipFile(match["archive"]) as archive, archive.open(match["inner"]) as file:
+    whole = Path("/", match["archive"])  # the second slash of `/vsizip//…` is lost in a Path
+    name = whole if whole.is_file() else match["archive"]
+    with zipfile.ZipFile(name) as archive, archive.open(match["inner"]) as file:
         return file.read(_MOST_BYTES + 1)
 
 
