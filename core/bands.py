@@ -145,6 +145,7 @@ class BandRequest:
         taker: Who wants the bands, for errors.
         values: Whether products' own offsets are applied (`harmonized`), or pixels stay as stored.
         value_range: What the taker maps to black and white; None where it takes any.
+        nodata: `--nodata`: the value of pixels without data; None for what files say of it.
     """
 
     wanted: tuple[str, ...]
@@ -153,6 +154,7 @@ class BandRequest:
     taker: str = "the model"
     values: Values = "harmonized"
     value_range: tuple[float, float] | None = None
+    nodata: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse a `--bands` that cannot serve the backbone, before anything is read."""

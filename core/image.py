@@ -1,6 +1,5 @@
 """Reading pixels: one source, whole or by windows, never more of it than asked."""
 
-import math
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -16,9 +15,11 @@ from numpy.typing import NDArray
 from tilezoo.bands import BandRequest, FileBand, name_bands
 from tilezoo.errors import TileError
 from tilezoo.geo import Footprint, footprint
-from tilezoo.opening import crs_name, crs_wkt, gdal, one_line, open_dataset
+from tilezoo.nodata import fill, refuse_unexplained
+from tilezoo.opening import crs_name, crs_wkt, gdal, open_dataset
 from tilezoo.products.product import find_product
 from tilezoo.products.scenes import to_file_band
+from tilezoo.raster import Raster
 from tilezoo.sets import name_set
 from tilezoo.sources import Source
 from tilezoo.space import Contract
@@ -44,6 +45,11 @@ class Layer:
     dataset: "DatasetReader"
     index: int
 
+    @property
+    def dtype(self) -> str:
+        """Of its values; a palette's three bands are one in the file."""
+        return str(self.dataset.dtypes[min(self.index, self.dataset.count) - 1])
+
 
 class Image:
     """One source, opened for the bands that are asked for; a context manager.
@@ -58,6 +64,7 @@ class Image:
     def __init__(self, source: Source, request: BandRequest) -> None:
         self._source, self._request = source, request
         self._stack = ExitStack()
+        self._rasters: dict[DatasetReader, Raster] = {}
         try:
             self._layers = self._open_layers()
         except BaseException:
@@ -84,7 +91,7 @@ class Image:
     @cached_property
     def dtype(self) -> str:
         """The pixels' common dtype."""
-        dtypes = {layer.dataset.dtypes[layer.index - 1] for layer in self._layers}
+        dtypes = {layer.dtype for layer in self._layers}
         if any(dtype.startswith("complex") for dtype in dtypes):
             raise TileError("contract", "pixels are complex numbers; write their magnitude first")
         return dtypes.pop() if len(dtypes) == 1 else np.result_type(*dtypes).name
@@ -96,13 +103,13 @@ class Image:
         self.check(contract)
         self._check_size(window, contract)
         pixels, valid = self._read_window(window)
-        _refuse_unexplained(pixels, valid)
+        refuse_unexplained(pixels, valid)
         nodata_fraction = 0.0 if valid.all() else 1.0 - float(valid.any(axis=0).mean())
         if nodata_fraction == 1:
             raise TileError("nodata", "no pixel holds data")
         return Tile(
             id=ref.id,
-            pixels=_fill(pixels, valid, contract.value_range[0]),
+            pixels=fill(pixels, valid, contract.value_range[0]),
             source_uri=self._source.uri,
             pixel_bbox=window,
             nodata_fraction=nodata_fraction,
@@ -117,7 +124,7 @@ class Image:
         if self._source.endings:
             return self._open_set()
         dataset = self._open_checked(self._source.path)
-        bands = _describe_bands(dataset, self._source.product)
+        bands = _describe_bands(self._raster(dataset), self._source.product)
         return tuple(
             Layer(dataset=dataset, index=place + 1) for place in self._request.choose(bands)
         )
@@ -179,36 +186,23 @@ class Image:
         inside = (x, y, min(width, self.size[0] - x), min(height, self.size[1] - y))
         grouped = _group_by_dataset(self._layers)
         if len(grouped) == 1 and inside == window:
-            return self._read_dataset(self._grid, [layer.index for layer in self._layers], inside)
+            indexes = [layer.index for layer in self._layers]
+            return self._raster(self._grid).read(indexes, inside, self.size)
         core = (slice(0, inside[3]), slice(0, inside[2]))
         pixels = np.zeros((len(self._layers), height, width), np.dtype(self.dtype))
         valid = np.zeros(pixels.shape, np.bool_)
         for dataset, places in grouped.items():
-            values, mask = self._read_dataset(dataset, list(places.values()), inside)
+            raster = self._raster(dataset)
+            values, mask = raster.read(list(places.values()), inside, self.size)
             pixels[(list(places), *core)] = values
             valid[(list(places), *core)] = mask
         return pixels, valid
 
-    def _read_dataset(
-        self, dataset: "DatasetReader", indexes: list[int], inside: Window
-    ) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
-        from rasterio import windows
-        from rasterio.enums import Resampling
-        from rasterio.errors import RasterioError
-
-        x, y, width, height = inside
-        fx, fy = dataset.width / self.size[0], dataset.height / self.size[1]
-        area = {
-            "window": windows.Window(x * fx, y * fy, width * fx, height * fy),
-            "out_shape": (height, width),
-            "resampling": Resampling.bilinear,
-        }
-        try:
-            values = dataset.read(indexes, **{**area, "out_shape": (len(indexes), height, width)})
-            mask = _read_mask(dataset, indexes, values, area)
-        except (RasterioError, OSError, MemoryError) as error:
-            raise TileError("unreadable", one_line(error)) from error
-        return values, mask
+    def _raster(self, dataset: "DatasetReader") -> Raster:
+        """What reads a file that is open; the same each time it is asked for."""
+        if dataset not in self._rasters:
+            self._rasters[dataset] = Raster(dataset, self._request.nodata, self._stack)
+        return self._rasters[dataset]
 
     @cached_property
     def _wkt(self) -> str | None:
@@ -293,29 +287,24 @@ def _find_corners(dataset: "DatasetReader") -> tuple[float, ...]:
     return (*dataset.transform @ (0, 0), *dataset.transform @ (dataset.width, dataset.height))
 
 
-def _describe_bands(dataset: "DatasetReader", product: str) -> tuple[FileBand, ...]:
+def _describe_bands(raster: Raster, product: str) -> tuple[FileBand, ...]:
     """What is known of a file's bands: from its product, descriptions, or colours."""
-    count = _count_without_alpha(dataset)
+    dataset, colours, count = raster.dataset, raster.colours, raster.band_count
     stack = find_product(product).stack(dataset.count) if product else None
     if stack is not None:
         return tuple(to_file_band(band, place) for place, band in enumerate(stack, start=1))
-    colours = [colour.name for colour in dataset.colorinterp]
-    if "palette" in colours:
-        raise TileError("contract", "a palette image; expand it with gdal_translate -expand rgb")
-    described = name_bands([text or "" for text in dataset.descriptions[:count]])
+    written = [*dataset.descriptions, *[""] * len(colours)]  # a palette's three bands are one
+    described = name_bands([text or "" for text in written[:count]])
     if any(band.common or band.telling for band in described):
         return described
     shown = name_bands([colour if colour in _COLOURS else "" for colour in colours[:count]])
-    if not all(band.common for band in shown):
+    named = [band for band, colour in zip(shown, colours, strict=False) if colour != "alpha"]
+    if not named or not all(band.common for band in named):
         return described
     return tuple(
-        replace(a, name=b.name or a.name, common=a.common, telling=True)
+        replace(a, name=b.name or a.name, common=a.common, telling=a.common is not None)
         for a, b in zip(shown, described, strict=True)
     )
-
-
-def _count_without_alpha(dataset: "DatasetReader") -> int:
-    return sum(colour.name != "alpha" for colour in dataset.colorinterp)
 
 
 def _group_by_dataset(layers: tuple[Layer, ...]) -> Mapping["DatasetReader", dict[int, int]]:
@@ -324,51 +313,6 @@ def _group_by_dataset(layers: tuple[Layer, ...]) -> Mapping["DatasetReader", dic
     for place, layer in enumerate(layers):
         grouped.setdefault(layer.dataset, {})[place] = layer.index
     return grouped
-
-
-def _read_mask(
-    dataset: "DatasetReader",
-    indexes: list[int],
-    values: NDArray[np.generic],
-    area: Mapping[str, object],
-) -> NDArray[np.bool_]:
-    """Mark the values that are data, by the file's nodata value or mask, shape (C, h, w)."""
-    from rasterio.enums import MaskFlags
-
-    flags_of = dataset.mask_flag_enums
-    flags = {flag for index in indexes for flag in flags_of[index - 1]}
-    if MaskFlags.nodata in flags:
-        nodata = [dataset.nodatavals[index - 1] for index in indexes]
-        return np.stack([_mark_data(v, n) for v, n in zip(values, nodata, strict=True)])
-    if flags & {MaskFlags.alpha, MaskFlags.per_dataset}:
-        return np.broadcast_to(dataset.read_masks(indexes[0], **area) > 0, values.shape)
-    return np.ones(values.shape, np.bool_)
-
-
-def _mark_data(values: NDArray[np.generic], nodata: float | None) -> NDArray[np.bool_]:
-    if nodata is None:
-        return np.ones(values.shape, np.bool_)
-    return np.asarray(~np.isnan(values) if math.isnan(nodata) else values != nodata)
-
-
-def _refuse_unexplained(pixels: NDArray[np.generic], valid: NDArray[np.bool_]) -> None:
-    """Refuse NaN and infinity in values that are said to be data."""
-    if pixels.dtype.kind != "f":
-        return
-    broken = int((~np.isfinite(pixels) & valid).any(axis=0).sum())
-    if broken:
-        fix = "if they mean no data, set the file's nodata value (gdal_edit -a_nodata nan)"
-        raise TileError("invalid_pixels", f"{broken} pixels are NaN or infinite; {fix}")
-
-
-def _fill(pixels: NDArray[np.generic], valid: NDArray[np.bool_], low: float) -> NDArray[np.generic]:
-    if valid.all():
-        return pixels
-    if pixels.dtype.kind in "iu":
-        limits = np.iinfo(pixels.dtype.name)
-        low = float(np.clip(np.ceil(low), limits.min, limits.max))
-    pixels[~valid] = np.asarray(low).astype(pixels.dtype)
-    return pixels
 
 
 def _shift(transform: "Affine", window: Window) -> "Affine":

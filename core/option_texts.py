@@ -84,6 +84,16 @@ def parse_value_range(text: str | tuple[float, float] | None) -> tuple[float, fl
     return low, high
 
 
+def parse_nodata(text: str | None) -> float | None:
+    """Read `--nodata V`, a number or `nan`."""
+    if text is None:
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise OptionError(f"--nodata {text!r} should be a number or nan, for example 0") from None
+
+
 def parse_shard(text: str | None) -> tuple[int, int]:
     """Read `--shard I/N` (I from 0); (0, 1) for the whole."""
     if text is None:

@@ -1,6 +1,7 @@
 """Progress on stderr: a bar on a terminal, else a line every ten seconds."""
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,6 +9,8 @@ from contextlib import contextmanager
 _LINE_EVERY_S = 10.0
 
 Advance = Callable[[int], None]
+_told: set[str] = set()  # what has been told of in this run
+_telling = threading.Lock()
 
 
 @contextmanager
@@ -89,3 +92,23 @@ def _format_span(seconds: float) -> str:
 def say(text: str) -> None:
     """Tell the user something that is not data, on stderr."""
     print(text, file=sys.stderr, flush=True)
+
+
+def say_once(what: str, text: str) -> None:
+    """Tell the user something once a run, the first time that it comes up.
+
+    Args:
+        what: Is told of, the same for each file.
+        text: What is said.
+    """
+    with _telling:
+        if what in _told:
+            return
+        _told.add(what)
+    say(text)
+
+
+def begin_telling() -> None:
+    """Begin a run, which tells what `say_once` told of in the one before."""
+    with _telling:
+        _told.clear()

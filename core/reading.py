@@ -13,9 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilezoo.bands import BandRequest
+from tilezoo.decoding import DECODED
 from tilezoo.errors import ContractError, TileError
 from tilezoo.image import Image
 from tilezoo.opening import gdal
+from tilezoo.progress import begin_telling
 from tilezoo.sources import Source
 from tilezoo.space import Contract
 from tilezoo.table import Failure
@@ -99,6 +101,7 @@ def make_plan(
     Only with `cut` are files opened, for their headers; one that cannot be opened counts as
     one tile and becomes an error when it is read.
     """
+    begin_telling()
     grids = _read_grids(sources, request, workers) if cut else np.empty((0, 2), np.int32)
     total = int(_count_windows(grids, cut).sum()) if cut else len(sources)
     kept = total if limit is None else min(limit, total)
@@ -201,6 +204,7 @@ def read_ahead(
             pending -= size
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+        DECODED.clear()
 
 
 def _take_settings() -> None:

@@ -23,6 +23,7 @@ def good_tiles(folder: Path) -> dict[str, Path]:
     picture = making.as_pillow(making.texture(5))
     picture.save(folder / "good.png")
     picture.convert("RGBA").save(folder / "good_rgba.png")
+    picture.convert("P").save(folder / "good_palette.png")
     picture.save(folder / "good.jpg")
     (folder / "sub").mkdir()
     making.write_tiff(folder / "sub/good.tif", making.texture(6), photometric="RGB", tiled=False)
@@ -57,7 +58,7 @@ def bad_tiles(folder: Path) -> dict[str, tuple[str, str]]:
     for name in ("cut.png", "cut.jpg"):
         content = (folder / name).read_bytes()
         (folder / name).write_bytes(content[: len(content) * 2 // 3])
-    making.as_pillow(making.texture(12)).convert("P").save(folder / "palette.png")
+    making.as_pillow(making.texture(12)).convert("P").save(folder / "palette.tif")
     (folder / "dangling.tif").symlink_to("nowhere.tif")
     (folder / "loop.tif").symlink_to("loop.tif")
     (folder / "sub/up").symlink_to(folder)
@@ -66,7 +67,7 @@ def bad_tiles(folder: Path) -> dict[str, tuple[str, str]]:
     making.write_tiff(folder / "narrow.tif", narrow, photometric="RGB")
     return {
         "blank.tif": ("nodata", "no pixel holds data"),
-        "cut.jpg": ("unreadable", "Premature end"),
+        "cut.jpg": ("unreadable", "truncated: it has no end"),
         "cut.png": ("unreadable", "Read Error"),
         "cut_end.tif": ("unreadable", "Failed to read directory"),
         "cut_pixels.tif": ("unreadable", "cut_pixels.tif"),
@@ -77,7 +78,7 @@ def bad_tiles(folder: Path) -> dict[str, tuple[str, str]]:
         "million.tif": ("unreadable", "Too many blocks"),
         "narrow.tif": ("too_large", "cut it with --tile-px 64"),
         "one.tif": ("too_small", "1x1 px"),
-        "palette.png": ("contract", "a palette image"),
+        "palette.tif": ("contract", "a palette image"),
         "pipe.tif": ("unreadable", "not a regular file"),
         "sixteen.tif": ("contract", "pixels are uint16, .*--value-range"),
         "sparse_million.tif": ("too_large", "1000000x1000000 px"),

@@ -96,13 +96,6 @@ def test_transparent_pixels_hold_no_data(tmp_path: Path) -> None:
     assert (tile.pixels[:, :, :20] == 0).all()
 
 
-def test_a_palette_image_is_refused_with_the_command_that_expands_it(tmp_path: Path) -> None:
-    picture = Pillow.fromarray(making.texture(4).transpose(1, 2, 0)).convert("P")
-    picture.save(tmp_path / "a.png")
-    with pytest.raises(TileError, match="palette image; expand it with gdal_translate"):
-        read(tmp_path / "a.png")
-
-
 def test_nodata_pixels_hold_what_the_contract_maps_to_black(tmp_path: Path) -> None:
     pixels = making.texture(5, low=1000, high=3000, dtype="uint16")
     pixels[:, :40] = 0
@@ -111,16 +104,6 @@ def test_nodata_pixels_hold_what_the_contract_maps_to_black(tmp_path: Path) -> N
     assert tile.nodata_fraction == pytest.approx(0.5)
     assert (tile.pixels[:, :40] == 1001).all()
     assert np.array_equal(tile.pixels[:, 40:], pixels[:, 40:])
-
-
-def test_nodata_in_one_band_only_is_black_there_and_leaves_the_pixel_valid(tmp_path: Path) -> None:
-    pixels = making.texture(6, low=100, high=3000, dtype="uint16")
-    pixels[1, 5:9] = 65535
-    path = making.write_tiff(tmp_path / "a.tif", pixels, nodata=65535, photometric="RGB")
-    tile = read(path, value_range=(0.0, 3000.0))
-    assert tile.nodata_fraction == 0
-    assert (tile.pixels[1, 5:9] == 0).all()
-    assert np.array_equal(tile.pixels[[0, 2]], pixels[[0, 2]])
 
 
 @pytest.mark.parametrize("bands", [[0, 1, 2], [1]])
