@@ -144,6 +144,7 @@ def find_product(key: str) -> Product:
     return {product.key: product for product in products()}[key]
 
 
+@lru_cache(maxsize=4096)
 def _to_key(name: str) -> str:
     """Lower case, without zeros before a number: `B04`, `b4` → `b4`."""
     return re.sub(r"(?<![0-9])0+(?=\d)", "", name.strip().lower())

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -77,17 +77,13 @@ def sort_files(folder: str, names: Sequence[str]) -> Sorting:
         folder: Its absolute path: folders' names may say what the files in them are.
         names: Paths of files, relative to it.
     """
-    places = _find_places(folder)
-    any_file = _combine(places)
     groups: dict[tuple[str, str], _Group] = {}
     others: list[str] = []
-    for name in names:
-        base = os.path.basename(name)
-        found = _match(places, base) if any_file.fullmatch(base) else None
+    for name, found in _match_all(_find_places(folder), names):
         if found is None:
             others.append(name)
         else:
-            token = found.token or ("" if found.band else base)
+            token = found.token or ("" if found.band else os.path.basename(name))
             group = groups.setdefault((found.product.key, token), _Group(found.product))
             group.add(found.band, found.gsd_m, name)
     if not groups:
@@ -171,22 +167,35 @@ class _Match:
     gsd_m: float
 
 
-def _match(places: Iterable[_Place], name: str) -> _Match | None:
-    for place in places:
-        match = place.layout.file_pattern.fullmatch(name)
-        if match is None:
-            continue
-        found = match.groupdict()
-        band = place.product.find_band(found["band"]) if found.get("band") else None
-        if found.get("band") and band is None:
-            continue
-        return _Match(
-            product=place.product,
-            token="_".join(filter(None, (found.get("scene"), found.get("more")))),
-            band="" if band is None else band.name,
-            gsd_m=float(found.get("gsd") or 0),
-        )
-    return None
+def _match_all(
+    places: tuple[_Place, ...], names: Iterable[str]
+) -> Iterator[tuple[str, _Match | None]]:
+    """Say of each file what its name says: files of one folder are mostly alike, and of no product."""
+    any_file, last = _combine(places), None
+    for name in names:
+        base = os.path.basename(name)
+        found = None if last is None else _match(last, base)
+        if found is None and any_file.fullmatch(base):
+            hits = ((place, match) for place in places if (match := _match(place, base)))
+            last, found = next(hits, (last, None))
+        yield name, found
+
+
+def _match(place: _Place, name: str) -> _Match | None:
+    match = place.layout.file_pattern.fullmatch(name)
+    if match is None:
+        return None
+    said = match.groupdict("")
+    token = said.get("band", "")
+    band = place.product.find_band(token) if token else None
+    if token and band is None:
+        return None
+    return _Match(
+        product=place.product,
+        token="_".join(filter(None, (said.get("scene"), said.get("more")))),
+        band="" if band is None else band.name,
+        gsd_m=float(said.get("gsd") or 0),
+    )
 
 
 def _make_scene(key: tuple[str, str], group: _Group) -> Scene:
