@@ -28,7 +28,7 @@ _AS_ESA_WRITES = re.compile(r"^B(?:0\d|8A)$", re.IGNORECASE)
 # https://sentiwiki.copernicus.eu/web/s2-mission). A contract's B04 is always this one.
 SENTINEL_2 = {
     "B01": "coastal", "B02": "blue", "B03": "green", "B04": "red", "B05": "rededge071",
-    "B06": "rededge074", "B07": "rededge078", "B08": "nir", "B8A": "nir08", "B09": "nir09",
+    "B06": "rededge075", "B07": "rededge078", "B08": "nir", "B8A": "nir08", "B09": "nir09",
     "B10": "cirrus", "B11": "swir16", "B12": "swir22",
 }  # fmt: skip
 # Sentinel-2, Landsat 8/9 and HLS agree on these three, whichever of them wrote B04.
