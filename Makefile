@@ -45,8 +45,9 @@ build/types: | $(BIN)/python  ## the folders laid out as the package `tilezoo`, 
 bench: .venv/.demo  ## measure against the loop a user writes; see benchmarks/README.md
 	$(BIN)/python benchmarks/embed.py
 
-cards: .venv/.demo  ## render MODEL_CARDS/ from the catalogue
+cards: .venv/.demo  ## render MODEL_CARDS/ from the catalogue, docs/imagery.md from the table of products
 	$(BIN)/python -m tilezoo.zoo.cards MODEL_CARDS
+	$(BIN)/python docs/imagery.py
 
 clean:
 	rm -rf build dist .venv *.egg-info

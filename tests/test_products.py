@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import shutil
 import sys
 import tomllib
@@ -22,6 +23,7 @@ from tilezoo.products.facts import Facts, read_facts
 from tilezoo.products.metadata import find_text, parse_groups, parse_json, parse_xml, read_first
 from tilezoo.products.product import Layout, Product, ProductBand, find_product, products
 
+ROOT = Path(__file__).parent.parent
 ENTRIES = tomllib.loads(files("tilezoo.products").joinpath("products.toml").read_text("utf-8"))
 # Scenes whose metadata say no time: their names do.
 TIMED_BY_NAME = {
@@ -94,8 +96,15 @@ def test_an_entry_is_consistent(product):
     for layout in product.layouts:
         assert set(layout.file_pattern.groupindex) <= {"band", "scene", "more", "gsd"}
         assert layout.folder_pattern or not layout.container
+        assert layout.file_pattern.fullmatch(Path(layout.example).name), layout.example
+        folders = [up.name for up in Path(layout.example).parents]
+        assert not layout.folder or any(map(layout.folder_pattern.fullmatch, folders))
         assert bool(product.stacks) != ("band" in layout.file_pattern.groupindex)
     assert product.beside_pattern.fullmatch("") is None
+    assert all(product.beside_pattern.fullmatch(name) for name in product.side_files)
+    assert bool(product.side_files) == (
+        "beside" in {e["key"]: e for e in ENTRIES["product"]}[product.key]
+    )
     names = [
         name
         for band in product.bands
@@ -132,6 +141,11 @@ def test_bands_of_one_instrument_mean_the_same_in_all_its_products():
 
 def test_every_product_has_a_scene_here():
     assert {name.partition(":")[0] for name in scenes.SCENES} == {p.key for p in products()}
+
+
+def test_the_page_about_imagery_says_what_the_table_says():
+    page = runpy.run_path(str(ROOT / "docs" / "imagery.py"), run_name="imagery")["render"]()
+    assert (ROOT / "docs" / "imagery.md").read_text("utf-8") == page, "run `make cards`"
 
 
 @pytest.mark.parametrize("name", scenes.SCENES)

@@ -42,6 +42,7 @@ class Layout:
     """One way in which a product's files are named and lie.
 
     Attributes:
+        example: A path that fits, for people; `…` are folders between.
         file: Pattern of an image file's name, case ignored, matched whole. Named groups: `band` for
             files of one band each (a name, alias or common name); `scene` is what files of one
             scene have in common, and `more` the rest of it where the band's name lies between;
@@ -51,6 +52,7 @@ class Layout:
         container: All files below that folder, however deep, are one product (`.SAFE`).
     """
 
+    example: str
     file: str
     folder: str | None = None
     container: bool = False
@@ -79,6 +81,7 @@ class Product:
             many there are. Empty for products of a file per band.
         beside: Pattern, matched whole, of names of files that lie in a scene and are no imagery
             (masks, QA, angles, previews).
+        side_files: Some such names, for people.
         unit: What pixels are, for people (`reflectance × 10,000`).
         scale: Stored value × scale + offset is the reflectance × 10,000; None where it is not
             known, or where metadata state it.
@@ -97,6 +100,7 @@ class Product:
     sources: tuple[str, ...]
     stacks: tuple[tuple[str, ...], ...] = ()
     beside: str = r"(?!)"
+    side_files: tuple[str, ...] = ()
     scale: float | None = None
     offset: float | None = None
     nodata: float | None = None
