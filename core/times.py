@@ -66,6 +66,10 @@ _PRODUCT_NAMES = tuple(
         rf"OPERA_.*?{_DAY_T_CLOCK}",  # then the time of processing
         rf"HLS\.[LS]30\.T\w{{5}}\.{_YEAR}(?P<of_year>\d{{3}})(?:T{_CLOCK})?",
         rf"(?:M[OYC]D|V[NJ][P\d])\w+\.A{_YEAR}(?P<of_year>\d{{3}})\.(?:{_HHMM}\.)?",
+        # AppEEARS: MOD09GA.061_sur_refl_b01_1_doy2020001_aid0001.
+        rf"(?:M[OYC]D|V[NJ][P\d])\w+\.\d{{3}}_\w+?_doy{_YEAR}(?P<of_year>\d{{3}})(?:\d{{6}})?_aid\d",
+        # Sentinel-2 as Earth Engine calls it: sensing, then the time of making.
+        rf"{_DAY_T_CLOCK}_\d{{8}}T\d{{6}}_T\d\d[A-Z]{{3}}(?![a-z0-9])",
         # Landsat: collections (and tiles of ARD), orders of ESPA, scene ids, NLAPS.
         # https://www.usgs.gov/landsat-missions/landsat-collection-2-level-1-data
         rf"L[COTEM]\d\d_(?:L\w{{3}}|[A-Z]{{2}})_\d{{6}}_{_DAY}",

@@ -328,7 +328,7 @@ def _mirror(collection: int) -> Callable[[_Scene], Written]:
 
 def _earth_engine(scene: _Scene) -> Written:
     folder = f"gee_{scene.number}"
-    stem = f"{scene.at('%Y%m%dT%H%M%S')}_{scene.at('%Y%m%dT110747')}_T{30 + scene.number}TWN"
+    stem = f"{scene.at('%Y%m%dT%H%M%S')}_{scene.at('%Y%m%dT165533')}_T{30 + scene.number}TWN"
     for band in ("B02", "B03", "B04", "B08"):
         scene.tiff(f"{folder}/{stem}.B{int(band[1:])}.tif", scene.store(band))
     scene.tiff(f"{folder}/{stem}.QA60.tif", np.zeros((SIDE, SIDE), np.uint16))
@@ -559,7 +559,8 @@ def _cbers(
 def _stack(scene: _Scene, path: str, names: str, *, gsd_m: float = 3, **how: object) -> None:
     """Write bands of these own names into one file."""
     profile = {"photometric": how.pop("photometric", "MINISBLACK")}
-    pixels = np.stack([scene.store(name, **how) for name in names.split()])
+    bands = (scene.product.find_band(name) for name in names.split())
+    pixels = np.stack([scene.store(band.name, **how) for band in bands if band])
     if path.endswith((".JP2", ".jp2")):
         profile = {}
     scene.tiff(path, pixels, gsd_m=gsd_m, **profile)

@@ -194,11 +194,11 @@ def test_the_time_is_that_of_the_acquisition(written, name):
 
 
 @pytest.mark.parametrize(("name", "stack"), [
-    ("pleiades-neo", ("R", "G", "B", "NIR")),
-    ("pleiades-neo-ned", ("NIR", "RE", "DB")),
-    ("maxar", ("C", "B", "G", "Y", "R", "RE", "N", "N2")),
-    ("maxar: natural colours", ("R", "G", "B")),
-    ("maxar: infrared colours", ("N", "R", "G")),
+    ("pleiades-neo", ("red", "green", "blue", "nir")),
+    ("pleiades-neo-ned", ("nir", "rededge", "deepblue")),
+    ("maxar", ("coastal", "blue", "green", "yellow", "red", "rededge", "nir1", "nir2")),
+    ("maxar: natural colours", ("red", "green", "blue")),
+    ("maxar: infrared colours", ("nir1", "red", "green")),
     ("maxar: four bands, no IMD", None),
     ("pleiades", None),
 ])  # fmt: skip

@@ -228,11 +228,11 @@ def _find_indexes(root: Element, asked: _Asked) -> tuple[str, ...] | None:
 # bandId → bands in the file's order (DigitalGlobe's "Imagery Support Data", bandId; of MS2, the
 # other four of WorldView-2, documents and files disagree).
 _MAXAR = {
-    "P": ("P",),
-    "RGB": ("R", "G", "B"),
-    "NRG": ("N", "R", "G"),
-    "BGRN": ("B", "G", "R", "N"),
-    "MS1": ("B", "G", "R", "N"),
+    "P": ("pan",),
+    "RGB": ("red", "green", "blue"),
+    "NRG": ("nir1", "red", "green"),
+    "BGRN": ("blue", "green", "red", "nir1"),
+    "MS1": ("blue", "green", "red", "nir1"),
     "MS2": ("", "", "", ""),
 }
 _MAXAR_KEYS = ("FIRSTLINETIME", "EARLIESTACQTIME", "BANDID", "SATID")
