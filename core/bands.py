@@ -57,12 +57,14 @@ class FileBand:
         common: What it is by STAC's common names; None where nothing says it.
         number: What `--bands` calls it: its position in a file, its number in a product.
         telling: The name alone says which band it is (`VV`, Sentinel-2's `B05`; not `Band 5`).
+        aliases: Other names in `--bands`, written as `canonical` does.
     """
 
     name: str = ""
     common: str | None = None
     number: int | None = None
     telling: bool = False
+    aliases: tuple[str, ...] = ()
 
 
 def canonical(name: str) -> str:
@@ -243,10 +245,11 @@ class BandRequest:
 
     def _find_written(self, name: str, bands: Sequence[FileBand]) -> int | None:
         """Find a band that the user wrote: by its own name first, then by what it means."""
-        own = _first(b.name.lower() == canonical(name).lower() for b in bands)
-        meant = _find_meant(name, bands)
+        own = _first(_is_called(b, canonical(name)) for b in bands)
         if own is None or not _is_number(canonical(name)):
-            return meant if meant is not None else _first(_is_near_infrared(name, b) for b in bands)
+            near = (_is_near_infrared(name, band) for band in bands)
+            hits = (_find_meant(name, bands), own, _first(near))
+            return next((hit for hit in hits if hit is not None), None)
         common = bands[own].common
         if self._covers and common is not None and common != _to_meaning(name):
             fix = f"write --bands {','.join(map(_to_meaning, self.wanted))}, or numbers"
@@ -299,6 +302,10 @@ def _find_meant(name: str, bands: Sequence[FileBand]) -> int | None:
     if common is not None:
         return common
     return _first(b.telling and b.name.lower() == written.lower() for b in bands)
+
+
+def _is_called(band: FileBand, written: str) -> bool:
+    return written.lower() in {name.lower() for name in (band.name, *band.aliases)}
 
 
 def _is_near_infrared(name: str, band: FileBand) -> bool:

@@ -116,7 +116,13 @@ def file_bands(key: str, files: Mapping[str, str]) -> tuple[FileBand, ...]:
 def to_file_band(band: ProductBand, number: int | None) -> FileBand:
     """Take a product's band as one of a file; numbers in its name mean what the product says."""
     own = canonical(band.name)
-    return FileBand(name=own, common=band.common, number=number, telling=own[1:2].isalpha())
+    return FileBand(
+        name=own,
+        common=band.common,
+        number=number,
+        telling=own[1:2].isalpha(),
+        aliases=tuple(map(canonical, band.aliases)),
+    )
 
 
 def _find_places(folder: str) -> tuple[_Place, ...]:
