@@ -18,6 +18,7 @@ from tilezoo.centres import find_centres
 from tilezoo.errors import SpaceError, TableError, TileErrorKind
 from tilezoo.geoparquet import BBOX, GeoKey, bbox_row, merged_geo_key, read_boxes
 from tilezoo.io import canonical_json, read_state, sha256_text, to_builtins
+from tilezoo.row_groups import RowGroups, tell_damage
 from tilezoo.space import Dtype, Precision, Space, SpaceState
 from tilezoo.tiles import Tile, TileRef
 
@@ -27,7 +28,7 @@ ERRORS = "errors.parquet"
 _PART_NAME = re.compile(r"part-\d{5,}\.parquet")
 _AGAIN = "make the table again"
 
-_VECTORS_PER_BATCH = 8192
+_ROWS_PER_BATCH = 8192
 _PIXEL_BBOX = pa.list_(pa.int32(), 4)
 # What is known of each tile, in tables and in packs of training tiles.
 FACTS = pa.schema(
@@ -214,10 +215,12 @@ class Table:
     Attributes:
         path: Its folder.
         manifest: What manifest.json says.
+        footers: Of its parts' files, in the order of rows.
     """
 
     path: Path
     manifest: TableManifest
+    footers: tuple[pq.FileMetaData, ...] = field(repr=False, compare=False)
 
     @cached_property
     def space(self) -> Space:
@@ -241,38 +244,58 @@ class Table:
         state = {"space": self.manifest.space.fingerprint, "parts": parts}
         return sha256_text(canonical_json(state))[:16]
 
-    @cached_property
-    def _dataset(self) -> ds.Dataset:
-        return ds.dataset([str(self.path / part.file) for part in self.manifest.parts])
-
     def vectors(self) -> Iterator[NDArray[np.float32]]:
         """Stream the embedding column in row order, arrays of shape (n, D)."""
-        scanner = self._dataset.scanner(columns=["embedding"], batch_size=_VECTORS_PER_BATCH)
-        for batch in scanner.to_batches():
-            if batch.num_rows:
-                flat = batch.column(0).flatten().to_numpy(zero_copy_only=False)
-                yield flat.reshape(-1, self.dimension).astype(np.float32, copy=False)
+        scanner = self._dataset.scanner(columns=["embedding"], batch_size=_ROWS_PER_BATCH)
+        with tell_damage(self.path):
+            for batch in scanner.to_batches():
+                if batch.num_rows:
+                    yield self._to_vectors(batch)
+
+    def vectors_at(self, row_numbers: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Fetch vectors by row number, in the order asked, shape (N, D)."""
+        wanted, places = np.unique(row_numbers, return_inverse=True)
+        found = [self._to_vectors(batch) for batch in self._rows.take(wanted, ["embedding"])]
+        return np.concatenate([np.empty((0, self.dimension), np.float32), *found])[places]
 
     def column(self, name: str) -> pa.ChunkedArray:
         """Read one column whole, in row order."""
-        return self._dataset.to_table(columns=[name])[name]
+        with tell_damage(self.path):
+            return self._dataset.to_table(columns=[name])[name]
 
     def find_centres(self) -> NDArray[np.float64]:
         """Longitude and latitude of the tiles' centres, shape (N, 2); NaN without a place."""
         return find_centres(read_boxes(self.column("bbox")), self._read_footprints)
 
     def _read_footprints(self, row_numbers: NDArray[np.int64]) -> list[bytes | None]:
-        found = self._dataset.take(pa.array(row_numbers, pa.int64()), columns=["geometry"])
-        return list(found["geometry"].to_pylist())
+        return [row["geometry"] for row in self.take(row_numbers, ["geometry"])]
 
-    def take(self, row_numbers: Sequence[int]) -> list[dict[str, Any]]:
-        """Fetch rows by number, in the order asked, all columns."""
-        return list(self._dataset.take(pa.array(row_numbers, pa.int64())).to_pylist())
+    def take(
+        self,
+        row_numbers: Sequence[int] | NDArray[np.int64],
+        columns: Sequence[str] | None = None,
+    ) -> list[dict[str, Any]]:
+        """Fetch rows by number, in the order asked, all columns or those named."""
+        wanted, places = np.unique(np.asarray(row_numbers, np.int64), return_inverse=True)
+        found = [row for batch in self._rows.take(wanted, columns) for row in batch.to_pylist()]
+        return [found[place] for place in places]
 
     def row_of(self, tile_id: str) -> int | None:
-        """Find a row's number by its id; None when there is none."""
-        place = self.column("id").index(pa.scalar(tile_id)).as_py()
-        return None if place < 0 else int(place)
+        """Find a row's number by its id, the first if several; None when there is none."""
+        return self._rows.find(tile_id)
+
+    @cached_property
+    def _dataset(self) -> ds.Dataset:
+        return ds.dataset([str(self.path / part.file) for part in self.manifest.parts])
+
+    @cached_property
+    def _rows(self) -> RowGroups:
+        files = tuple(self.path / part.file for part in self.manifest.parts)
+        return RowGroups(files, self.footers)
+
+    def _to_vectors(self, batch: pa.RecordBatch) -> NDArray[np.float32]:
+        flat = batch.column("embedding").flatten().to_numpy(zero_copy_only=False)
+        return np.asarray(flat.reshape(-1, self.dimension).astype(np.float32, copy=False))
 
 
 def open_table(path: str | Path) -> Table:
@@ -287,9 +310,8 @@ def open_table(path: str | Path) -> Table:
         raise TableError(f"{folder}: no table here; make one with `tilezoo embed … -o {folder}`")
     if not manifest.complete:
         raise TableError(f"{folder}: the table is unfinished; run its `tilezoo embed` again")
-    for part in manifest.parts:
-        _check_part(folder / part.file, part.rows)
-    return Table(folder, manifest)
+    footers = tuple(_read_footer(folder / part.file, part.rows) for part in manifest.parts)
+    return Table(folder, manifest, footers)
 
 
 def read_table_manifest(folder: Path) -> TableManifest | None:
@@ -314,13 +336,13 @@ class _Versioned:
     tilezoo_table: int | None = None
 
 
-def _check_part(path: Path, row_count: int) -> None:
-    try:
-        found = pq.read_metadata(path).num_rows
-    except (OSError, pa.ArrowException) as error:
-        raise TableError(f"{path}: missing or damaged; make the table again") from error
-    if found != row_count:
-        raise TableError(f"{path}: {found} rows, the manifest says {row_count}; make it again")
+def _read_footer(path: Path, row_count: int) -> pq.FileMetaData:
+    with tell_damage(path):
+        footer = pq.read_metadata(path)
+    if footer.num_rows != row_count:
+        found = f"{footer.num_rows} rows, the manifest says {row_count}"
+        raise TableError(f"{path}: {found}; make it again")
+    return footer
 
 
 def refuse_other_space(first: Space, second: Space, what: str) -> None:

@@ -222,7 +222,8 @@ def _rows(table: Table, mistaken: Sequence[Mistake]) -> list[dict[str, Any] | No
     """Find the rows of tiles by id; None for those that the table does not hold."""
     wanted = pa.array([one.id for one in mistaken], pa.string())
     places = pc.index_in(wanted, value_set=table.column("id").combine_chunks()).to_pylist()
-    found = iter(table.take([place for place in places if place is not None]))
+    rows = [place for place in places if place is not None]
+    found = iter(table.take(rows, ["source_uri", "pixel_bbox"]))
     return [None if place is None else next(found) for place in places]
 
 
