@@ -3,32 +3,36 @@
 import os
 import platform
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from tilezoo.errors import OptionError, TableError, VectorIndexError
-from tilezoo.io import read_state, to_builtins, whole_file, write_state
+from tilezoo.errors import OptionError, VectorIndexError
+from tilezoo.io import read_state, sha256_file, whole_file, write_state
 from tilezoo.options import verb
-from tilezoo.progress import progress
+from tilezoo.progress import progress, say
 from tilezoo.search.options import IndexOptions, Kind
+from tilezoo.search.recall import Queries, draw_rows
+from tilezoo.search.vectors import Vectors, rows_at, unit_vectors
 from tilezoo.table import Table, open_table
 
-Vectors = NDArray[np.float32]
 # faiss hands out subclasses by name; what they have beyond faiss.Index is not typed.
 AnyIndex = Any
 
 FLAT_ROWS = 100_000  # up to here comparing with every row takes milliseconds
-_QUERIES = 200
-_K = 10
-_SEED = 0
 _TRAIN_PER_LIST = 64  # faiss asks for 39 at least and uses 256 at most
 _HNSW_LINKS = 32
+_MOST_EF = 4096
+_MOST_COSINE = 1 + 1e-3  # codes of 16 bits are off by half of that
+# What reading raises: a hash, a number or a file that is wrong; in files without a hash also what
+# faiss and Python make of odd bytes.
+_DAMAGE = (
+    OSError, ValueError, KeyError, RuntimeError, OverflowError, AttributeError, TypeError, MemoryError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,10 +60,13 @@ class IndexFacts:
         kind: `flat`, `ivf` or `hnsw`.
         parameters: What faiss is set to, by name.
         rows: How many vectors it holds.
-        recall_at_10: Share of the ten true neighbours that it finds.
-        p50_ms: Median latency of a query.
+        recall_at_10: Share of its ten answers that are right: no answer's cosine with the query is
+            below the tenth true neighbour's (search/recall.py).
+        p50_ms: Median latency of a query in the index alone, once that is open.
         p95_ms: 95th percentile of the same.
         measured_on: With what that was measured.
+        open_ms: Time it takes to open index.faiss, its hash checked; None in older files.
+        sha256: Of index.faiss; None in older files.
     """
 
     space: str
@@ -71,6 +78,8 @@ class IndexFacts:
     p50_ms: float
     p95_ms: float
     measured_on: MeasuredOn
+    open_ms: float | None = None
+    sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -78,21 +87,44 @@ class VectorIndex:
     """An index over one state of one table.
 
     Attributes:
+        table: The table's folder.
         index: faiss's; scores are cosines.
         facts: What index.json says; None for one that was made in memory.
     """
 
+    table: Path
     index: AnyIndex
     facts: IndexFacts | None
 
     def nearest(self, queries: Vectors, k: int) -> tuple[Vectors, NDArray[np.int64]]:
-        """Find the k nearest rows of unit vectors, shape (Q, D): cosines and row numbers."""
-        scores, rows = self.index.search(queries, k)
+        """Find the k nearest rows of unit vectors, shape (Q, D): cosines and row numbers.
+
+        Raises:
+            VectorIndexError: What the index answers cannot be.
+        """
+        scores, rows = self._search(queries, k)
+        wrong = (rows >= self.index.ntotal) | ((rows >= 0) & ~(abs(scores) <= _MOST_COSINE))
+        if wrong.any():
+            told = f"row {rows[wrong][0]}, cosine {scores[wrong][0]:g}"
+            raise VectorIndexError(f"{self.table}/index answers {told}; {_rebuild(self.table)}")
         return scores, rows
+
+    def _search(self, queries: Vectors, k: int) -> tuple[Vectors, NDArray[np.int64]]:
+        """Ask the index; the lists of an ivf that are looked into may hold too few rows, so more are."""
+        if self.facts is None or self.facts.kind != "ivf":
+            scores, rows = self.index.search(queries, k)
+            return scores, rows
+        how, lists = faiss.SearchParametersIVF(), self.facts.parameters["nprobe"]
+        while True:
+            how.nprobe = lists
+            scores, rows = self.index.search(queries, k, params=how)
+            if lists >= self.index.nlist or (rows >= 0).all():
+                return scores, rows
+            lists = min(2 * lists, self.index.nlist)
 
 
 @verb(IndexOptions)
-def build_index(options: IndexOptions) -> dict[str, Any]:
+def build_index(options: IndexOptions) -> IndexFacts:
     """Build, tune and measure an index, and keep it beside the table.
 
     Returns:
@@ -107,16 +139,16 @@ def build_index(options: IndexOptions) -> dict[str, Any]:
         raise OptionError(f"{options.table} has no rows; there is nothing to index")
     kind = _choose_kind(options.kind, table.row_count)
     index = _fill(table, _make_empty(kind, table), show_progress=options.show_progress)
-    queries = _Queries.of(table)
+    queries = Queries.of(table)
     parameters = _tune(index, kind, queries, options.recall)
     facts = _measure(table, index, queries, kind, parameters)
-    _keep(table.path, index, facts)
-    return cast("dict[str, Any]", to_builtins(facts))
+    return _keep(table, index, facts)
 
 
 def _measure(
-    table: Table, index: AnyIndex, queries: "_Queries", kind: Kind, parameters: dict[str, int]
+    table: Table, index: AnyIndex, queries: Queries, kind: Kind, parameters: dict[str, int]
 ) -> IndexFacts:
+    p50_ms, p95_ms = queries.latency(index)
     return IndexFacts(
         space=table.space.fingerprint,
         table=table.fingerprint,
@@ -124,7 +156,8 @@ def _measure(
         parameters=parameters,
         rows=table.row_count,
         recall_at_10=queries.recall(index),
-        **queries.latency(index),
+        p50_ms=p50_ms,
+        p95_ms=p95_ms,
         measured_on=MeasuredOn(
             queries=len(queries.vectors),
             machine=f"{platform.machine()}, {os.cpu_count()} cores",
@@ -139,10 +172,9 @@ def open_index(table: Table) -> VectorIndex | None:
     Raises:
         VectorIndexError: It is of another space or another state of the table, or damaged.
     """
-    folder = table.path / "index"
+    folder, rebuild = table.path / "index", _rebuild(table.path)
     if not (folder / "index.json").is_file():
         return None
-    rebuild = f"build it anew with `tilezoo index {table.path}`"
     facts = read_state(folder / "index.json", IndexFacts, fix=rebuild, error=VectorIndexError)
     if facts.space != table.space.fingerprint:
         raise VectorIndexError(
@@ -151,18 +183,43 @@ def open_index(table: Table) -> VectorIndex | None:
     if facts.table != table.fingerprint:
         raise VectorIndexError(f"{folder} is stale: the table has changed since; {rebuild}")
     try:
-        index = faiss.read_index(str(folder / "index.faiss"))
-        _set(index, facts.kind, facts.parameters)
-    except (RuntimeError, KeyError) as error:
+        index = _read(folder / "index.faiss", facts)
+    except _DAMAGE as error:
         raise VectorIndexError(f"{folder / 'index.faiss'} is damaged; {rebuild}") from error
     if (index.ntotal, index.d) != (table.row_count, table.dimension):
         raise VectorIndexError(f"{folder} does not have the table's rows; {rebuild}")
-    return VectorIndex(index, facts)
+    return VectorIndex(table.path, index, facts)
+
+
+def _rebuild(table: Path) -> str:
+    return f"build it anew with `tilezoo index {table}`"
+
+
+def _read(path: Path, facts: IndexFacts) -> AnyIndex:
+    """Read index.faiss; nothing of it is believed before its hash is.
+
+    The lists of an ivf stay in the file, and a query reads those that it looks into.
+
+    Raises:
+        ValueError: The file is not the one that was written.
+        OSError: It is not there.
+        RuntimeError: faiss cannot read it; an older file without a hash, then.
+    """
+    if facts.sha256 is None:
+        say(f"{path} is of an older tilezoo and has no hash; {_rebuild(path.parent.parent)}")
+        index = faiss.read_index(str(path))
+    elif sha256_file(path) != facts.sha256:
+        raise ValueError(f"its hash is not {facts.sha256}")
+    else:
+        index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
+    _set(index, facts.kind, facts.parameters)
+    return index
 
 
 def scan(table: Table) -> VectorIndex:
     """Make an exact index in memory, for a small table that has none."""
-    return VectorIndex(_fill(table, _make_empty("flat", table), show_progress=False), None)
+    index = _fill(table, _make_empty("flat", table), show_progress=False)
+    return VectorIndex(table.path, index, None)
 
 
 def _choose_kind(kind: Kind, row_count: int) -> Kind:
@@ -179,7 +236,7 @@ def _make_empty(kind: Kind, table: Table) -> AnyIndex:
     lists = _count_lists(table.row_count)
     recipe = f"IVF{lists},SQfp16" if kind == "ivf" else f"HNSW{_HNSW_LINKS}"
     index = faiss.index_factory(dimension, recipe, metric)
-    index.train(_draw_vectors(table, lists * _TRAIN_PER_LIST))
+    index.train(rows_at(table, draw_rows(table.row_count, lists * _TRAIN_PER_LIST)))
     return index
 
 
@@ -198,63 +255,11 @@ def _fill(table: Table, index: AnyIndex, *, show_progress: bool) -> AnyIndex:
     return index
 
 
-def _draw_vectors(table: Table, count: int) -> Vectors:
-    return rows_at(table, _draw_rows(table.row_count, count))
-
-
-def _draw_rows(row_count: int, count: int) -> NDArray[np.int64]:
-    draw = np.random.default_rng(_SEED).choice(row_count, min(count, row_count), replace=False)
-    return np.sort(draw)
-
-
-@dataclass(frozen=True)
-class _Queries:
-    """Rows of the table as queries, with their true neighbours (themselves left out)."""
-
-    rows: NDArray[np.int64]
-    vectors: Vectors
-    truth: NDArray[np.int64]
-
-    @classmethod
-    def of(cls, table: Table) -> "_Queries":
-        rows = _draw_rows(table.row_count, _QUERIES)
-        vectors = rows_at(table, rows)
-        _, found = exact(table, vectors, _K + 1)
-        return cls(rows, vectors, _drop_self(found, rows))
-
-    def recall(self, index: AnyIndex) -> float:
-        """Share of the true ten neighbours among the index's ten."""
-        _, found = index.search(self.vectors, _K + 1)
-        pairs = zip(self.truth, _drop_self(found, self.rows), strict=True)
-        hits = [
-            len(set(true[true >= 0]) & set(got)) / max(1, (true >= 0).sum()) for true, got in pairs
-        ]
-        return float(np.mean(hits)) if (self.truth >= 0).any() else 1.0
-
-    def latency(self, index: AnyIndex) -> dict[str, float]:
-        """Milliseconds of single queries: median and 95th percentile."""
-        times = []
-        for vector in self.vectors:
-            start = time.perf_counter()
-            index.search(vector[None], _K)
-            times.append(1000 * (time.perf_counter() - start))
-        return {"p50_ms": float(np.median(times)), "p95_ms": float(np.percentile(times, 95))}
-
-
-def _drop_self(found: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Drop each query's own row from its neighbours (or the last), shape (Q, k + 1) → (Q, k)."""
-    kept = [
-        [n for n in near if n != row][: found.shape[1] - 1]
-        for near, row in zip(found, rows, strict=True)
-    ]
-    return np.array(kept, np.int64).reshape(len(rows), -1)
-
-
-def _tune(index: AnyIndex, kind: Kind, queries: _Queries, recall: float) -> dict[str, int]:
+def _tune(index: AnyIndex, kind: Kind, queries: Queries, recall: float) -> dict[str, int]:
     """Search more of the index until the recall is reached; flat has nothing to tune."""
     if kind == "flat":
         return {}
-    most = index.nlist if kind == "ivf" else 4096
+    most = index.nlist if kind == "ivf" else _MOST_EF
     value = 1 if kind == "ivf" else 16
     while True:
         parameters = _name_parameters(index, kind, value)
@@ -271,66 +276,35 @@ def _name_parameters(index: AnyIndex, kind: Kind, value: int) -> dict[str, int]:
 
 
 def _set(index: AnyIndex, kind: Kind, parameters: dict[str, int]) -> None:
+    """Set what was tuned.
+
+    Raises:
+        ValueError: It cannot have been.
+        KeyError: It is not told.
+    """
     if kind == "ivf":
+        _refuse_outside(parameters["nprobe"], index.nlist)
         index.nprobe = parameters["nprobe"]
     elif kind == "hnsw":
+        _refuse_outside(parameters["ef_search"], _MOST_EF)
         index.hnsw.efSearch = parameters["ef_search"]
 
 
-def _keep(table: Path, index: AnyIndex, facts: IndexFacts) -> None:
+def _refuse_outside(value: int, most: int) -> None:
+    if not 1 <= value <= most:
+        raise ValueError(f"{value} is not in 1..{most}")
+
+
+def _keep(table: Table, index: AnyIndex, facts: IndexFacts) -> IndexFacts:
     """Put the index down; index.json comes last, and goes first where there was another."""
-    folder = table / "index"
+    folder = table.path / "index"
     folder.mkdir(exist_ok=True)
     (folder / "index.json").unlink(missing_ok=True)
     with whole_file(folder / "index.faiss") as temporary:
         faiss.write_index(index, str(temporary))
+    facts = replace(facts, sha256=sha256_file(folder / "index.faiss"))
+    start = time.perf_counter()
+    _read(folder / "index.faiss", facts)
+    facts = replace(facts, open_ms=1000 * (time.perf_counter() - start))
     write_state(folder / "index.json", facts)
-
-
-def unit(vectors: Vectors) -> Vectors:
-    """Scale rows to length 1, so that an inner product is a cosine; zero rows stay zero."""
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.ascontiguousarray(vectors / np.where(lengths > 0, lengths, 1), dtype=np.float32)
-
-
-def unit_vectors(table: Table) -> Iterator[Vectors]:
-    """Stream a table's vectors scaled to length 1, in row order.
-
-    Raises:
-        TableError: A vector is not finite.
-    """
-    first = 0
-    for vectors in table.vectors():
-        bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
-        if len(bad):
-            row = first + int(bad[0])
-            raise TableError(f"{table.path}: the vector of row {row} is not finite; embed it again")
-        yield unit(vectors)
-        first += len(vectors)
-
-
-def rows_at(table: Table, numbers: NDArray[np.int64]) -> Vectors:
-    """Gather unit vectors by row number (sorted), shape (N, D), in one pass."""
-    found, first = [], 0
-    for vectors in unit_vectors(table):
-        here = numbers[(numbers >= first) & (numbers < first + len(vectors))]
-        found.append(vectors[here - first])
-        first += len(vectors)
-    return np.concatenate(found) if found else np.empty((0, table.dimension), np.float32)
-
-
-def exact(table: Table, queries: Vectors, k: int) -> tuple[Vectors, NDArray[np.int64]]:
-    """Find the k nearest rows of each query by comparing with every row.
-
-    Returns:
-        Cosines and row numbers, both of shape (Q, k), the best first; -1 where a table has
-        fewer rows.
-    """
-    best = faiss.ResultHeap(len(queries), k, keep_max=True)
-    first = 0
-    for vectors in unit_vectors(table):
-        scores, rows = faiss.knn(queries, vectors, min(k, len(vectors)), faiss.METRIC_INNER_PRODUCT)
-        best.add_result(scores, rows + first)
-        first += len(vectors)
-    best.finalize()
-    return best.D, best.I
+    return facts

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tilezoo.centres import find_west, turn_east
 from tilezoo.search.answers import Answers
-from tilezoo.search.index import rows_at
+from tilezoo.search.vectors import rows_at
 from tilezoo.table import Table
 
 _DOTS = 4000
