@@ -6,6 +6,8 @@ import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,7 @@ from tilezoo.zoo import write_model_dir
 BANDS = ("B04", "B03", "B02")
 HIGH = 2000  # the value that is white
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_EVERY_S = 0.02  # how often a command's memory is looked at
 _SIDE = 2048  # of the matrices whose product is the machine's peak
 
 
@@ -77,6 +80,50 @@ def make_model(folder: Path, size_px: int, **model_args: int) -> None:
     )
     config = {"architecture": "vit_small_patch16_224", "num_classes": 0, "model_args": args}
     write_model_dir(folder, network, contract=contract, pooling="cls", config=config)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What a command took.
+
+    Attributes:
+        peak_mb: Peak resident memory; 0 where there is no /proc.
+        own_mb: Peak of the part that is no file's (libraries' code is).
+        seconds: From its start to its end.
+    """
+
+    peak_mb: float
+    own_mb: float
+    seconds: float
+
+
+def run_measured(command: Sequence[str | Path]) -> Measured:
+    """Run a command in a process of its own, its answer thrown away."""
+    start, peak_kib, own_kib = time.monotonic(), 0, 0
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    ended, status = 0, 0
+    while not ended:
+        peak_kib = max(peak_kib, _read_kib(process.pid, "VmHWM"))
+        own_kib = max(own_kib, _read_kib(process.pid, "RssAnon"))
+        time.sleep(_EVERY_S)
+        ended, status, _ = os.wait4(process.pid, os.WNOHANG)
+    seconds = time.monotonic() - start
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{shlex.join(map(str, command))} ended with {process.returncode}")
+    return Measured(peak_mb=peak_kib * 1024 / 1e6, own_mb=own_kib * 1024 / 1e6, seconds=seconds)
+
+
+def _read_kib(process: int, line: str) -> int:
+    """A line of a process's memory; 0 where that cannot be told.
+
+    Not `ru_maxrss`: what the process was forked from counts there, too.
+    """
+    status = Path(f"/proc/{process}/status")
+    if not status.exists():
+        return 0
+    lines = status.read_text(encoding="utf-8").splitlines()
+    return next((int(one.split()[1]) for one in lines if one.startswith(line)), 0)
 
 
 def machine() -> dict[str, str]:
