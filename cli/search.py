@@ -2,8 +2,10 @@
 
 import json
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING
 
+from tilezoo.cli import STARTED
 from tilezoo.cli.options import Json, command
 from tilezoo.options import option, options
 from tilezoo.search.options import SearchOptions
@@ -30,6 +32,7 @@ def run(options: SearchOptions, own: Files) -> None:
     from tilezoo.search import search
 
     answers = search.with_options(options)
+    _tell_time(answers)
     if own.as_json:
         print(json.dumps(answers.to_json(), indent=2))
     else:
@@ -38,6 +41,16 @@ def run(options: SearchOptions, own: Files) -> None:
         console = Console()
         console.print(answers.to_terminal(console.width))
     _write(answers, own)
+
+
+def _tell_time(answers: "Answers") -> None:
+    from tilezoo.progress import say
+
+    took, whole_s = answers.took, perf_counter() - STARTED
+    say(
+        f"{whole_s:.2f} s: {whole_s - took.whole_s:.2f} s to start, {took.whole_s:.2f} s to search, "
+        f"{1000 * took.index_s:.1f} ms of it in the open index"
+    )
 
 
 def _write(answers: "Answers", files: Files) -> None:

@@ -15,6 +15,10 @@ from tilezoo.centres import centre_of_row
 
 # Characters that rank, score, place, time and the gaps take beside an id.
 _OTHER_COLUMNS = 46
+# What a hit is made of: all but its vector.
+HIT_COLUMNS = (
+    "id", "bbox", "geometry", "source_uri", "pixel_bbox", "datetime", "gsd_m", "nodata_fraction",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +67,19 @@ class Hit:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Took:
+    """How long a search took, seconds.
+
+    Attributes:
+        whole_s: From opening the table to the answers, the model's loading and all else included.
+        index_s: The index alone, once it was open.
+    """
+
+    whole_s: float
+    index_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Answers:
     """A query and what was found.
 
@@ -74,6 +91,7 @@ class Answers:
         image: The image that was asked for; None for a row.
         vector: The query's unit vector, shape (1, D).
         hits: The best first.
+        took: How long it took.
     """
 
     table: str
@@ -83,6 +101,7 @@ class Answers:
     image: str | None
     vector: NDArray[np.float32] = field(repr=False, compare=False)
     hits: tuple[Hit, ...]
+    took: Took = field(compare=False)
 
     @property
     def query_name(self) -> str:

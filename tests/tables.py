@@ -1,5 +1,7 @@
 """Finished tables with given vectors, written as a run writes them."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -48,8 +50,9 @@ def write_table(
     lonlat: NDArray[np.float64] | None = None,
     part_rows: int = 1000,
     weights: str = "a" * 64,
+    ids: Sequence[str] | None = None,
 ) -> Path:
-    """Write a table of these vectors, in parts, at these places (none unless given)."""
+    """Write a table of these vectors, in parts, with these places (none) and ids (by number)."""
     count, dimension = vectors.shape
     own = making.contract()
     space = Space(weights_sha256=weights, architecture="none", contract=own, pooling="cls")
@@ -72,6 +75,8 @@ def write_table(
     for segment in store.missing():
         numbers = range(segment.first, segment.last)
         tiles = [tile(n, None if lonlat is None else tuple(lonlat[n])) for n in numbers]
+        if ids is not None:
+            tiles = [replace(tile, id=ids[n]) for n, tile in zip(numbers, tiles, strict=True)]
         made = rows(tiles, vectors[segment.first : segment.last])
         store.add(segment, pa.Table.from_batches([made], schema=schema(dimension, "float32")), [])
     store.finish()

@@ -3,19 +3,32 @@
 import json
 import re
 import shutil
+import unicodedata
 from pathlib import Path
 
 import making
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import shapely
 import tables
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from tilezoo.embed import embed
-from tilezoo.errors import OptionError, SourceError, SpaceError, TileError, VectorIndexError
+from tilezoo.errors import (
+    OptionError,
+    SourceError,
+    SpaceError,
+    TileError,
+    TilezooError,
+    VectorIndexError,
+)
+from tilezoo.options import options_of
 from tilezoo.search import build_index, search
 from tilezoo.search import index as indexing_module
+from tilezoo.search.options import SearchOptions
 from tilezoo.search.page import write_page, write_sheet
 
 
@@ -145,6 +158,113 @@ def test_the_model_is_found_again_by_its_space(table, tiles, tmp_path):
 def test_an_unknown_row_gets_near_names(table):
     with pytest.raises(SourceError, match=r"did you mean tile_00\d\d\.tif"):
         search(table, "tile_03.tif")
+
+
+TILE_IDS = st.integers(0, 359).map("tile_{:06d}".format)
+
+
+@settings(max_examples=15, deadline=None)
+@given(tile=TILE_IDS, place=st.integers(0, 10), edit=st.sampled_from(["", "x", "77", None]))
+def test_a_mistyped_row_is_among_the_near_names_and_never_its_own(globe, tile, place, edit):
+    wrong = tile[:place] + (tile[place + 1 :] if edit is None else edit + tile[place:])
+    if wrong == tile:
+        assert search(globe, wrong, k=1).query.id == tile
+        return
+    with pytest.raises(SourceError, match="no such row") as told:
+        search(globe, wrong, k=1)
+    near = re.findall(r"tile_\d{6}(?=\?| or )", str(told.value).partition("did you mean ")[2])
+    assert near
+    assert wrong not in near
+    if edit == "x":
+        assert tile in near
+
+
+def test_a_row_is_found_however_its_accents_are_written(tmp_path):
+    ids = [unicodedata.normalize(form, "Zürich.tif") for form in ("NFC", "NFD")]
+    for stored, asked in (ids, ids[::-1]):
+        table = tables.write_table(
+            tmp_path / str(len(stored)), tables.clustered(3), ids=["a", stored, "c"]
+        )
+        assert search(table, asked).query.row == 1
+        assert search(table, f" {asked} ").query.row == 1
+
+
+def test_a_search_by_id_or_place_reads_the_vectors_of_one_row(tmp_path):
+    """All others' bytes may be anything."""
+    lonlat = np.array([[float(n), 0.0] for n in range(-60, 60)])
+    table = tables.write_table(tmp_path / "t", tables.clustered(120), lonlat=lonlat, part_rows=40)
+    build_index(table)
+    before = [search(table, "tile_000055", k=3), search(table, at="-5,0", k=3)]
+    for number in (0, 2):
+        path = table / f"part-0000{number}.parquet"
+        content = bytearray(path.read_bytes())
+        chunk = pq.read_metadata(path).row_group(0).column(1)
+        end = chunk.data_page_offset + chunk.total_compressed_size
+        content[chunk.data_page_offset : end] = bytes(chunk.total_compressed_size)
+        path.write_bytes(content)
+    assert [search(table, "tile_000055", k=3), search(table, at="-5,0", k=3)] == before
+
+
+def test_a_search_tells_how_long_all_of_it_took(globe, run):
+    took = search(globe, "tile_000003").took
+    assert 0 < took.index_s < took.whole_s
+    told = re.search(
+        r"(\S+) s: (\S+) s to start, (\S+) s to search, \S+ ms of it in the open index",
+        run("search", globe, "tile_000003", "--json").stderr,
+    )
+    whole, start, searching = map(float, told.groups())
+    assert whole == pytest.approx(start + searching, abs=0.02)
+
+
+OWN_FLAGS = {one.flag for one in options_of(SearchOptions)}
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    bands=st.sampled_from([1, 2, 3, 4, 7]),
+    dtype=st.sampled_from(["uint8", "uint16", "int16", "float32", "complex64"]),
+    side=st.sampled_from([1, 5, 64, 80]),
+    names=st.sampled_from([(), ("B02", "B03", "B04"), ("nir", "swir", "vh")]),
+    which=st.sampled_from(["rgb", "dn", "numbers", "exact"]),
+)
+def test_what_is_wrong_with_an_image_names_no_option_that_search_lacks(
+    asked, bands, dtype, side, names, which
+):
+    pixels = np.ones((bands, side, side), dtype)
+    names = names if len(names) == bands else ()
+    image = making.write_tiff(asked / "query.tif", pixels, names=names)
+    try:
+        found = search(asked / which, str(image), k=1)
+    except TilezooError as error:
+        told = str(error)
+        assert set(re.findall(r"--[a-z][a-z-]*", told)) <= OWN_FLAGS
+        assert "query.tif" in told
+    else:
+        assert found.hits
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tables of models that take 8-bit colours, 16-bit bands, bands by number, one size alone."""
+    folder = tmp_path_factory.mktemp("asked")
+    making.write_tiles(folder / "tiles", 2, side=64)
+    making.write_tiles(folder / "deep", 2, bands=4, dtype="uint16", high=3000, photometric=None)
+    making.write_vit(folder / "vit", depth=1)
+    making.write_vit(folder / "vit-dn", depth=1, **making.SENTINEL2)
+    making.write_vit(folder / "vit-exact", depth=1, resize="none", resize_px=64)
+    how = {"device": "cpu", "precision": "fp32"}
+    embed(folder / "tiles", out=folder / "rgb", model=folder / "vit", **how)
+    embed(folder / "tiles", out=folder / "exact", model=folder / "vit-exact", **how)
+    numbered = {"bands": "4,2,1", **how}
+    embed(folder / "deep", out=folder / "dn", model=folder / "vit-dn", **numbered)
+    embed(
+        folder / "deep",
+        out=folder / "numbers",
+        model=folder / "vit",
+        value_range="0,3000",
+        **numbered,
+    )
+    return folder
 
 
 def test_one_query_it_is(table):
