@@ -2,7 +2,8 @@
 
 import math
 import struct
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -13,11 +14,29 @@ from shapely.geometry.base import BaseGeometry
 
 if TYPE_CHECKING:
     from pyproj import Geod, Transformer
+    from rasterio.control import GroundControlPoint
+    from rasterio.rpc import RPC
     from rasterio.transform import Affine
+
+PixelsToLonlat = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+"""Columns and rows, shape (2, N) → longitudes and latitudes in degrees, shape (N, 2)."""
 
 _POINTS_PER_EDGE = 24  # an edge of 1,000 km near a pole lies off by less than a thousandth
 _CORNERS = np.arange(4) * _POINTS_PER_EDGE
 _SIMPLIFY = 1e-4  # share of the footprint's shorter extent that a dropped vertex may lie off
+# Powers of column and row, and how many control points they take.
+_POLYNOMIALS = (
+    (((0, 0), (1, 0), (0, 1), (1, 1), (2, 0), (0, 2)), 9),
+    (((0, 0), (1, 0), (0, 1), (1, 1)), 4),
+    (((0, 0), (1, 0), (0, 1)), 3),
+)
+_SETTLED = 1e-4  # singular values below that share of the greatest are points in line
+# Terms of a rational polynomial that are without height, and their powers of longitude and latitude.
+# NIMA, The Compendium of Controlled Extensions for NITF (STDI-0002), RPC00B.
+_RPC_TERMS = (0, 1, 2, 4, 7, 8, 11, 12, 14, 15)
+_RPC_POWERS = ((0, 0), (1, 0), (0, 1), (1, 1), (2, 0), (0, 2), (3, 0), (1, 2), (2, 1), (0, 3))
+_ITERATIONS = 10
+_CLOSE = 1e-6  # of the image's half side
 _LEAST_AREA = 1e-14  # square degrees, about a square centimetre: less is a line
 
 
@@ -30,11 +49,13 @@ class Footprint:
             antimeridian cuts it.
         bbox: xmin, ymin, xmax, ymax of that geometry, degrees.
         gsd_m: Ground sampling distance at the tile's centre, metres.
+        approximate: Known by control points or RPCs alone, to some pixels at best.
     """
 
     wkb: bytes
     bbox: tuple[float, float, float, float]
     gsd_m: float
+    approximate: bool = False
 
 
 def footprint(crs_wkt: str, transform: "Affine", width: int, height: int) -> Footprint | None:
@@ -49,8 +70,110 @@ def footprint(crs_wkt: str, transform: "Affine", width: int, height: int) -> Foo
     to_lonlat = lonlat_transformer(crs_wkt)
     if to_lonlat is None or not all(map(math.isfinite, transform)):
         return None
-    lonlat = _to_lonlat(to_lonlat, transform, _grid_points(width, height))
-    if not np.isfinite(lonlat).all():
+    return _place_grid(_to_lonlat(to_lonlat, transform, _grid_points(width, height)))
+
+
+def approximate_footprint(
+    to_lonlat: PixelsToLonlat, window: tuple[int, int, int, int]
+) -> Footprint | None:
+    """Find the footprint of a window (x, y, width, height) of an image without a grid on the map.
+
+    Args:
+        to_lonlat: By `fit_control_points` or `solve_rpcs`.
+        window: In the image's pixels.
+    """
+    x, y, width, height = window
+    found = _place_grid(to_lonlat(np.add(_grid_points(width, height), [[x], [y]])))
+    return found and replace(found, approximate=True)
+
+
+def fit_control_points(
+    points: "Sequence[GroundControlPoint]", crs_wkt: str
+) -> PixelsToLonlat | None:
+    """Fit where pixels lie by ground control points; None where they do not settle it.
+
+    Least squares of the longest polynomial (at most of the second order, as GDAL's default) that
+    the points settle, not of coordinates but of unit vectors: so the antimeridian and the poles
+    are places like others.
+    """
+    to_lonlat = lonlat_transformer(crs_wkt)
+    pixels = np.array([[point.col for point in points], [point.row for point in points]], float)
+    if to_lonlat is None or not points or not np.isfinite(pixels).all():
+        return None
+    lonlat = to_lonlat.transform([point.x for point in points], [point.y for point in points])
+    vectors = _to_vectors(np.asarray(lonlat, float))
+    if not np.isfinite(vectors).all():
+        return None
+    low, high = pixels.min(axis=1, keepdims=True), pixels.max(axis=1, keepdims=True)
+    span = np.maximum(high - low, 1)
+    for terms, least in _POLYNOMIALS:
+        known = _power((pixels - low) / span, terms)
+        weights, _, rank, _ = np.linalg.lstsq(known, vectors, rcond=_SETTLED)
+        if len(points) >= least and rank == len(terms):
+            return lambda at: _to_angles(_power((at - low) / span, terms) @ weights)
+    return None  # points on a line, or all in one place
+
+
+def _power(at: NDArray[np.float64], terms: Sequence[tuple[int, int]]) -> NDArray[np.float64]:
+    return np.stack([at[0] ** i * at[1] ** j for i, j in terms], axis=1)
+
+
+def solve_rpcs(rpcs: "RPC") -> PixelsToLonlat:
+    """Find where pixels lie by rational polynomials (RPC00B), at the height they are centred on.
+
+    Heights of the ground are not known here: on slopes of an oblique view that is pixels off.
+    Newton's method, since GDAL's (`rasterio.transform.RPCTransformer`) warns where it fails, and
+    warnings cannot be kept apart in threads. NaN where it leads nowhere.
+    """
+    pairs = (
+        np.array([rpcs.samp_num_coeff, rpcs.samp_den_coeff], float),
+        np.array([rpcs.line_num_coeff, rpcs.line_den_coeff], float),
+    )
+    offsets = np.array([[rpcs.samp_off], [rpcs.line_off]], float)
+    scales = np.array([[rpcs.samp_scale], [rpcs.line_scale]], float)
+
+    def project(ground: NDArray[np.float64]) -> NDArray[np.float64]:
+        terms = np.stack([ground[0] ** i * ground[1] ** j for i, j in _RPC_POWERS])
+        level = [pair[:, _RPC_TERMS] @ terms for pair in pairs]
+        return np.stack([above / below for above, below in level])
+
+    def solve(at: NDArray[np.float64]) -> NDArray[np.float64]:
+        with np.errstate(all="ignore"):
+            wanted = (at - 0.5 - offsets) / scales  # whole numbers are centres of pixels
+            ground = _invert(project, wanted)
+            lon = ground[0] * rpcs.long_scale + rpcs.long_off
+            return np.stack([lon, ground[1] * rpcs.lat_scale + rpcs.lat_off], axis=1)
+
+    return solve
+
+
+def _invert(
+    project: Callable[[NDArray[np.float64]], NDArray[np.float64]], wanted: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Find where a function of the plane has these values, both of shape (2, N); NaN where not."""
+    at, east, north = np.zeros_like(wanted), np.array([[1e-5], [0]]), np.array([[0], [1e-5]])
+    for _ in range(_ITERATIONS):
+        x, y = wanted - project(at)
+        a, c = (project(at + east) - project(at - east)) / 2e-5
+        b, d = (project(at + north) - project(at - north)) / 2e-5
+        at = at + np.stack([d * x - b * y, a * y - c * x]) / (a * d - b * c)
+    return np.where(abs(wanted - project(at)).max(axis=0) < _CLOSE, at, np.nan)
+
+
+def _to_vectors(lonlat: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Unit vectors, shape (N, 3), of longitudes and latitudes in degrees, shape (2, N)."""
+    lon, lat = np.radians(lonlat)
+    return np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], axis=1)
+
+
+def _to_angles(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+    x, y, z = vectors.T
+    return np.degrees(np.stack([np.arctan2(y, x), np.arctan2(z, np.hypot(x, y))], axis=1))
+
+
+def _place_grid(lonlat: NDArray[np.float64]) -> Footprint | None:
+    """Make the footprint of `_grid_points` on the globe, shape (N, 2); None where there is none."""
+    if not np.isfinite(lonlat).all() or abs(lonlat[:, 1]).max() > 90:
         return None
     ring, centre = lonlat[:-3], lonlat[-3:]
     corners = _find_corners(ring)

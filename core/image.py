@@ -14,7 +14,14 @@ from numpy.typing import NDArray
 
 from tilezoo.bands import BandRequest, FileBand, name_bands
 from tilezoo.errors import TileError
-from tilezoo.geo import Footprint, footprint
+from tilezoo.geo import (
+    Footprint,
+    PixelsToLonlat,
+    approximate_footprint,
+    fit_control_points,
+    footprint,
+    solve_rpcs,
+)
 from tilezoo.nodata import fill, refuse_unexplained
 from tilezoo.opening import crs_name, crs_wkt, gdal, open_dataset
 from tilezoo.products.product import find_product
@@ -210,10 +217,22 @@ class Image:
 
     def _find_footprint(self, window: Window) -> Footprint | None:
         transform = self._grid.transform
-        # Ground control points alone give no place.
-        if self._wkt is None or transform.is_identity:
+        if self._wkt is not None and not transform.is_identity:
+            return footprint(self._wkt, _shift(transform, window), window[2], window[3])
+        to_lonlat = self._pixels_to_lonlat
+        return to_lonlat and approximate_footprint(to_lonlat, window)
+
+    @cached_property
+    def _pixels_to_lonlat(self) -> PixelsToLonlat | None:
+        """By control points or rational polynomials, for images without a grid on the map."""
+        points, crs = self._grid.gcps
+        if points and crs is not None:
+            return fit_control_points(points, crs.to_wkt())
+        try:
+            rpcs = self._grid.rpcs
+        except (ValueError, KeyError, TypeError):  # RPCs that are no numbers, or too few
             return None
-        return footprint(self._wkt, _shift(transform, window), window[2], window[3])
+        return solve_rpcs(rpcs) if rpcs is not None else None
 
     @cached_property
     def _datetime(self) -> datetime | None:

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
+from msgspec import UNSET, UnsetType
 from numpy.typing import NDArray
 
 from tilezoo.centres import find_centres
@@ -90,7 +91,10 @@ def rows(
 
 
 def facts(tiles: Sequence[Tile]) -> dict[str, pa.Array]:
-    """Put what is known of tiles into the columns of `FACTS`, by name."""
+    """Put what is known of tiles into the columns of `FACTS`, by name.
+
+    Where the place is approximate, `crs` is null: no CRS has these pixels as its grid.
+    """
     places = [tile.footprint for tile in tiles]
     data = {
         "geometry": [place and place.wkb for place in places],
@@ -98,7 +102,7 @@ def facts(tiles: Sequence[Tile]) -> dict[str, pa.Array]:
         "datetime": [tile.datetime for tile in tiles],
         "source_uri": [tile.source_uri for tile in tiles],
         "pixel_bbox": [list(tile.pixel_bbox) for tile in tiles],
-        "crs": [tile.crs for tile in tiles],
+        "crs": [None if p and p.approximate else t.crs for t, p in zip(tiles, places, strict=True)],
         "gsd_m": [place and place.gsd_m for place in places],
         "nodata_fraction": [tile.nodata_fraction for tile in tiles],
     }
@@ -174,7 +178,10 @@ class TableManifest:
         request: What was asked for.
         precision: In which vectors are computed; `auto` before it is settled.
         device: On which kind of device.
-        georeferenced: Some of the first tiles have a place.
+        georeferenced: Some tile has a place, so all parts have the key `geo`; as far as the first
+            tiles show before the table is complete.
+        approximate_places: Rows whose place is known by control points or RPCs alone, and whose
+            `crs` is null; absent for none.
         tiles_sha256: Hash of all tiles' ids and files' sizes.
         part_rows: Tiles of a part.
         segment_tiles: Tiles of a segment, which a killed run can lose.
@@ -196,6 +203,7 @@ class TableManifest:
     precision: Literal["auto"] | Precision
     device: str
     georeferenced: bool
+    approximate_places: int | UnsetType = UNSET
     tiles_sha256: str
     part_rows: int
     segment_tiles: int

@@ -81,6 +81,7 @@ def embed(options: EmbedOptions) -> EmbedResult:
             _settle(writer, job)
             _fill(writer, job)
             writer.finish()
+            _tell_places(writer)
         return _make_result(writer, time.monotonic() - started, options.max_errors)
 
 
@@ -242,6 +243,16 @@ def _check_vectors(vectors: NDArray[np.float32], backbone: Backbone, dtype: str)
     if not (np.abs(vectors) <= np.finfo(dtype).max).all():
         fix = "take --precision fp32 --dtype float32, or another model"
         raise ModelError(f"{backbone.model.name}: vectors hold NaN or exceed {dtype}; {fix}")
+
+
+def _tell_places(writer: TableWriter) -> None:
+    """Tell once how many tiles have no place, or one that is not exact."""
+    found, rows = writer.places, writer.manifest.rows
+    if found.missing:
+        say(f"{found.missing} of {rows} tiles have no place: geometry is null")
+    if found.approximate:
+        how = "by control points or RPCs: crs is null"
+        say(f"{found.approximate} of {rows} tiles have an approximate place, {how}")
 
 
 def _make_result(writer: TableWriter, seconds: float, max_errors: int) -> EmbedResult:

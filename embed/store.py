@@ -14,6 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from msgspec import UNSET
 
 from tilezoo.errors import TableError
 from tilezoo.folder_writer import FolderKind, RunFolder, tell_differences, write_parquet
@@ -44,6 +45,14 @@ _TABLE = FolderKind(
     unfinished=".segments",
 )
 _GROUP_BYTES = 4 << 20  # of a part in memory at once, and so of a row group, about
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Places:
+    """How many rows have no place (`missing`), and how many an approximate one."""
+
+    missing: int
+    approximate: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,6 +115,7 @@ class TableWriter:
 
     def __init__(self, folder: RunFolder, manifest: TableManifest) -> None:
         self._folder, self._manifest = folder, manifest
+        self._places = Places(missing=0, approximate=0)
 
     @property
     def path(self) -> Path:
@@ -116,6 +126,11 @@ class TableWriter:
     def manifest(self) -> TableManifest:
         """As far as it is known."""
         return self._manifest
+
+    @property
+    def places(self) -> Places:
+        """Of the finished table's rows."""
+        return self._places
 
     def settle(self, *, precision: Precision, georeferenced: bool) -> None:
         """State what the first tiles have shown."""
@@ -158,10 +173,13 @@ class TableWriter:
         for part in range(self.part_count):
             self._make_part(part)
         errors = self._gather_errors()
+        self._agree_on_places()
+        self._places = self._count_places()
         parts = tuple(_describe(self._part(part)) for part in range(self.part_count))
         self._manifest = replace(
             self._manifest,
             complete=True,
+            approximate_places=self._places.approximate or UNSET,
             rows=sum(part.rows for part in parts),
             failed=errors.num_rows,
             empty_windows=_count_empty_windows(errors),
@@ -169,6 +187,31 @@ class TableWriter:
         )
         write_state(self.path / MANIFEST, self._manifest)
         self._folder.finish()
+
+    def _count_places(self) -> Places:
+        paths = [self._part(part) for part in range(self.part_count)]
+        facts = pq.ParquetDataset(paths).read(columns=["gsd_m", "crs"])
+        placed = pc.is_valid(facts["gsd_m"])  # as `geometry`, and far smaller
+        approximate = pc.and_(placed, pc.is_null(facts["crs"]))
+        count = facts.num_rows - (pc.sum(placed).as_py() or 0)
+        return Places(missing=count, approximate=pc.sum(approximate).as_py() or 0)
+
+    def _agree_on_places(self) -> None:
+        """Give all parts the key `geo` if one has it: readers take one schema for all of them.
+
+        Those that were made before the first tile with a place came are written anew.
+        """
+        paths = [self._part(part) for part in range(self.part_count)]
+        lacking = [path for path in paths if b"geo" not in pq.read_schema(path).metadata]
+        georeferenced = len(lacking) < len(paths)
+        self._manifest = replace(self._manifest, georeferenced=georeferenced)
+        for path in lacking if georeferenced else ():
+            with pq.ParquetFile(path) as old:
+                keys = {**old.schema_arrow.metadata, **file_keys(self._manifest, [])}
+                groups = (
+                    old.read_row_group(n, use_threads=False) for n in range(old.num_row_groups)
+                )
+                write_parquet(path, old.schema_arrow.with_metadata(keys), groups, **self._layout)
 
     @property
     def part_count(self) -> int:

@@ -9,8 +9,12 @@ import pyarrow as pa
 import pytest
 import rasterio
 import torch
+from rasterio.control import GroundControlPoint
+from rasterio.crs import CRS
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window
 
+from tilezoo.centres import centre_of_row
 from tilezoo.embed import EmbedResult, embed
 from tilezoo.errors import (
     ContractError,
@@ -218,6 +222,35 @@ def test_rows_tell_place_time_and_source(vit: Path, tmp_path: Path) -> None:
     assert row["datetime"].isoformat() == "2017-06-13T10:10:31+00:00"
     assert (row["crs"], row["nodata_fraction"]) == ("EPSG:32633", 0.0)
     assert row["gsd_m"] == pytest.approx(10, rel=0.001)
+
+
+def test_places_by_control_points_are_approximate_and_missing_ones_are_told(
+    vit: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corners = [(row, col) for row in (0, 80) for col in (0, 80)]
+    points = [
+        GroundControlPoint(row, col, 180 - 0.04 + col / 1000, -16 - row / 1000, 5.0)
+        for row, col in corners
+    ]
+    swath = making.write_tiff(
+        tmp_path / "tiles/a.tif", making.texture(0), crs=None, photometric="RGB"
+    )
+    with pytest.warns(NotGeoreferencedWarning), rasterio.open(swath, "r+") as file:
+        file.gcps = (points, CRS.from_epsg(4326))
+    making.as_pillow(making.texture(1)).save(tmp_path / "tiles/b.png")
+    making.write_tiff(tmp_path / "tiles/c.tif", making.texture(2), photometric="RGB")
+    embed(tmp_path / "tiles", out=tmp_path / "t", model=vit, part_rows=1, **EXACT)
+    told = capsys.readouterr().err
+    assert "1 of 3 tiles have no place: geometry is null" in told
+    assert "1 of 3 tiles have an approximate place" in told
+    swath_row, picture, tile = making.rows_of(tmp_path / "t").to_pylist()
+    assert (picture["geometry"], picture["crs"], tile["crs"]) == (None, None, "EPSG:32633")
+    assert swath_row["crs"] is None
+    lon, lat = centre_of_row(swath_row["bbox"], swath_row["geometry"])
+    assert (abs(lon), lat) == pytest.approx((180, -16.04), abs=1e-4)
+    assert open_table(tmp_path / "t").manifest.approximate_places == 1
+    embed(tmp_path / "tiles", out=tmp_path / "t", model=vit, part_rows=1, **EXACT)
+    assert "no place" not in capsys.readouterr().err
 
 
 def test_the_same_tile_by_band_names_band_numbers_and_order_is_one_vector(

@@ -8,10 +8,18 @@ import shapely
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from pyproj import CRS, Transformer
-from rasterio.transform import Affine, array_bounds, from_bounds, from_origin
+from rasterio.control import GroundControlPoint
+from rasterio.rpc import RPC
+from rasterio.transform import Affine, RPCTransformer, array_bounds, from_bounds, from_origin
 from rasterio.warp import transform_bounds
 
-from tilezoo.geo import footprint, polygon_on_globe
+from tilezoo.geo import (
+    approximate_footprint,
+    fit_control_points,
+    footprint,
+    polygon_on_globe,
+    solve_rpcs,
+)
 
 POLAR_NORTH, POLAR_SOUTH, WEB = "EPSG:3413", "EPSG:3031", "EPSG:3857"
 
@@ -205,3 +213,111 @@ def test_a_geographic_tile_holds_its_own_centre(lon: float, lat: float, side: fl
     centre = shapely.Point((lon + 180) % 360 - 180, top - height / 2)
     assert shape.distance(centre) < 1e-9
     assert shape.area == pytest.approx(side * height, rel=1e-3)
+
+
+def points_of(
+    crs: str, transform: Affine, *, side: int = 3, pixels: int = 100
+) -> list[GroundControlPoint]:
+    """Control points in CRS84, on a grid over an image."""
+    to_lonlat = Transformer.from_crs(crs, "OGC:CRS84", always_xy=True)
+    at = np.linspace(0, pixels, side)
+    places = [
+        (row, col, *to_lonlat.transform(*(transform @ (col, row)))) for row in at for col in at
+    ]
+    return [GroundControlPoint(row, col, lon, lat, 0.0) for row, col, lon, lat in places]
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.sampled_from(["EPSG:32633", "EPSG:32701", "EPSG:32660", POLAR_NORTH, POLAR_SOUTH]),
+    st.tuples(st.floats(-1, 1), st.floats(-1, 1)),
+    st.sampled_from([1.0, 100.0, 1000.0]),
+    st.floats(0, 360),
+    st.sampled_from([2, 3, 7]),
+    st.booleans(),
+)
+def test_control_points_put_a_footprint_where_a_grid_would(
+    crs: str, place: tuple[float, float], pixel: float, turn: float, side: int, mirrored: bool
+) -> None:
+    utm = crs.startswith("EPSG:32")
+    west = {"EPSG:32701": 170_000, "EPSG:32660": 830_000}.get(crs, 500_000)
+    x, y = (west, 4_000_000) if utm else (0, 0)
+    x, y = x + place[0] * 50 * pixel, y + place[1] * 50 * pixel
+    transform = from_origin(x, y, pixel, pixel) @ Affine.rotation(turn)
+    transform = transform @ Affine.scale(-1, 1) if mirrored else transform
+    to_lonlat = fit_control_points(points_of(crs, transform, side=side), wkt("OGC:CRS84"))
+    assert to_lonlat is not None
+    for window in ((0, 0, 100, 100), (40, 10, 20, 50)):
+        exact = footprint(wkt(crs), transform @ Affine.translation(*window[:2]), *window[2:])
+        found = approximate_footprint(to_lonlat, window)
+        assert exact is not None
+        assert found is not None
+        assert found.approximate
+        assert not exact.approximate
+        middle = Transformer.from_crs("OGC:CRS84", crs, always_xy=True).transform
+        ours, theirs = (shapely.from_wkb(one.wkb) for one in (found, exact))
+        assert ours.is_valid
+        lon, lat = shapely.get_coordinates(theirs).T
+        near = np.stack(middle(lon, lat), axis=1)  # metres
+        mine = np.stack(middle(*shapely.get_coordinates(ours).T), axis=1)
+        assert abs(near.min(axis=0) - mine.min(axis=0)).max() < 3 * pixel
+        assert abs(near.max(axis=0) - mine.max(axis=0)).max() < 3 * pixel
+        assert found.gsd_m == pytest.approx(exact.gsd_m, rel=0.02)
+
+
+def test_control_points_in_line_or_too_few_give_no_place() -> None:
+    points = points_of("EPSG:32633", from_origin(500_000, 4_500_000, 10, 10))
+    assert fit_control_points(points[:3], wkt("OGC:CRS84")) is None
+    assert fit_control_points(points[:2], wkt("OGC:CRS84")) is None
+    assert fit_control_points([points[0]] * 9, wkt("OGC:CRS84")) is None
+    assert fit_control_points([], wkt("OGC:CRS84")) is None
+    assert fit_control_points(points, "no crs") is None
+    assert fit_control_points([*points[:2], points[6]], wkt("OGC:CRS84")) is not None
+
+
+def rpcs_at(lon: float, lat: float, *, side_deg: float, **changed: object) -> RPC:
+    """North-up polynomials of an image of 100 px, its height 300 m."""
+    none = [0.0] * 17
+    stated = {
+        "height_off": 300.0, "height_scale": 500.0, "lat_off": lat, "lat_scale": side_deg / 2,
+        "long_off": lon, "long_scale": side_deg / 2, "line_off": 49.5, "line_scale": 50.0,
+        "samp_off": 49.5, "samp_scale": 50.0, "line_num_coeff": [0.0, 0.0, -1.0, *none],
+        "line_den_coeff": [1.0, 0.0, 0.0, *none], "samp_num_coeff": [0.0, 1.0, 0.0, *none],
+        "samp_den_coeff": [1.0, 0.0, 0.0, *none],
+    }  # fmt: skip
+    return RPC(**{**stated, **changed})
+
+
+@pytest.mark.parametrize("lon", [12.0, 179.99, -179.99])
+def test_rational_polynomials_put_a_footprint_where_they_say(lon: float) -> None:
+    found = approximate_footprint(solve_rpcs(rpcs_at(lon, 42, side_deg=0.1)), (0, 0, 100, 100))
+    exact = footprint(wkt("OGC:CRS84"), from_origin(lon - 0.05, 42.05, 0.001, 0.001), 100, 100)
+    assert found is not None
+    assert exact is not None
+    assert found.approximate
+    assert found.bbox == pytest.approx(exact.bbox, abs=1e-6)
+    assert shapely.from_wkb(found.wkb).area == pytest.approx(0.01, rel=1e-3)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.floats(-0.02, 0.02), min_size=80, max_size=80), st.integers(0, 100))
+def test_any_polynomials_put_pixels_where_gdal_does(noise: list[float], at: int) -> None:
+    names = ("samp_num_coeff", "samp_den_coeff", "line_num_coeff", "line_den_coeff")
+    plain = rpcs_at(12, 42, side_deg=0.1)
+    changed = {
+        name: (np.array(getattr(plain, name)) + noise[20 * n : 20 * n + 20]).tolist()
+        for n, name in enumerate(names)
+    }
+    rpcs = rpcs_at(12, 42, side_deg=0.1, **changed)
+    with RPCTransformer(rpcs, RPC_HEIGHT=300) as transformer:
+        expected = transformer.xy([at, 30], [50, at], offset="ul")
+    found = solve_rpcs(rpcs)(np.array([[50.0, at], [at, 30.0]]))
+    np.testing.assert_allclose(found.T, expected, atol=2e-4)  # a fifth of a pixel
+
+
+def test_polynomials_that_lead_nowhere_give_no_place() -> None:
+    for changed in ({"samp_den_coeff": [0.0] * 20}, {"samp_num_coeff": [0.0] * 20}):
+        broken = rpcs_at(12, 42, side_deg=0.1, **changed)
+        assert approximate_footprint(solve_rpcs(broken), (0, 0, 100, 100)) is None
+    nothing = rpcs_at(12, 42, side_deg=math.nan)
+    assert approximate_footprint(solve_rpcs(nothing), (0, 0, 100, 100)) is None

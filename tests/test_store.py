@@ -5,16 +5,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import duckdb
+import geopandas as gpd
 import making
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rasterio.transform import from_origin
 
-from tilezoo.embed.store import TableSegment, lock_table, open_writer
+from tilezoo.embed.store import Places, TableSegment, lock_table, open_writer
 from tilezoo.errors import TableError
+from tilezoo.geo import Footprint, footprint
 from tilezoo.sources import Source
 from tilezoo.space import Space
 from tilezoo.table import (
@@ -59,15 +64,15 @@ def segments_of(path: Path) -> list[TableSegment]:
     return list(open_writer(path, manifest(), overwrite=False).missing())
 
 
-def tile(number: int) -> Tile:
+def tile(number: int, place: Footprint | None = None) -> Tile:
     return Tile(
         id=f"{number:03d}",
         pixels=np.zeros((3, 4, 4), np.uint8),
         source_uri=f"/{number:03d}",
         pixel_bbox=(0, 0, 4, 4),
         nodata_fraction=0.0,
-        crs=None,
-        footprint=None,
+        crs="EPSG:4326" if place else None,
+        footprint=place,
         datetime=None,
     )
 
@@ -256,3 +261,66 @@ def test_a_part_is_put_together_some_megabytes_at_a_time(tmp_path: Path) -> None
     sizes = [metadata.row_group(i).num_rows * wide * 4 for i in range(metadata.num_row_groups)]
     assert max(sizes) <= 6 << 20
     assert part.stat().st_size > 25 << 20
+
+
+PLACE = footprint("OGC:CRS84", from_origin(12, 42, 0.01, 0.01), 10, 10)
+KINDS = st.sampled_from(["none", "exact", "approximate"])
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.lists(KINDS, min_size=9, max_size=9), st.permutations(range(3)), st.integers(0, 3))
+def test_parts_have_one_schema_and_open_in_readers_whatever_is_in_them(
+    tmp_path_factory: pytest.TempPathFactory, kinds: list[str], order: list[int], stopped: int
+) -> None:
+    path = tmp_path_factory.mktemp("mixed")
+    wanted = manifest(tiles=9, part_rows=3, georeferenced=kinds[0] != "none")
+    assert PLACE is not None
+    places = {"none": None, "exact": PLACE, "approximate": replace(PLACE, approximate=True)}
+    tiles = [tile(number, places[kind]) for number, kind in enumerate(kinds)]
+    for numbers in (order[:stopped], order[stopped:]):
+        writer = open_writer(path, wanted, overwrite=False)
+        writer.begin()
+        missing = {segment.number + segment.part: segment for segment in writer.missing()}
+        for number in numbers:
+            segment = missing[number]
+            batch = tiles[segment.first : segment.last]
+            batches = [rows(batch, np.ones((len(batch), DIMENSION), np.float32))]
+            writer.add(segment, pa.Table.from_batches(batches), [])
+    writer.finish()
+    found = open_table(path).manifest
+    files = [path / part.file for part in found.parts]
+    schemas = [pq.read_schema(file) for file in files]
+    placed = 9 - kinds.count("none")
+    assert {b"geo" in schema.metadata for schema in schemas} == {placed > 0}
+    assert all(schema.equals(schemas[0]) for schema in schemas)
+    assert found.georeferenced == (placed > 0)
+    assert (found.approximate_places or 0) == kinds.count("approximate")
+    assert writer.places == Places(missing=9 - placed, approximate=kinds.count("approximate"))
+    assert pl.read_parquet(files)["geometry"].null_count() == 9 - placed
+    for listed in (files, files[::-1]):
+        query = f"select count(geometry) from read_parquet({[str(file) for file in listed]})"
+        assert duckdb.sql(query).fetchall() == [(placed,)]
+    if placed:
+        assert [len(gpd.read_parquet(file)) for file in files] == [3, 3, 3]
+        assert gpd.read_parquet(files).geometry.notna().sum() == placed
+
+
+def test_a_part_made_before_the_first_place_is_the_same_but_for_its_key(tmp_path: Path) -> None:
+    wanted = manifest(tiles=6, part_rows=3)
+    writer = open_writer(tmp_path, wanted, overwrite=False)
+    writer.begin()
+    first, second = writer.missing()
+    vectors = np.random.default_rng(0).normal(size=(3, DIMENSION)).astype(np.float32)
+    none = pa.Table.from_batches([rows([tile(n) for n in range(3)], vectors)])
+    writer.add(first, none, [])
+    before = pq.ParquetFile(tmp_path / "part-00000.parquet")
+    writer.add(
+        second, pa.Table.from_batches([rows([tile(n, PLACE) for n in range(3)], vectors)]), []
+    )
+    writer.finish()
+    after = pq.ParquetFile(tmp_path / "part-00000.parquet")
+    assert after.read().equals(before.read())
+    ours, theirs = after.metadata.row_group(0), before.metadata.row_group(0)
+    for column in range(ours.num_columns):
+        assert ours.column(column).encodings == theirs.column(column).encodings
+    assert set(after.schema_arrow.metadata) - set(before.schema_arrow.metadata) == {b"geo"}
