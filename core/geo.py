@@ -94,7 +94,7 @@ def fit_control_points(
 
     Least squares of the longest polynomial (at most of the second order, as GDAL's default) that
     the points settle, not of coordinates but of unit vectors: so the antimeridian and the poles
-    are places like others.
+    are places like others, and edges between four corners are great circles.
     """
     to_lonlat = lonlat_transformer(crs_wkt)
     pixels = np.array([[point.col for point in points], [point.row for point in points]], float)
@@ -157,7 +157,8 @@ def _invert(
         a, c = (project(at + east) - project(at - east)) / 2e-5
         b, d = (project(at + north) - project(at - north)) / 2e-5
         at = at + np.stack([d * x - b * y, a * y - c * x]) / (a * d - b * c)
-    return np.where(abs(wanted - project(at)).max(axis=0) < _CLOSE, at, np.nan)
+    near = abs(wanted - project(at)).max(axis=0) < _CLOSE
+    return np.asarray(np.where(near, at, np.nan), np.float64)
 
 
 def _to_vectors(lonlat: NDArray[np.float64]) -> NDArray[np.float64]:

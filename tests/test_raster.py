@@ -247,16 +247,19 @@ def test_place_and_time_come_from_the_file(tmp_path: Path) -> None:
     assert shapely.from_wkb(tile.footprint.wkb).bounds == pytest.approx(expected, abs=1e-5)
 
 
-def test_a_file_with_control_points_alone_has_no_geometry(tmp_path: Path) -> None:
+def test_a_file_with_control_points_alone_has_an_approximate_place(tmp_path: Path) -> None:
     points = [
-        GroundControlPoint(row=r, col=c, x=10 + c, y=50 - r)
+        GroundControlPoint(row=r, col=c, x=10 + c / 100, y=50 - r / 100)
         for r, c in ((0, 0), (0, 80), (80, 0), (80, 80))
     ]
     path = tmp_path / "a.tif"
     shape = {"width": 80, "height": 80, "count": 3, "dtype": "uint8", "photometric": "RGB"}
     with rasterio.open(path, "w", driver="GTiff", gcps=points, crs="EPSG:4326", **shape) as file:
         file.write(making.texture(15))
-    assert read(path).footprint is None
+    found = read(path).footprint
+    assert found is not None
+    assert found.approximate
+    assert found.bbox == pytest.approx((10, 49.2, 10.8, 50), abs=2e-3)
 
 
 def test_text_in_tags_that_is_not_utf8_breaks_nothing(tmp_path: Path) -> None:
