@@ -158,7 +158,7 @@ def _invert(
         b, d = (project(at + north) - project(at - north)) / 2e-5
         at = at + np.stack([d * x - b * y, a * y - c * x]) / (a * d - b * c)
     near = abs(wanted - project(at)).max(axis=0) < _CLOSE
-    return np.asarray(np.where(near, at, np.nan), np.float64)
+    return np.where(near, at, np.nan)
 
 
 def _to_vectors(lonlat: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -169,7 +169,8 @@ def _to_vectors(lonlat: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _to_angles(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
     x, y, z = vectors.T
-    return np.degrees(np.stack([np.arctan2(y, x), np.arctan2(z, np.hypot(x, y))], axis=1))
+    angles = np.stack([np.arctan2(y, x), np.arctan2(z, np.hypot(x, y))], axis=1)
+    return np.asarray(np.degrees(angles), np.float64)
 
 
 def _place_grid(lonlat: NDArray[np.float64]) -> Footprint | None:
