@@ -139,6 +139,44 @@ def test_bands_of_one_instrument_mean_the_same_in_all_its_products():
         assert {n: by_number[n] for n in TM} == TM
 
 
+# Red, green and blue, written down a second time from agencies' documents: names, and places in
+# files of so many bands.
+RED_GREEN_BLUE = {
+    "cbers-mux": "BAND7 BAND6 BAND5", "cbers-wfi": "BAND15 BAND14 BAND13",
+    "cbers-wpm": "BAND3 BAND2 BAND1", "modis-sr": "sur_refl_b01 sur_refl_b04 sur_refl_b03",
+}  # fmt: skip
+PLACES = {
+    ("naip", 3): (1, 2, 3), ("naip", 4): (1, 2, 3),
+    ("planetscope-sr", 4): (3, 2, 1), ("planetscope-sr", 8): (6, 4, 2),
+    ("planetscope", 3): (1, 2, 3), ("planetscope", 4): (3, 2, 1), ("planetscope", 8): (6, 4, 2),
+    ("planetscope-visual", 3): (1, 2, 3), ("skysat-visual", 3): (1, 2, 3),
+    ("skysat-sr", 4): (3, 2, 1), ("skysat", 4): (3, 2, 1),
+    ("pleiades", 3): (1, 2, 3), ("pleiades", 4): (1, 2, 3), ("spot-6-7", 3): (1, 2, 3),
+    ("spot-6-7", 4): (1, 2, 3), ("pleiades-neo", 3): (1, 2, 3), ("pleiades-neo", 4): (1, 2, 3),
+    ("pleiades-neo", 6): (1, 2, 3), ("maxar", 4): (3, 2, 1), ("maxar", 8): (5, 3, 2),
+    ("maxar-ard", 4): (3, 2, 1), ("maxar-ard", 8): (5, 3, 2), ("maxar-visual", 3): (1, 2, 3),
+}  # fmt: skip
+
+
+def test_red_green_and_blue_are_where_documents_say():
+    for key, names in RED_GREEN_BLUE.items():
+        common = [find_product(key).find_band(name).common for name in names.split()]
+        assert common == ["red", "green", "blue"], key
+    found = {}
+    for product in products():
+        for names in product.stacks:
+            common = [product.find_band(name).common for name in names]
+            if {"red", "green", "blue"} <= set(common):
+                places = (common.index(colour) + 1 for colour in ("red", "green", "blue"))
+                found[product.key, len(names)] = tuple(places)
+    assert found == PLACES
+    pan = find_product("cbers-pan")
+    assert [band.common for band in pan.bands] == ["pan", "green", "red", "nir"]
+    mss = {key: [b.common for b in find_product(key).bands][:2]
+           for key in ("landsat-4-5-mss", "landsat-1-3-mss")}  # fmt: skip
+    assert set(map(tuple, mss.values())) == {("green", "red")}
+
+
 def test_every_product_has_a_scene_here():
     assert {name.partition(":")[0] for name in scenes.SCENES} == {p.key for p in products()}
 
