@@ -45,6 +45,8 @@ _WORDS = {
 _COLOUR_NUMBERS = {2, 3, 4}
 _SHORT = {"r": "red", "red": "red", "g": "green", "b": "blue", "grey": "gray"}
 
+ALPHA = "alpha"  # what a band is called that is tagged so and holds data all the same
+
 Values = Literal["harmonized", "stored"]
 
 

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from types import TracebackType
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from tilezoo.bands import BandRequest, FileBand, name_bands
+from tilezoo.bands import BandRequest, canonical
 from tilezoo.errors import TileError
 from tilezoo.geo import (
     Footprint,
@@ -22,12 +22,18 @@ from tilezoo.geo import (
     footprint,
     solve_rpcs,
 )
+from tilezoo.meaning import (
+    describe_bands,
+    find_facts,
+    find_nodata,
+    find_scaling,
+    find_stack,
+    rescale,
+)
 from tilezoo.nodata import fill, refuse_unexplained
 from tilezoo.opening import crs_name, crs_wkt, gdal, open_dataset
-from tilezoo.products.product import find_product
-from tilezoo.products.scenes import to_file_band
 from tilezoo.raster import Raster
-from tilezoo.sets import name_set
+from tilezoo.sets import name_set, refuse_other_ground
 from tilezoo.sources import Source
 from tilezoo.space import Contract
 from tilezoo.tiles import Tile, TileRef, Window
@@ -38,8 +44,6 @@ if TYPE_CHECKING:
     from rasterio.transform import Affine
 
 MIN_SIDE_PX = 4
-_HALF_PX = 0.5
-_COLOURS = ("red", "green", "blue", "nir", "gray")
 MAX_TILE_BYTES = 128 << 20  # a few read-ahead threads may hold one each
 # The best codecs reach some thousands to one; a header beyond this claims what is not there.
 _MAX_BYTES_PER_STORED_BYTE = 1_000_000
@@ -47,15 +51,27 @@ _MAX_BYTES_PER_STORED_BYTE = 1_000_000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Layer:
-    """One band to read: position (1-based) in an open dataset."""
+    """One band to read.
+
+    Attributes:
+        dataset: The open file.
+        index: The band's position in it, from 1.
+        scale: Scale and offset of its values; None where they stay as stored.
+    """
 
     dataset: "DatasetReader"
     index: int
+    scale: tuple[float, float] | None = None
+
+    @property
+    def stored_dtype(self) -> str:
+        """Of its values as stored; a palette's three bands are one in the file."""
+        return str(self.dataset.dtypes[min(self.index, self.dataset.count) - 1])
 
     @property
     def dtype(self) -> str:
-        """Of its values; a palette's three bands are one in the file."""
-        return str(self.dataset.dtypes[min(self.index, self.dataset.count) - 1])
+        """Of its values as fed."""
+        return self.stored_dtype if self.scale is None else "uint16"
 
 
 class Image:
@@ -101,7 +117,7 @@ class Image:
         dtypes = {layer.dtype for layer in self._layers}
         if any(dtype.startswith("complex") for dtype in dtypes):
             raise TileError("contract", "pixels are complex numbers; write their magnitude first")
-        return dtypes.pop() if len(dtypes) == 1 else np.result_type(*dtypes).name
+        return _join_dtypes(dtypes)
 
     def read(self, ref: TileRef, contract: Contract) -> Tile:
         """Read one tile: its pixels without holes, and what is known of it."""
@@ -109,7 +125,8 @@ class Image:
         window = ref.window or (0, 0, width, height)
         self.check(contract)
         self._check_size(window, contract)
-        pixels, valid = self._read_window(window)
+        stored, valid = self._read_window(window)
+        pixels = rescale(stored, [layer.scale for layer in self._layers])
         refuse_unexplained(pixels, valid)
         nodata_fraction = 0.0 if valid.all() else 1.0 - float(valid.any(axis=0).mean())
         if nodata_fraction == 1:
@@ -131,26 +148,39 @@ class Image:
         if self._source.endings:
             return self._open_set()
         dataset = self._open_checked(self._source.path)
-        bands = _describe_bands(self._raster(dataset), self._source.product)
+        bands = describe_bands(self._raster(dataset), self._source)
+        chosen = self._request.choose(bands)
+        scales = self._find_scales([bands[place].name for place in chosen])
         return tuple(
-            Layer(dataset=dataset, index=place + 1) for place in self._request.choose(bands)
+            Layer(dataset=dataset, index=place + 1, scale=scale)
+            for place, scale in zip(chosen, scales, strict=True)
         )
 
     def _open_set(self) -> tuple[Layer, ...]:
         """Open the files of the bands that are asked for, and see that they lie on each other."""
         files = self._source.files
         chosen = self._request.choose(name_set(self._source.product, files))
-        paths = list(files.values())
+        names, paths = list(files), list(files.values())
         opened = {place: self._open_band(paths[place]) for place in dict.fromkeys(chosen)}
-        _refuse_other_ground([layer.dataset for layer in opened.values()])
-        return tuple(opened[place] for place in chosen)
+        refuse_other_ground(list(opened.values()))
+        scales = self._find_scales([names[place] for place in chosen])
+        return tuple(
+            Layer(dataset=opened[place], index=1, scale=scale)
+            for place, scale in zip(chosen, scales, strict=True)
+        )
 
-    def _open_band(self, path: str) -> Layer:
+    def _find_scales(self, names: Sequence[str]) -> list[tuple[float, float] | None]:
+        """Scale and offset of bands by their product's names."""
+        found = find_scaling(self._source, self._request).scales
+        scales = {canonical(name): scale for name, scale in found.items()}
+        return [scales.get(canonical(name)) for name in names]
+
+    def _open_band(self, path: str) -> "DatasetReader":
         dataset = self._open_checked(path)
         if dataset.count != 1:
             name = os.path.basename(path)
             raise TileError("contract", f"{name} is called a single band but has {dataset.count}")
-        return Layer(dataset=dataset, index=1)
+        return dataset
 
     def _open_checked(self, path: str) -> "DatasetReader":
         dataset = self._stack.enter_context(open_dataset(path))
@@ -196,7 +226,8 @@ class Image:
             indexes = [layer.index for layer in self._layers]
             return self._raster(self._grid).read(indexes, inside, self.size)
         core = (slice(0, inside[3]), slice(0, inside[2]))
-        pixels = np.zeros((len(self._layers), height, width), np.dtype(self.dtype))
+        dtype = _join_dtypes({layer.stored_dtype for layer in self._layers})
+        pixels = np.zeros((len(self._layers), height, width), np.dtype(dtype))
         valid = np.zeros(pixels.shape, np.bool_)
         for dataset, places in grouped.items():
             raster = self._raster(dataset)
@@ -208,7 +239,11 @@ class Image:
     def _raster(self, dataset: "DatasetReader") -> Raster:
         """What reads a file that is open; the same each time it is asked for."""
         if dataset not in self._rasters:
-            self._rasters[dataset] = Raster(dataset, self._request.nodata, self._stack)
+            nodata = self._request.nodata
+            if nodata is None and dataset.nodata is None:
+                nodata = find_nodata(self._source)
+            whole = find_stack(dataset.count, self._source) is not None
+            self._rasters[dataset] = Raster(dataset, nodata, self._stack, whole=whole)
         return self._rasters[dataset]
 
     @cached_property
@@ -236,6 +271,8 @@ class Image:
 
     @cached_property
     def _datetime(self) -> datetime | None:
+        if said := find_facts(self._source).datetime:
+            return said
         spaces = (None, "ENVI", "IMAGERY")
         tags = {key: text for space in spaces for key, text in self._grid.tags(ns=space).items()}
         path = self._source.path + next(iter(self._source.endings), "")
@@ -262,68 +299,8 @@ def read_bounds(path: str) -> tuple[str, tuple[float, float, float, float]]:
         return wkt, tuple(dataset.bounds)
 
 
-def _refuse_other_ground(datasets: Sequence["DatasetReader"]) -> None:
-    """Refuse band files of another zone, extent or place than the finest of them.
-
-    Raises:
-        TileError: Names the file that does not fit.
-    """
-    finest = max(datasets, key=lambda dataset: dataset.width)
-    for dataset in datasets:
-        if dataset is finest:
-            continue
-        names = f"{os.path.basename(dataset.name)} and {os.path.basename(finest.name)}"
-        if crs_wkt(dataset) != crs_wkt(finest):
-            crs = " and ".join(_name_crs(each) for each in (dataset, finest))
-            raise TileError("contract", f"{names} are bands of one image in two CRS ({crs})")
-        if why := _tell_other_extent(dataset, finest):
-            raise TileError("contract", f"{names} are bands of one image but {why}")
-
-
-def _name_crs(dataset: "DatasetReader") -> str:
-    wkt = crs_wkt(dataset)
-    return crs_name(wkt) if wkt else "none"
-
-
-def _tell_other_extent(dataset: "DatasetReader", finest: "DatasetReader") -> str:
-    """Say how two grids differ beyond half a pixel of the coarser one; empty if they do not."""
-    ratios = finest.width / dataset.width, finest.height / dataset.height
-    sizes = f"are {dataset.width}x{dataset.height} and {finest.width}x{finest.height} px"
-    if dataset.transform.is_identity or finest.transform.is_identity:
-        whole = all(
-            abs(ratio - round(ratio)) <= _HALF_PX * ratio / finest.width for ratio in ratios
-        )
-        return "" if whole or ratios[0] == ratios[1] else sizes
-    pixel = max(abs(dataset.transform.a), abs(dataset.transform.b))
-    apart = max(
-        abs(a - b) for a, b in zip(_find_corners(dataset), _find_corners(finest), strict=True)
-    )
-    return "" if apart <= _HALF_PX * pixel else f"lie {apart / pixel:.3g} px apart"
-
-
-def _find_corners(dataset: "DatasetReader") -> tuple[float, ...]:
-    """Upper left and lower right of a grid, in its CRS."""
-    return (*dataset.transform @ (0, 0), *dataset.transform @ (dataset.width, dataset.height))
-
-
-def _describe_bands(raster: Raster, product: str) -> tuple[FileBand, ...]:
-    """What is known of a file's bands: from its product, descriptions, or colours."""
-    dataset, colours, count = raster.dataset, raster.colours, raster.band_count
-    stack = find_product(product).stack(dataset.count) if product else None
-    if stack is not None:
-        return tuple(to_file_band(band, place) for place, band in enumerate(stack, start=1))
-    written = [*dataset.descriptions, *[""] * len(colours)]  # a palette's three bands are one
-    described = name_bands([text or "" for text in written[:count]])
-    if any(band.common or band.telling for band in described):
-        return described
-    shown = name_bands([colour if colour in _COLOURS else "" for colour in colours[:count]])
-    named = [band for band, colour in zip(shown, colours, strict=False) if colour != "alpha"]
-    if not named or not all(band.common for band in named):
-        return described
-    return tuple(
-        replace(a, name=b.name or a.name, common=a.common, telling=a.common is not None)
-        for a, b in zip(shown, described, strict=True)
-    )
+def _join_dtypes(dtypes: set[str]) -> str:
+    return dtypes.pop() if len(dtypes) == 1 else np.result_type(*dtypes).name
 
 
 def _group_by_dataset(layers: tuple[Layer, ...]) -> Mapping["DatasetReader", dict[int, int]]:

@@ -38,13 +38,21 @@ class Raster:
         dataset: The file.
         nodata: `--nodata`: the value of pixels without data; None for what the file says.
         stack: Holds what is held for the file until it is closed.
+        whole: Its bands are known to be all data, whichever is tagged alpha.
 
     Raises:
         TileError: On reading, for anything wrong with the file.
     """
 
-    def __init__(self, dataset: "DatasetReader", nodata: float | None, stack: ExitStack) -> None:
-        self.dataset, self._nodata, self._stack = dataset, nodata, stack
+    def __init__(
+        self,
+        dataset: "DatasetReader",
+        nodata: float | None,
+        stack: ExitStack,
+        *,
+        whole: bool = False,
+    ) -> None:
+        self.dataset, self._nodata, self._stack, self._whole = dataset, nodata, stack, whole
         self._shared: Decoded | None = None
 
     @property
@@ -55,6 +63,8 @@ class Raster:
     @cached_property
     def band_count(self) -> int:
         """How many bands may be asked for: an alpha band that is a mask is none."""
+        if self._whole:
+            return int(self.dataset.count)
         with _telling():
             return count_bands(self.dataset, self.colours)
 
@@ -95,6 +105,8 @@ class Raster:
         self, picture: Decoded | None, inside: Window, area: _Area, band: int
     ) -> NDArray[np.generic]:
         """Read a band's mask, from what is decoded already if it is there; shape (h, w)."""
+        if self._whole and find_alpha(self.colours) is not None:
+            return np.ones(inside[:1:-1], np.uint8)
         alpha = find_alpha(self.colours)
         if picture is not None and alpha is not None:
             return np.asarray(picture.read([alpha], inside)[0])
@@ -123,7 +135,7 @@ class Raster:
     def _tell_alpha(self, indexes: Sequence[int]) -> None:
         """Tell once a run that an alpha band is no mask."""
         alpha = find_alpha(self.colours)
-        if alpha is None or not alpha_is_data(self.dataset, alpha):
+        if self._whole or alpha is None or not alpha_is_data(self.dataset, alpha):
             return
         fed = "and is fed" if alpha in indexes else f"and is fed where --bands says {alpha}"
         what = f"band {alpha} is tagged alpha, but holds more than a mask's two values"

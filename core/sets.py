@@ -5,11 +5,15 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import TYPE_CHECKING
 
 from tilezoo.bands import BAND_SUFFIX, FileBand, canonical, name_bands
 from tilezoo.errors import TileError, TileErrorKind
-from tilezoo.opening import crs_wkt, gdal, open_dataset
+from tilezoo.opening import crs_name, crs_wkt, gdal, open_dataset
 from tilezoo.products.scenes import Scene, file_bands, sort_files
+
+if TYPE_CHECKING:
+    from rasterio.io import DatasetReader
 
 SEPARATORS = "_-. "
 _BAND_FILES = frozenset({".tif", ".tiff", ".jp2"})
@@ -22,6 +26,7 @@ _BESIDE_BANDS = re.compile(
 # Cells of a grid: `ortho_A1.tif` beside `ortho_B1.tif` says that B1 is a place and no band.
 _CELL = re.compile(r"[AC-Z]\d{1,2}$", re.IGNORECASE)
 _LAST_WORD = re.compile(r"[A-Za-z0-9]+(?:\.\w+)?$")
+_HALF_PX = 0.5
 _TRIED = 16  # sets of a folder whose headers are looked at, before the others are taken to be alike
 
 
@@ -248,3 +253,47 @@ def _overlap(one: _Header, other: _Header) -> bool:
     left, bottom, right, top = one.bounds
     west, south, east, north = other.bounds
     return left < east and west < right and bottom < north and south < top
+
+
+def refuse_other_ground(datasets: Sequence["DatasetReader"]) -> None:
+    """Refuse band files of another zone, extent or place than the finest of them.
+
+    Raises:
+        TileError: Names the file that does not fit.
+    """
+    finest = max(datasets, key=lambda dataset: dataset.width)
+    for dataset in datasets:
+        if dataset is finest:
+            continue
+        names = f"{os.path.basename(dataset.name)} and {os.path.basename(finest.name)}"
+        if crs_wkt(dataset) != crs_wkt(finest):
+            crs = " and ".join(_name_crs(each) for each in (dataset, finest))
+            raise TileError("contract", f"{names} are bands of one image in two CRS ({crs})")
+        if why := _tell_other_extent(dataset, finest):
+            raise TileError("contract", f"{names} are bands of one image but {why}")
+
+
+def _name_crs(dataset: "DatasetReader") -> str:
+    wkt = crs_wkt(dataset)
+    return crs_name(wkt) if wkt else "none"
+
+
+def _tell_other_extent(dataset: "DatasetReader", finest: "DatasetReader") -> str:
+    """Say how two grids differ beyond half a pixel of the coarser one; empty if they do not."""
+    ratios = finest.width / dataset.width, finest.height / dataset.height
+    sizes = f"are {dataset.width}x{dataset.height} and {finest.width}x{finest.height} px"
+    if dataset.transform.is_identity or finest.transform.is_identity:
+        whole = all(
+            abs(ratio - round(ratio)) <= _HALF_PX * ratio / finest.width for ratio in ratios
+        )
+        return "" if whole or ratios[0] == ratios[1] else sizes
+    pixel = max(abs(dataset.transform.a), abs(dataset.transform.b))
+    apart = max(
+        abs(a - b) for a, b in zip(_find_corners(dataset), _find_corners(finest), strict=True)
+    )
+    return "" if apart <= _HALF_PX * pixel else f"lie {apart / pixel:.3g} px apart"
+
+
+def _find_corners(dataset: "DatasetReader") -> tuple[float, ...]:
+    """Upper left and lower right of a grid, in its CRS."""
+    return (*dataset.transform @ (0, 0), *dataset.transform @ (dataset.width, dataset.height))

@@ -96,7 +96,12 @@ class Contract(UnscaledContract):
             The contract in force (another space if it differs) and what to ask files for.
         """
         given, stated = parse_bands(bands), parse_value_range(value_range)
-        request = BandRequest(wanted=self.bands, given=given, values_stated=stated is not None)
+        request = BandRequest(
+            wanted=self.bands,
+            given=given,
+            values_stated=stated is not None,
+            value_range=_to_pair(stated or self.value_range),
+        )
         changed = replace(self, bands=request.effective)
         if stated is not None and stated != self.value_range:
             changed = replace(changed, value_range=_to_pair(stated), unit="stated")
