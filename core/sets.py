@@ -262,15 +262,16 @@ def refuse_other_ground(datasets: Sequence["DatasetReader"]) -> None:
         TileError: Names the file that does not fit.
     """
     finest = max(datasets, key=lambda dataset: dataset.width)
+    fix = "warp them to one grid, or take the wrong one away"
     for dataset in datasets:
         if dataset is finest:
             continue
         names = f"{os.path.basename(dataset.name)} and {os.path.basename(finest.name)}"
         if crs_wkt(dataset) != crs_wkt(finest):
             crs = " and ".join(_name_crs(each) for each in (dataset, finest))
-            raise TileError("contract", f"{names} are bands of one image in two CRS ({crs})")
+            raise TileError("contract", f"{names} are bands of one image in two CRS ({crs}); {fix}")
         if why := _tell_other_extent(dataset, finest):
-            raise TileError("contract", f"{names} are bands of one image but {why}")
+            raise TileError("contract", f"{names} are bands of one image but {why}; {fix}")
 
 
 def _name_crs(dataset: "DatasetReader") -> str:
