@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -120,6 +121,25 @@ def error_rows(failures: Sequence[Failure]) -> pa.Table:
     ]
     arrays = [pa.array(c, type=f.type) for c, f in zip(columns, ERROR_SCHEMA, strict=True)]
     return pa.Table.from_arrays(arrays, schema=ERROR_SCHEMA)
+
+
+def tell_first_fault(errors: Path, *, nodata: bool) -> str:
+    """Tell the first fault of an errors.parquet: its source, and why.
+
+    Args:
+        errors: The file.
+        nodata: Whether a whole tile without data is one; a window without is none.
+    """
+    if not errors.is_file():
+        return "its reason is gone with that file"
+    with pq.ParquetFile(errors) as file:
+        rows = chain.from_iterable(batch.to_pylist() for batch in file.iter_batches())
+        faults = (
+            f"{row['source_uri']}: {row['message']}"
+            for row in rows
+            if row["kind"] != "nodata" or (nodata and row["pixel_bbox"] is None)
+        )
+        return next(faults, "none that counts")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,7 +23,16 @@ from tilezoo.progress import Advance, progress, say
 from tilezoo.reading import Outcome, Reader, TilePlan, make_plan, read_ahead, refuse_hopeless
 from tilezoo.sources import discover
 from tilezoo.space import Precision
-from tilezoo.table import ERRORS, Failure, NamedModel, TableManifest, TableRequest, rows, schema
+from tilezoo.table import (
+    ERRORS,
+    Failure,
+    NamedModel,
+    TableManifest,
+    TableRequest,
+    rows,
+    schema,
+    tell_first_fault,
+)
 from tilezoo.tiles import Tile, TileRef
 from tilezoo.training_ids import TRAINING_IDS
 from tilezoo.zoo.backbone import Backbone
@@ -261,7 +270,8 @@ def _make_result(writer: TableWriter, seconds: float, max_errors: int) -> EmbedR
     if counted > max_errors:
         raise TooManyFailedError(
             f"{counted} of {made.tiles} tiles failed, --max-errors is {max_errors}: "
-            f"see {writer.path / ERRORS}; the other {made.rows} are embedded"
+            f"see {writer.path / ERRORS}; the other {made.rows} are embedded; "
+            f"the first: {tell_first_fault(writer.path / ERRORS, nodata=True)}"
         )
     return EmbedResult(
         table=writer.path,

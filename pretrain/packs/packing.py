@@ -21,7 +21,7 @@ from tilezoo.pretrain.packs.store import Job, PackStore, Settled, lock_pack, ope
 from tilezoo.progress import Advance, progress, say
 from tilezoo.reading import Outcome, Reader, make_plan, read_ahead, refuse_hopeless
 from tilezoo.sources import discover
-from tilezoo.table import ERRORS
+from tilezoo.table import ERRORS, tell_first_fault
 from tilezoo.tiles import TileRef
 
 _WAITING_BYTES = 64 << 20  # of tiles that are read and not yet written
@@ -186,8 +186,11 @@ def _report(path: Path, pack: PackManifest, seconds: float, max_errors: int) -> 
     if faults > max_errors:
         raise TooManyFailedError(
             f"{faults} of {pack.tiles + pack.failed} tiles failed, --max-errors is {max_errors}: "
-            f"{see}; the other {pack.tiles} are packed"
+            f"{see}; the other {pack.tiles} are packed; "
+            f"the first: {tell_first_fault(path / ERRORS, nodata=False)}"
         )
     if not pack.tiles:
-        raise PackError(f"{path}: not one of {pack.failed} tiles could be packed; {see}")
+        why = tell_first_fault(path / ERRORS, nodata=False) if faults else "too little data"
+        msg = f"not one of {pack.failed} tiles could be packed; {see}; the first: {why}"
+        raise PackError(f"{path}: {msg}")
     return PackResult(path=path, tiles=pack.tiles, failed=pack.failed, seconds=seconds)
