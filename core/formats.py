@@ -9,18 +9,21 @@ from tilezoo.errors import TileError
 
 # Of a folder's files these are taken for images by their names alone.
 COMMON_SUFFIXES = frozenset({".tif", ".tiff", ".png", ".jpg", ".jpeg", ".jp2"})
-IMAGE_SUFFIXES = COMMON_SUFFIXES | {*(".jpx", ".j2k", ".webp", ".bmp", ".gif", ".ntf", ".nitf")}
+IMAGE_SUFFIXES = COMMON_SUFFIXES | {
+    *(".vrt", ".jpx", ".j2k", ".webp", ".bmp", ".gif", ".ntf", ".nitf")
+}
 # And these if their first bytes, or a header beside them, say so: the suffixes are of other files too.
 _DOUBTFUL_SUFFIXES = frozenset({".img", ".asc"})
 _RAW_SUFFIXES = frozenset({"", ".dat", ".img", ".bil", ".bip", ".bsq", ".bin", ".raw", ".envi"})
 STORE_SUFFIXES = frozenset({".zarr"})  # of folders that are one store of many files
+_ARRAY_MARKS = frozenset({".zarray", "zarr.json"})  # files of an array in a Zarr store
 # What lies beside images and is of them: masks, overviews, world files, metadata.
 _BESIDE_SUFFIXES = frozenset(
     {".aux", ".aux.xml", ".hdr", ".prj", ".ovr", ".msk", ".wld", ".rrd", ".ige", ".rpb", ".imd"}
     | {".xml", ".json", ".geojson", ".stx", ".clr"}
 )
 _WORLD_FILE = re.compile(r"\.[a-z]\w?\w?\w?w", re.IGNORECASE)  # .tfw, .jgw, .tifw
-_START_BYTES = 512
+START_BYTES = 512  # of a file, that tell its format
 _ENVI, _ESRI = (
     re.compile(rb"ENVI\s"),
     re.compile(rb"\s*(?:BYTEORDER|LAYOUT|NROWS|NCOLS)\s", re.IGNORECASE),
@@ -39,8 +42,14 @@ _DRIVERS = tuple(
         (rb"GIF8[79]a", "GIF"),
         (rb"NITF0|NSIF0", "NITF"),
         (rb"\s*(?:ncols|nrows|xll(?:corner|center)|yll(?:corner|center)|cellsize)\s", "AAIGrid"),
+        (rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)?<VRTDataset", "VRT"),
+        (rb"CDF[\x01\x02\x05]", "netCDF"),
+        (rb"\x89HDF\r\n\x1a\n", "HDF5"),
+        (rb"SQLite format 3\0", "GPKG"),
     )
 )
+# What is taken by first bytes and suffix alone: it leads to other files, or is not always an image.
+_BY_SUFFIX_TOO = {"VRT": {".vrt"}, "GPKG": {".gpkg"}}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,6 +71,8 @@ _REFUSED = tuple(
         (rb".{257}ustar", "a tar archive", _UNPACK),
         (rb"\xff\x0a|\0\0\0\x0cJXL ", "JPEG XL", "write it as PNG first (djxl IN OUT.png)"),
         (rb"....ftyp(?:avif|avis|heic|heix|mif1)", "AVIF or HEIF", "write it as PNG first"),
+        (rb"\x0e\x03\x13\x01", "HDF4", "write what it holds as GeoTIFFs first (gdal_translate)"),
+        (rb"SQLite format 3\0", "a database", "write it as GeoTIFF first (gdal_translate)"),
         (rb"%PDF", "a PDF", "write its pages as images first (gdal_translate, pdftoppm)"),
     )
 )
@@ -85,21 +96,52 @@ def split_part(path: str) -> tuple[str, str | None]:
     return (path, None) if found is None else (path[:found], path[found + 1 :])
 
 
-def find_driver(path: str) -> str:
+def find_driver(path: str, start: bytes) -> str:
     """Find GDAL's driver of a file by its first bytes, else by the header beside it.
 
     Raises:
         TileError: It is empty or of no format that is taken, with what can be done.
-        OSError: It cannot be read.
+        OSError: The header cannot be read.
     """
-    with open(path, "rb") as file:
-        start = file.read(_START_BYTES)
     found = next((driver for signature, driver in _DRIVERS if signature.match(start)), None)
+    own = _BY_SUFFIX_TOO.get(found or "")
+    if own and suffix_of(path) not in own:  # a file that says it is something else
+        found = None
     if found is None and suffix_of(path) in _RAW_SUFFIXES:
         found = _find_raw_driver(path)
     if found is None:
         raise TileError("unreadable", _tell_format(start))
     return found
+
+
+def tell_refused(path: str) -> str | None:
+    """Why a file or store cannot be an image, and what to do; None where it may be one."""
+    if suffix_of(path) in STORE_SUFFIXES and os.path.isdir(path):
+        return _tell_store(path)
+    if not os.path.isfile(path):  # to open a pipe is to wait for ever
+        return None
+    try:
+        with open(path, "rb") as file:
+            start = file.read(START_BYTES)
+        find_driver(path, start)
+    except TileError:
+        return _tell_known(start)
+    except OSError:  # told when it is read
+        return None
+    return None
+
+
+def _tell_store(path: str) -> str:
+    """What to do with a Zarr store, by its first array."""
+    arrays = (os.path.relpath(f, path) for f, _, names in os.walk(path) if _ARRAY_MARKS & {*names})
+    first = next(arrays, ".").removeprefix(".")
+    own = f'ZARR:"{os.path.basename(path)}":/{first}'
+    return f"a Zarr store; write an array of it as GeoTIFF first (gdal_translate '{own}' OUT.tif)"
+
+
+def _tell_known(start: bytes) -> str | None:
+    known = next((one for one in _REFUSED if one.start.match(start)), None)
+    return f"{known.what}; {known.fix}" if known else None
 
 
 def sort_out(folder: str, names: Iterable[str]) -> tuple[list[str], list[str]]:
@@ -125,7 +167,8 @@ def sort_out(folder: str, names: Iterable[str]) -> tuple[list[str], list[str]]:
 
 def _is_image(path: str) -> bool:
     try:
-        find_driver(path)
+        with open(path, "rb", buffering=0) as file:
+            find_driver(path, file.read(START_BYTES))
     except (TileError, OSError):
         return False
     return True
@@ -137,7 +180,7 @@ def _find_raw_driver(path: str) -> str | None:
         if header == path or not os.path.isfile(header):
             continue
         with open(header, "rb") as file:
-            start = file.read(_START_BYTES)
+            start = file.read(START_BYTES)
         if _ENVI.match(start):
             return "ENVI"
         if _ESRI.match(start):
@@ -148,7 +191,4 @@ def _find_raw_driver(path: str) -> str | None:
 def _tell_format(start: bytes) -> str:
     if not start:
         return "the file is empty"
-    known = next((one for one in _REFUSED if one.start.match(start)), None)
-    if known is not None:
-        return f"{known.what}; {known.fix}"
-    return "not a TIFF, PNG, JPEG, JPEG 2000 or other image that is read"
+    return _tell_known(start) or "not a TIFF, PNG, JPEG, JPEG 2000 or other image that is read"

@@ -31,7 +31,7 @@ from tilezoo.meaning import (
     rescale,
 )
 from tilezoo.nodata import fill, refuse_unexplained
-from tilezoo.opening import crs_name, crs_wkt, gdal, open_dataset
+from tilezoo.opening import count_stored, crs_name, crs_wkt, gdal, open_dataset
 from tilezoo.raster import Raster
 from tilezoo.sets import name_set, refuse_other_ground
 from tilezoo.sources import Source
@@ -188,7 +188,7 @@ class Image:
             size = f"{dataset.width}x{dataset.height}"
             raise TileError("too_small", f"{size} px; a tile needs {MIN_SIDE_PX} px a side")
         claimed = dataset.width * dataset.height * dataset.count
-        stored = os.path.getsize(path)
+        stored = count_stored(dataset, path)
         if claimed > stored * _MAX_BYTES_PER_STORED_BYTE:
             size = f"{dataset.width}x{dataset.height} px in a file of {stored} bytes"
             raise TileError("too_large", f"the header claims {size}; it is damaged")

@@ -1,76 +1,30 @@
 """Opening image files with GDAL: which are taken, with what settings, and what it need not do."""
 
 import os
-import struct
 import time
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
+from tilezoo.containers import CONTAINERS, find_inside
 from tilezoo.errors import TileError, TileErrorKind
-from tilezoo.formats import IMAGE_SUFFIXES, find_driver
+from tilezoo.formats import IMAGE_SUFFIXES, START_BYTES, find_driver, split_part
+from tilezoo.tiff import Page, has_one_page, read_geo_keys, read_pages
+from tilezoo.vrt import check_vrt
 
 if TYPE_CHECKING:
     from rasterio.env import Env
     from rasterio.io import DatasetReader
-
-# GeoKeyDirectory (shorts), GeoDoubleParams (doubles), GeoAsciiParams (characters): tag and type →
-# bytes a value (OGC 19-008r4, https://docs.ogc.org/is/19-008r4/19-008r4.html).
-_BYTES = {(34735, 3): 2, (34736, 12): 8, (34737, 2): 1}
-_TAGS = {tag for tag, _ in _BYTES}
-_MOST_ENTRIES, _MOST_BYTES = 1000, 1 << 16  # a header beyond these is damaged
-
-
-def read_geo_keys(path: str) -> bytes | None:
-    """Read the GeoKeys of a TIFF's (or BigTIFF's) first image, as they are stored.
-
-    Reading a CRS takes GDAL three times as long as opening the file; reading these bytes does not.
-
-    Returns:
-        Equal for files that state the same CRS in the same way; None where they cannot be found.
-    """
-    try:
-        with open(path, "rb") as file:
-            return _parse_geo_keys(file)
-    except (OSError, OverflowError, ValueError, KeyError, struct.error):  # GDAL tells what is wrong
-        return None
-
-
-def _parse_geo_keys(file: BinaryIO) -> bytes:
-    start = file.read(16)
-    order = {b"II": "<", b"MM": ">"}[start[:2]]
-    (version,) = struct.unpack(f"{order}H", start[2:4])
-    word, count = {42: ("I", "H"), 43: ("Q", "Q")}[version]
-    (directory,) = struct.unpack_from(order + word, start, 4 if version == 42 else 8)
-    file.seek(directory)
-    entry = struct.Struct(f"{order}HH{word}{struct.calcsize(word)}s")  # tag, type, count, value
-    (entries,) = struct.unpack(order + count, file.read(struct.calcsize(count)))
-    if entries > _MOST_ENTRIES:
-        raise ValueError(entries)
-    found = [
-        each for each in entry.iter_unpack(file.read(entries * entry.size)) if each[0] in _TAGS
-    ]
-    return b"".join([start[:2], *(_read_value(file, order + word, *each) for each in found)])
-
-
-def _read_value(file: BinaryIO, word: str, tag: int, kind: int, count: int, inline: bytes) -> bytes:
-    """A tag and its value: in the entry itself if it is that short, else where the entry points."""
-    size = count * _BYTES[tag, kind]
-    if size > _MOST_BYTES:
-        raise ValueError(size)
-    value = inline
-    if size > len(inline):
-        file.seek(*struct.unpack(word, inline))
-        value = file.read(size)
-    return struct.pack("<HI", tag, count) + value
-
 
 _GDAL = {
     "GDAL_ERROR_ON_LIBJPEG_WARNING": "TRUE",  # a truncated JPEG is an error, not a grey half
     "GDAL_PNG_WHOLE_IMAGE_OPTIM": "NO",  # the fast way takes a truncated PNG for black pixels
     "GDAL_CACHEMAX": 64 << 20,  # bytes; the default is 5 % of the machine
     "GDAL_PAM_ENABLED": "YES",
+    "GDAL_VRT_ENABLE_PYTHON": "NO",
+    "CPL_VSIL_CURL_ALLOWED_EXTENSIONS": ".none",  # nothing is fetched, whatever a file names
     # A CRS as the file states it: half the time of opening was comparing it with the EPSG's.
     "GTIFF_SRS_SOURCE": "GEOKEYS",
 }
@@ -80,6 +34,8 @@ _NOTHING = "EMPTY_DIR"
 _BY_NAME = "TRUE"  # each by its name; by listing the folder, 100,000 tiles were listed per tile
 # Of what lies beside images, what GDAL has no use for; folders have no suffix as a rule.
 _NO_USE = IMAGE_SUFFIXES | {"", ".json", ".geojson", ".csv", ".parquet"}
+_PAGES_SHOWN = 8
+_LEADING = frozenset({"HFA", "NITF", "VRT"})  # drivers of files that may name others, or hold them
 _SETTLED_NS = 3_000_000_000  # the coarsest file systems date in steps of two seconds
 
 
@@ -104,18 +60,33 @@ def gdal() -> "Env":
 def open_dataset(path: str) -> "DatasetReader":
     """Open a file, inside `gdal()`; ask `crs_wkt` for its CRS, for it does not know it itself.
 
+    Args:
+        path: Of the file, with `:PART` for one of its images.
+
     Raises:
-        TileError: It is not there, cannot be opened, or is of no format that is taken.
+        TileError: It is not there, cannot be opened, is of no format that is taken, or holds
+            several images and none is named.
     """
     from rasterio.env import setenv
     from rasterio.errors import RasterioError
 
+    file, part = split_part(path)
     try:
-        setenv(**{_BESIDE: _NOTHING if _is_alone(path) else _BY_NAME})
-        return _reader_class()(path, driver=find_driver(path))
+        setenv(**{_BESIDE: _NOTHING if _is_alone(file) else _BY_NAME})
+        driver, name = _find_image(file, part)
+        dataset = _reader_class()(name, driver=driver)
+        if driver in _LEADING:
+            _refuse_more(file, dataset)
+        return dataset
     except (RasterioError, OSError) as error:
-        kind: TileErrorKind = "unreadable" if os.path.exists(path) else "missing"
+        kind: TileErrorKind = "unreadable" if os.path.exists(file) else "missing"
         raise TileError(kind, one_line(error)) from error
+
+
+def count_stored(dataset: "DatasetReader", path: str) -> int:
+    """Bytes on disk that an open dataset is made of."""
+    made_of = dataset.files if dataset.driver in _LEADING else [split_part(path)[0]]
+    return sum(map(os.path.getsize, made_of))
 
 
 def crs_wkt(dataset: "DatasetReader") -> str | None:
@@ -149,6 +120,66 @@ def one_line(error: BaseException) -> str:
     cause = error.__cause__ or error
     text = " ".join(str(cause).split()) or type(cause).__name__
     return text if len(text) <= 200 else text[:199] + "…"
+
+
+def _find_image(path: str, part: str | None) -> tuple[str, str]:
+    """GDAL's driver, and what it calls the image that is meant: the file, or one of its parts."""
+    with open(path, "rb", buffering=0) as file:
+        start = file.read(START_BYTES)
+        driver = find_driver(path, start)
+        if part is None and driver == "GTiff" and has_one_page(file, start):
+            return driver, path
+    if driver == "GTiff":
+        return driver, _find_page(path, part)
+    if driver in CONTAINERS:
+        return find_inside(path, driver, part)
+    if part is not None:
+        raise TileError("missing", f"has no part {part!r}; it is one image")
+    if driver == "VRT":
+        check_vrt(path)
+    return driver, path
+
+
+def _find_page(path: str, part: str | None) -> str:
+    pages = read_pages(path)
+    if part is None:
+        _refuse_several(path, pages)
+        return path
+    if not any(str(page.number) == part for page in pages):
+        there = f"there are {_tell_pages(pages)}" if pages else "it is one image"
+        raise TileError("missing", f"has no part {part!r}; {there}")
+    return f"GTIFF_DIR:{part}:{path}"
+
+
+def _refuse_more(file: str, dataset: "DatasetReader") -> None:
+    """Refuse a file that is made of others which are not in its folder, or holds several images."""
+    folder = os.path.realpath(os.path.dirname(file)) + os.sep
+    outside = [f for f in dataset.files if not os.path.realpath(f).startswith(folder)]
+    several = dataset.subdatasets
+    if outside or several:
+        dataset.close()
+    if outside:
+        raise TileError("unreadable", f"leads out of its folder, to {outside[0]}")
+    if several:
+        fix = f"write the one you need as GeoTIFF first (gdal_translate '{several[0]}' OUT.tif)"
+        raise TileError("contract", f"holds {len(several)} images; {fix}")
+
+
+def _refuse_several(file: str, pages: Sequence[Page]) -> None:
+    """Refuse a TIFF whose first image is a preview, or one of several."""
+    full = [page for page in pages if not page.reduced]
+    if len(full) > 1 or (full and pages[0].reduced):
+        fix = f"name one: {os.path.basename(file)}:{full[0].number}"
+        raise TileError("contract", f"holds several images: {_tell_pages(pages)}; {fix}")
+
+
+def _tell_pages(pages: Sequence[Page]) -> str:
+    shown = [
+        f"{page.number} ({'x'.join(map(str, page.size))} px{', reduced' * page.reduced})"
+        for page in pages[:_PAGES_SHOWN]
+    ]
+    left = len(pages) - len(shown)
+    return ", ".join([*shown, *([f"{left} more"] if left else [])])
 
 
 @lru_cache(maxsize=256)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tilezoo.bands import BandRequest
 from tilezoo.decoding import DECODED
 from tilezoo.errors import ContractError, TileError
+from tilezoo.formats import split_part
 from tilezoo.image import Image
 from tilezoo.opening import gdal
 from tilezoo.progress import begin_telling
@@ -245,5 +246,5 @@ def _count_windows(grids: NDArray[np.int32], cut: Cut) -> NDArray[np.int64]:
 
 def _measure_size(source: Source) -> int:
     """Bytes of a source's files, 0 for what is not there: tells changed imagery from unchanged."""
-    paths = source.files.values() if source.endings else [source.path]
+    paths = source.files.values() if source.endings else [split_part(source.path)[0]]
     return sum(os.path.getsize(path) for path in paths if os.path.exists(path))

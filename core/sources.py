@@ -25,6 +25,7 @@ from tilezoo.formats import (
     sort_out,
     split_part,
     suffix_of,
+    tell_refused,
 )
 from tilezoo.lists import BrokenRow, exists, find_local, is_list, read_list, refuse_foreign
 from tilezoo.products.scenes import is_container
@@ -173,12 +174,22 @@ def _expand_name(name: str) -> _Named:
         found = read_list(path)
         return _Named(roots=found.paths, base=found.base, broken=found.broken, notes=found.notes)
     if exists(path):
+        _refuse_packed(path)
         return _Named(roots=(path,))
     refuse_foreign(name)
     found_by_glob = _expand_glob(path) if glob.has_magic(path) else ()
     if found_by_glob:
         return _Named(roots=found_by_glob)
     raise SourceError(f"{name}: no such file, folder or glob; check the path")
+
+
+def _refuse_packed(path: str) -> None:
+    """Refuse an archive, or what else cannot be an image, at once when it is named."""
+    if suffix_of(path) in COMMON_SUFFIXES:
+        return
+    why = tell_refused(path)
+    if why:
+        raise SourceError(f"{path}: {why}")
 
 
 def _expand_glob(pattern: str) -> tuple[str, ...]:

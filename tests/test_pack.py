@@ -491,7 +491,9 @@ def test_nothing_but_broken_files_ends_with_all_of_them_told(tmp_path: Path) -> 
     (tmp_path / "in").mkdir()
     for name in ("a.tif", "b.tif"):
         (tmp_path / "in" / name).write_text("text")
-    with pytest.raises(TooManyFailedError, match=r"2 of 2 .* the other 0 are packed; the first: .*: "):
+    with pytest.raises(
+        TooManyFailedError, match=r"2 of 2 .* the other 0 are packed; the first: .*: "
+    ):
         pack(tmp_path / "in", out=tmp_path / "p")
     assert len(making.errors_of(tmp_path / "p")) == 2
     with pytest.raises(PackError, match="an empty pack"):
