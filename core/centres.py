@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 Footprints = Callable[[NDArray[np.int64]], Sequence[bytes | None]]
 _EARTH_KM = 6371.0
+HALF_TURN = 180.0  # degrees; a box that is wider tells nothing of where in it a footprint lies
 _WIDE_DEG = 90.0  # a box that is wider is of a footprint in pieces, or at a pole
 _NOTHING = 1e-13  # steradians a square degree on the map, less than a centimetre at a pole
 _ROUNDING = 1e-9  # degrees
@@ -45,6 +46,28 @@ def centre_of_row(
     bounds = np.array([[box["xmin"], box["ymin"], box["xmax"], box["ymax"]]], np.float64)
     lon, lat = find_centres(bounds, lambda _: [wkb])[0].tolist()
     return lon, lat
+
+
+def narrow_boxes(boxes: NDArray[np.float64], footprints: Footprints) -> NDArray[np.float64]:
+    """Make boxes of footprints that the antimeridian cuts as narrow as these: east is beyond 180.
+
+    Args:
+        boxes: As in `find_centres`.
+        footprints: As in `find_centres`; asked for boxes that are wider than half a turn.
+
+    Returns:
+        Boxes; those round a pole, or the globe, stay as they are.
+    """
+    cut = np.flatnonzero(boxes[:, 2] - boxes[:, 0] > HALF_TURN)
+    narrow = boxes.copy()
+    if len(cut):
+        import shapely
+
+        for row, wkb in zip(cut, footprints(cut), strict=True):
+            lon = np.mod(shapely.get_coordinates(shapely.from_wkb(wkb))[:, 0] + _ROUNDING, 360)
+            if np.ptp(lon) <= HALF_TURN:
+                narrow[row, [0, 2]] = lon.min() - _ROUNDING, lon.max() - _ROUNDING
+    return narrow
 
 
 def measure_km(lonlat: NDArray[np.float64], lon: float, lat: float) -> NDArray[np.float64]:

@@ -26,6 +26,13 @@ def read_boxes(column: pa.StructArray | pa.ChunkedArray) -> NDArray[np.float64]:
     return np.stack(sides, axis=1).astype(np.float64)
 
 
+def write_boxes(boxes: NDArray[np.float64]) -> pa.StructArray:
+    """Make a `bbox` column of boxes as `read_boxes` gives them."""
+    missing = pa.array(np.isnan(boxes).any(axis=1))
+    sides = [pa.array(side) for side in boxes.T]
+    return pa.StructArray.from_arrays(sides, fields=list(BBOX), mask=missing)
+
+
 def geo_key(table: pa.Table) -> GeoKey:
     """Describe the `geometry` column by GeoParquet 1.1; an absent `crs` means OGC:CRS84.
 

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from msgspec import UNSET, UnsetType
 from numpy.typing import NDArray
 
-from tilezoo.centres import find_centres
+from tilezoo.centres import find_centres, narrow_boxes
 from tilezoo.errors import SpaceError, TableError, TileErrorKind
 from tilezoo.geoparquet import BBOX, GeoKey, bbox_row, merged_geo_key, read_boxes
 from tilezoo.io import canonical_json, read_state, sha256_text, to_builtins
@@ -294,6 +294,10 @@ class Table:
     def find_centres(self) -> NDArray[np.float64]:
         """Longitude and latitude of the tiles' centres, shape (N, 2); NaN without a place."""
         return find_centres(read_boxes(self.column("bbox")), self._read_footprints)
+
+    def find_boxes(self) -> NDArray[np.float64]:
+        """Bounds of the tiles' places, shape (N, 4), NaN without one; see `narrow_boxes`."""
+        return narrow_boxes(read_boxes(self.column("bbox")), self._read_footprints)
 
     def _read_footprints(self, row_numbers: NDArray[np.int64]) -> list[bytes | None]:
         return [row["geometry"] for row in self.take(row_numbers, ["geometry"])]

@@ -24,7 +24,10 @@ def ids_sha256(ids: Iterable[str]) -> str:
 
 
 def write_training_ids(path: Path, ids: pa.Array, bboxes: pa.Array | None) -> None:
-    """Write ids and, where tiles are georeferenced, their bounding boxes (CRS84)."""
+    """Write ids and, where tiles are georeferenced, their bounding boxes (CRS84).
+
+    Across the antimeridian `xmax` is beyond 180 (see `tilezoo.centres.narrow_boxes`).
+    """
     boxes = pa.nulls(len(ids), BBOX) if bboxes is None else bboxes
     with whole_file(path) as temporary:
         pq.write_table(pa.table([ids, boxes], schema=SCHEMA), temporary, compression="zstd")

@@ -7,11 +7,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
 from tilezoo import __version__
+from tilezoo.centres import narrow_boxes
 from tilezoo.errors import OptionError, PretrainError
+from tilezoo.geoparquet import read_boxes, write_boxes
 from tilezoo.io import to_builtins, write_state
 from tilezoo.pretrain.crops import CropMaker
 from tilezoo.pretrain.distributed import World
@@ -199,8 +202,15 @@ def settle(training: Training) -> None:
     for folder in (run, run / CHECKPOINTS):
         for stale in folder.glob(".*.tmp"):  # of a killed run; this one holds the lock
             stale.unlink()
-    bboxes = training.pack.column("bbox").combine_chunks().take(rows)
-    write_training_ids(run / TRAINING_IDS, ids, bboxes)
+    write_training_ids(run / TRAINING_IDS, ids, _find_boxes(training.pack).take(rows))
+
+
+def _find_boxes(pack: Pack) -> pa.StructArray:
+    """The tiles' bounds; narrow ones across the antimeridian, so that they can be compared."""
+    boxes = read_boxes(pack.column("bbox"))
+    return write_boxes(
+        narrow_boxes(boxes, lambda cut: pack.column("geometry").take(pa.array(cut)).to_pylist())
+    )
 
 
 def _request(training: Training, ids_digest: str) -> RunRequest:

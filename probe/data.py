@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tilezoo.errors import LabelsError, ProbeError
-from tilezoo.geoparquet import read_boxes
 from tilezoo.labels import folder_labels, read_labels, refuse_strangers
 from tilezoo.probe.linear import chunks
 from tilezoo.probe.options import Task
@@ -86,8 +85,8 @@ class Joined:
         splits: Names of splits as labels give them, null where they do not, shape (N,).
         groups: Number of the scene, flight or sheet each tile comes from, as labels name it, from
             0, shape (N,); a tile without one is its own group. None where no tile has one.
-        boxes: Footprints' bounds (xmin, ymin, xmax, ymax), degrees, shape (N, 4); NaN for tiles
-            without one; None when no tile has one.
+        boxes: Footprints' bounds (xmin, ymin, xmax, ymax), degrees, shape (N, 4); xmax is beyond
+            180 across the antimeridian; NaN for tiles without one; None when no tile has one.
         lonlat: Their centres, degrees, shape (N, 2), where `boxes` are.
         unlabelled: Tiles of the tables that have no labels, and are left out.
         unmatched: Labels of tiles that the tables do not hold.
@@ -214,11 +213,11 @@ def _places(
     table: Table, own: pa.Array, ids: pa.Array
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]] | tuple[None, None]:
     """Bounds and centres of tiles in the order of `ids`; None and None where none has a place."""
-    structs = table.column("bbox").combine_chunks()
-    if structs.null_count == len(structs):
+    boxes = table.find_boxes()
+    if np.isnan(boxes).all():
         return None, None
     rows = pc.index_in(ids, value_set=own).to_numpy()
-    return read_boxes(structs)[rows], table.find_centres()[rows]
+    return boxes[rows], table.find_centres()[rows]
 
 
 def load_vectors(

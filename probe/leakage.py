@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 import shapely
 from numpy.typing import NDArray
 
+from tilezoo.centres import HALF_TURN
 from tilezoo.errors import ProbeError
 from tilezoo.geoparquet import read_boxes
 from tilezoo.probe.results import Leakage, LeakageStatus
@@ -17,7 +18,6 @@ from tilezoo.training_ids import TRAINING_IDS, ids_sha256, read_training_ids
 # Bounds in degrees of neighbours on a UTM grid overlap a little, because meridians converge: by up
 # to a tenth of a tile. More than a fifth is common ground.
 _COMMON_GROUND = 0.2
-_WIDE_DEG = 180.0  # bounds across the antimeridian span the globe and tell nothing
 _CHUNK = 4096
 
 
@@ -86,15 +86,29 @@ def _by_place(
     if test is None or len(structs) > len(known) == 0:
         return None
     seen = read_boxes(known)
-    seen = seen[seen[:, 2] - seen[:, 0] <= _WIDE_DEG]
-    tree = shapely.STRtree(shapely.box(*seen.T))
-    usable = np.flatnonzero(test[:, 2] - test[:, 0] <= _WIDE_DEG)  # nor NaN
+    seen = seen[seen[:, 2] - seen[:, 0] <= HALF_TURN]  # round a pole or the globe tells nothing
     found = np.zeros(len(test), bool)
+    if not len(seen):
+        return found
+    tree, (west, east) = shapely.STRtree(shapely.box(*seen.T)), (seen[:, 0].min(), seen[:, 2].max())
+    for turn in (-360.0, 0.0, 360.0):  # those across the antimeridian are beyond ±180
+        turned = np.add(test, [turn, 0, turn, 0])
+        usable = (test[:, 2] - test[:, 0] <= HALF_TURN) & (turned[:, 0] < east)  # nor NaN
+        _mark_common(found, turned, np.flatnonzero(usable & (turned[:, 2] > west)), seen, tree)
+    return found
+
+
+def _mark_common(
+    found: NDArray[np.bool_],
+    test: NDArray[np.float64],
+    usable: NDArray[np.int64],
+    seen: NDArray[np.float64],
+    tree: shapely.STRtree,
+) -> None:
     for first in range(0, len(usable), _CHUNK):
         rows = usable[first : first + _CHUNK]
         mine, theirs = tree.query(shapely.box(*test[rows].T), predicate="intersects")
         found[rows[mine[_covered(test[rows[mine]], seen[theirs]) >= _COMMON_GROUND]]] = True
-    return found
 
 
 def _covered(boxes: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:

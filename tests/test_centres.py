@@ -9,7 +9,14 @@ from numpy.typing import NDArray
 from pyproj import CRS, Transformer
 from rasterio.transform import from_origin
 
-from tilezoo.centres import centre_of_row, find_centres, find_west, measure_km, turn_east
+from tilezoo.centres import (
+    centre_of_row,
+    find_centres,
+    find_west,
+    measure_km,
+    narrow_boxes,
+    turn_east,
+)
 from tilezoo.geo import Footprint, footprint
 
 EARTH_KM = 6371.0
@@ -85,6 +92,23 @@ def test_the_whole_globe_and_a_tile_without_a_place_break_nothing() -> None:
     found = find_centres(boxes, lambda rows: [globe.wkb, None][: len(rows)])
     np.testing.assert_array_equal(found, [[0, 0], [np.nan, np.nan], [0, 0]])
     assert centre_of_row(None, None) == (None, None)
+
+
+@given(st.floats(-180, 180), st.floats(-80, 80), st.floats(0.001, 1.8))
+def test_boxes_are_narrow_wherever_they_lie(lon, lat, side) -> None:
+    found = footprint("OGC:CRS84", from_origin(lon - side / 2, lat + side / 2, side, side), 1, 1)
+    assert found is not None
+    west, south, east, north = narrow_boxes(np.array([found.bbox]), lambda _: [found.wkb])[0]
+    assert east - west == pytest.approx(side, abs=1e-8)
+    assert (south, north) == (found.bbox[1], found.bbox[3])
+    assert angle_km(unit((west + east) / 2, lat), unit(lon, lat)) < 1e-3
+
+
+def test_boxes_round_a_pole_stay_as_they_are() -> None:
+    found = footprint(CRS("EPSG:3413").to_wkt(), from_origin(-5000, 5000, 100, 100), 100, 100)
+    assert found is not None
+    boxes = np.array([found.bbox, [10, 0, 11, 1], [np.nan] * 4])
+    np.testing.assert_array_equal(narrow_boxes(boxes, lambda _: [found.wkb]), boxes)
 
 
 @given(LON, LAT, LON, LAT)

@@ -82,6 +82,24 @@ def test_boxes_across_the_antimeridian_cover_nothing_by_mistake(table):
     assert found.same_place == 0
 
 
+@pytest.mark.parametrize(
+    ("seen", "count"),
+    [
+        ([179.96, 0, 180.07, 0.1], 2),  # most of tile 1, and of tile 2 more than a fifth
+        ([-180.04, 0, -179.93, 0.1], 2),
+        ([-179.95, 0, -179.85, 0.1], 1),
+        ([179.85, 0, 179.95, 0.1], 1),
+        ([180.15, 0, 180.25, 0.1], 0),
+        ([-0.05, 0, 0.05, 0.1], 0),
+    ],
+)
+def test_common_ground_is_found_across_the_antimeridian(table, seen, count):
+    boxes = [[179.85, 0, 179.95, 0.1], [179.95, 0, 180.05, 0.1], [-179.96, 0, -179.86, 0.1]]
+    boxes = np.array([*boxes, [np.nan] * 4])
+    found = audit("ours", keep(table, ["x"], [seen]), TEST_IDS, boxes)
+    assert found.same_place == count
+
+
 def test_test_tiles_without_footprints_are_compared_by_id_alone(table):
     boxes = TEST_BOXES.copy()
     boxes[0] = np.nan

@@ -23,7 +23,7 @@ from tilezoo.bigearthnet.labels import (
 )
 from tilezoo.bigearthnet.patches import PatchFacts
 from tilezoo.geo import footprints_of_boxes
-from tilezoo.geoparquet import geo_key, merged_geo_key
+from tilezoo.geoparquet import geo_key, merged_geo_key, write_boxes
 from tilezoo.io import whole_file
 from tilezoo.table import ERROR_SCHEMA, FACTS, Failure, error_rows
 from tilezoo.times import parse_time, time_in_name
@@ -114,7 +114,7 @@ def make_rows(
         "original_split": _keep_splits(first_known("original_split"), recommended),
         "country": first_known("country"),
         "season": pc.coalesce(first_known("season"), _name_seasons(moments)),
-        "bbox": _make_bboxes(shapes),
+        "bbox": write_boxes(shapely.bounds(shapes)),
         "datetime": moments,
         "recommended": recommended,
         "s1_name": first_known("s1_name"),
@@ -179,12 +179,6 @@ def _fill_shapes(polygons: NDArray[np.object_], older: pa.ChunkedArray) -> NDArr
         return polygons
     from_table = shapely.from_wkb(older.to_numpy())
     return np.where(shapely.is_missing(polygons), from_table, polygons)
-
-
-def _make_bboxes(shapes: NDArray[np.object_]) -> pa.StructArray:
-    sides = [pa.array(side) for side in shapely.bounds(shapes).T]
-    missing = pa.array(shapely.is_missing(shapes))
-    return pa.StructArray.from_arrays(sides, fields=list(FACTS.field("bbox").type), mask=missing)
 
 
 def errors_path(out: Path) -> Path:
