@@ -15,8 +15,8 @@ from tilezoo.errors import TilezooError
 # `run`; or, where a verb has verbs of its own, their typer app, `app`. What click is told of a
 # command is `CONTEXT`. To add a verb: add the file, and its name here.
 VERBS = (
-    "models", "show", "download", "publish", "export", "verify", "embed", "index", "search",
-    "probe", "compare", "hub", "prepare", "pack", "pretrain", "launch", "jobs", "demo",
+    "models", "show", "download", "publish", "export", "verify", "inspect", "embed", "index",
+    "search", "probe", "compare", "hub", "prepare", "pack", "pretrain", "launch", "jobs", "demo",
 )  # fmt: skip
 
 app = typer.Typer(

@@ -79,10 +79,10 @@ def canonical(name: str) -> str:
 
 def same(first: str, second: str) -> bool:
     """Tell whether two names mean one band in contracts, where `B04` is Sentinel-2's: `red`."""
-    return _to_meaning(first) == _to_meaning(second)
+    return to_meaning(first) == to_meaning(second)
 
 
-def _to_meaning(name: str) -> str:
+def to_meaning(name: str) -> str:
     """What a name means in a contract: STAC's common name, else the name in lower case."""
     written = canonical(name)
     return SENTINEL_2.get(written, written).lower()
@@ -202,8 +202,8 @@ class BandRequest:
     @cached_property
     def _covers(self) -> bool:
         """Whether `--bands` names every band that the backbone wants."""
-        given = [_to_meaning(name) for name in self._names]
-        return all(_to_meaning(name) in given for name in self.wanted)
+        given = [to_meaning(name) for name in self._names]
+        return all(to_meaning(name) in given for name in self.wanted)
 
     def choose(self, bands: Sequence[FileBand]) -> tuple[int, ...]:
         """Pick positions (0-based) among the bands of a file or of a set of band files.
@@ -223,8 +223,8 @@ class BandRequest:
 
     def _choose_by_number(self, bands: Sequence[FileBand]) -> tuple[int, ...]:
         there = {band.number: place for place, band in enumerate(bands)}
-        named = dict(zip(map(_to_meaning, self._names), self._numbers, strict=True))
-        asked = [named[_to_meaning(n)] for n in self.wanted] if self._covers else self._numbers
+        named = dict(zip(map(to_meaning, self._names), self._numbers, strict=True))
+        asked = [named[to_meaning(n)] for n in self.wanted] if self._covers else self._numbers
         if all(number in there for number in asked):
             return tuple(there[number] for number in asked)
         known = ",".join(str(number) for number in there if number is not None)
@@ -253,11 +253,9 @@ class BandRequest:
             hits = (_find_meant(name, bands), own, _first(near))
             return next((hit for hit in hits if hit is not None), None)
         common = bands[own].common
-        if self._covers and common is not None and common != _to_meaning(name):
-            fix = f"write --bands {','.join(map(_to_meaning, self.wanted))}, or numbers"
-            wrong = (
-                f"--bands {name}: that is {common} here and {_to_meaning(name)} for {self.taker}"
-            )
+        if self._covers and common is not None and common != to_meaning(name):
+            fix = f"write --bands {','.join(map(to_meaning, self.wanted))}, or numbers"
+            wrong = f"--bands {name}: that is {common} here and {to_meaning(name)} for {self.taker}"
             raise TileError("contract", f"{wrong}; {fix}")
         return own
 
@@ -268,7 +266,7 @@ class BandRequest:
         """
         own = tuple(dict.fromkeys(self._names))
         return len(own) == len(bands) and all(
-            (band.common is None and not band.telling) or band.common == _to_meaning(name)
+            (band.common is None and not band.telling) or band.common == to_meaning(name)
             for name, band in zip(own, bands, strict=True)
         )
 
@@ -299,7 +297,7 @@ class BandRequest:
 
 def _find_meant(name: str, bands: Sequence[FileBand]) -> int | None:
     """Find a contract's band: by what it means, or by a name that tells."""
-    meaning, written = _to_meaning(name), canonical(name)
+    meaning, written = to_meaning(name), canonical(name)
     common = _first(b.common == meaning for b in bands)
     if common is not None:
         return common

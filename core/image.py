@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from tilezoo.bands import BandRequest, canonical
+from tilezoo.bands import BandRequest, FileBand, canonical
 from tilezoo.errors import TileError
 from tilezoo.geo import (
     Footprint,
@@ -80,6 +80,9 @@ class Image:
     A set of band files is read on the grid of the finest of those bands; coarser ones
     (Sentinel-2's 20 m and 60 m) are resampled to it, bilinear.
 
+    Attributes:
+        bands: All that the source has, whether they are asked for or not.
+
     Raises:
         TileError: On opening or reading, for anything wrong with this one source.
     """
@@ -89,6 +92,7 @@ class Image:
         self._stack = ExitStack()
         self._rasters: dict[DatasetReader, Raster] = {}
         try:
+            self.bands = self._find_bands()
             self._layers = self._open_layers()
         except BaseException:
             self._stack.close()
@@ -105,6 +109,11 @@ class Image:
         at: TracebackType | None,
     ) -> None:
         self._stack.close()
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The bands that are asked for, in that order."""
+        return self._layers
 
     @property
     def size(self) -> tuple[int, int]:
@@ -124,9 +133,8 @@ class Image:
         width, height = self.size
         window = ref.window or (0, 0, width, height)
         self.check(contract)
-        self._check_size(window, contract)
-        stored, valid = self._read_window(window)
-        pixels = rescale(stored, [layer.scale for layer in self._layers])
+        self.check_size(window, contract)
+        pixels, valid = self.read_values(window)
         refuse_unexplained(pixels, valid)
         nodata_fraction = 0.0 if valid.all() else 1.0 - float(valid.any(axis=0).mean())
         if nodata_fraction == 1:
@@ -137,29 +145,33 @@ class Image:
             source_uri=self._source.uri,
             pixel_bbox=window,
             nodata_fraction=nodata_fraction,
-            crs=self._wkt and crs_name(self._wkt),
-            footprint=self._find_footprint(window),
-            datetime=self._datetime,
+            crs=self.crs_wkt and crs_name(self.crs_wkt),
+            footprint=self.find_footprint(window),
+            datetime=self.acquired,
         )
 
-    def _open_layers(self) -> tuple[Layer, ...]:
+    def _find_bands(self) -> tuple[FileBand, ...]:
         if self._source.problem is not None:
             raise TileError(*self._source.problem)
         if self._source.endings:
-            return self._open_set()
-        dataset = self._open_checked(self._source.path)
-        bands = describe_bands(self._raster(dataset), self._source)
-        chosen = self._request.choose(bands)
-        scales = self._find_scales([bands[place].name for place in chosen])
+            return name_set(self._source.product, self._source.files)
+        raster = self._raster(self._open_checked(self._source.path))
+        return describe_bands(raster, self._source)
+
+    def _open_layers(self) -> tuple[Layer, ...]:
+        chosen = self._request.choose(self.bands)
+        if self._source.endings:
+            return self._open_set(chosen)
+        (dataset,) = self._rasters
+        scales = self._find_scales([self.bands[place].name for place in chosen])
         return tuple(
             Layer(dataset=dataset, index=place + 1, scale=scale)
             for place, scale in zip(chosen, scales, strict=True)
         )
 
-    def _open_set(self) -> tuple[Layer, ...]:
+    def _open_set(self, chosen: Sequence[int]) -> tuple[Layer, ...]:
         """Open the files of the bands that are asked for, and see that they lie on each other."""
         files = self._source.files
-        chosen = self._request.choose(name_set(self._source.product, files))
         names, paths = list(files), list(files.values())
         opened = {place: self._open_band(paths[place]) for place in dict.fromkeys(chosen)}
         refuse_other_ground(list(opened.values()))
@@ -182,6 +194,11 @@ class Image:
             raise TileError("contract", f"{name} is called a single band but has {dataset.count}")
         return dataset
 
+    def read_values(self, window: Window) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
+        """Read a window as it is fed, and what of it holds data, both (C, h, w); unchecked."""
+        stored, valid = self._read_window(window)
+        return rescale(stored, [layer.scale for layer in self._layers]), valid
+
     def _open_checked(self, path: str) -> "DatasetReader":
         dataset = self._stack.enter_context(open_dataset(path))
         if min(dataset.width, dataset.height) < MIN_SIDE_PX:
@@ -198,7 +215,8 @@ class Image:
         """Refuse pixels that do not fit the contract, before any is read."""
         contract.check_dtype(self.dtype, stated=self._request.values_stated)
 
-    def _check_size(self, window: Window, contract: Contract) -> None:
+    def check_size(self, window: Window, contract: Contract) -> None:
+        """Refuse a window that is too large to be one tile, or of a size that the model does not take."""
         width, height, fix = window[2], window[3], f"--tile-px {contract.size_px}"
         size = width * height * len(self._layers) * np.dtype(self.dtype).itemsize
         if max(size, self._count_resized_bytes(width, height, contract)) > MAX_TILE_BYTES:
@@ -247,13 +265,15 @@ class Image:
         return self._rasters[dataset]
 
     @cached_property
-    def _wkt(self) -> str | None:
+    def crs_wkt(self) -> str | None:
+        """The CRS of the grid; None without one."""
         return crs_wkt(self._grid)
 
-    def _find_footprint(self, window: Window) -> Footprint | None:
+    def find_footprint(self, window: Window) -> Footprint | None:
+        """Find where a window lies; None where nothing says it."""
         transform = self._grid.transform
-        if self._wkt is not None and not transform.is_identity:
-            return footprint(self._wkt, _shift(transform, window), window[2], window[3])
+        if self.crs_wkt is not None and not transform.is_identity:
+            return footprint(self.crs_wkt, _shift(transform, window), window[2], window[3])
         to_lonlat = self._pixels_to_lonlat
         return to_lonlat and approximate_footprint(to_lonlat, window)
 
@@ -270,7 +290,8 @@ class Image:
         return solve_rpcs(rpcs) if rpcs is not None else None
 
     @cached_property
-    def _datetime(self) -> datetime | None:
+    def acquired(self) -> datetime | None:
+        """When the image was taken; None where nothing says it."""
         if said := find_facts(self._source).datetime:
             return said
         spaces = (None, "ENVI", "IMAGERY")

@@ -59,13 +59,13 @@ class Thumbnailer:
 
     def _to_rgb(self, tile: Tile) -> NDArray[np.uint8]:
         """Map values to 8 bits by the contract; shape (H, W, 3)."""
-        shown = tile.pixels[_find_colours(self._contract.bands)]
+        shown = tile.pixels[find_colours(self._contract.bands)]
         values = to_8bit(shown, *self._contract.value_range)
         return np.ascontiguousarray(values.transpose(1, 2, 0))
 
 
-def _find_colours(bands: Sequence[str]) -> list[int]:
-    """Places of red, green and blue; else the first three bands, or the first in grey."""
+def find_colours(bands: Sequence[str]) -> list[int]:
+    """Find what of a contract's bands is shown: places of red, green and blue; else the first three bands, or the first in grey."""
     places = [next((i for i, band in enumerate(bands) if same(band, c)), None) for c in _COLOURS]
     known = [place for place in places if place is not None]
     if len(known) == 3:

@@ -6,7 +6,7 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import overload
@@ -84,6 +84,19 @@ class Source:
         return dict(zip(band_names(self.product, self.path, self.endings), paths, strict=True))
 
 
+@dataclass(frozen=True, slots=True)
+class PassedOver:
+    """What lies among images and is none.
+
+    Attributes:
+        kinds: Files of other formats, by suffix.
+        beside: Image files that come with a product's imagery (masks, previews), by its key.
+    """
+
+    kinds: Counter[str] = field(default_factory=Counter)
+    beside: Counter[str] = field(default_factory=Counter)
+
+
 def discover(named: Sequence[str | Path]) -> "SourceList":
     """Find every image under what the user named, sorted by id.
 
@@ -104,16 +117,17 @@ def discover(named: Sequence[str | Path]) -> "SourceList":
         msg = "No SOURCE given; name files, folders, globs or a Parquet/CSV list of paths"
         raise SourceError(msg)
     base = _find_base(names)
-    passed_over = Counter[str]()
+    passed_over = PassedOver()
     sources = gather_sources(map(_mark_unwritable, _find_all(names, base, passed_over)), base)
+    sources.passed_over = passed_over
     if not sources:
         kinds = " ".join(sorted(COMMON_SUFFIXES))
-        found = f"{_tell_passed_over(passed_over)}; " if passed_over else ""
+        found = f"{_tell_passed_over(passed_over.kinds)}; " if passed_over.kinds else ""
         where = ", ".join(map(str, named))
         raise SourceError(f"No image under {where}; {found}looked for {kinds} and others")
     notes = [note for one in names for note in one.notes]
-    if passed_over:
-        notes.append(_tell_passed_over(passed_over))
+    if passed_over.kinds:
+        notes.append(_tell_passed_over(passed_over.kinds))
     sources.notes = tuple(notes)
     if clash := sources.clash():
         one, other = clash
@@ -231,7 +245,7 @@ def _is_one_image(path: str) -> bool:
     return find_sets(folder, names, container=container).is_one_image
 
 
-def _find_all(named: Sequence[_Named], base: str, passed_over: Counter[str]) -> Iterator[Source]:
+def _find_all(named: Sequence[_Named], base: str, passed_over: PassedOver) -> Iterator[Source]:
     loose: dict[str, dict[str, None]] = {}
     for root in chain.from_iterable(one.roots for one in named):
         path = os.path.abspath(root)
@@ -241,13 +255,13 @@ def _find_all(named: Sequence[_Named], base: str, passed_over: Counter[str]) -> 
             folder, name = os.path.split(path)
             loose.setdefault(folder, {})[name] = None
     for folder, names in loose.items():
-        yield from _make_sources(folder, list(names), base)
+        yield from _make_sources(folder, list(names), base, passed_over=passed_over)
     for row in chain.from_iterable(one.broken for one in named):
         yield Source(id=row.id, path=row.path, problem=(row.kind, row.message))
 
 
 def _walk(
-    folder: str, base: str, above: frozenset[str], passed_over: Counter[str]
+    folder: str, base: str, above: frozenset[str], passed_over: PassedOver
 ) -> Iterator[Source]:
     real = os.path.realpath(folder)
     if real in above:
@@ -259,10 +273,11 @@ def _walk(
         yield _make_broken(folder, base, "unreadable", f"folder cannot be read: {error.strerror}")
         return
     if is_container(folder):
-        yield from _make_sources(folder, _list_below(folder), base, container=True)
+        names = _list_below(folder)
+        yield from _make_sources(folder, names, base, container=True, passed_over=passed_over)
         return
-    passed_over.update(others)
-    yield from _make_sources(folder, images, base)
+    passed_over.kinds.update(others)
+    yield from _make_sources(folder, images, base, passed_over=passed_over)
     for below in folders:
         yield from _walk(os.path.join(folder, below), base, above | {real}, passed_over)
 
@@ -313,10 +328,18 @@ def _list_images(folder: str) -> list[str]:
 
 
 def _make_sources(
-    folder: str, names: Sequence[str], base: str, *, container: bool = False
+    folder: str,
+    names: Sequence[str],
+    base: str,
+    *,
+    container: bool = False,
+    passed_over: PassedOver | None = None,
 ) -> Iterator[Source]:
     """Turn one folder's image files into sources, putting files of one image together."""
     found = find_sets(folder, names, container=container)
+    if found.beside and passed_over is not None:
+        product = next((one.product for one in found.sets if one.product), "")
+        passed_over.beside[product] += len(found.beside)
     for name in found.singles:
         yield _make_single(os.path.join(folder, name), base)
     for one in found.sets:
@@ -396,11 +419,13 @@ class SourceList(Sequence[Source]):
 
     Attributes:
         notes: What is to be told of how they were found, a line each.
+        passed_over: What lies among them and is no image.
     """
 
     def __init__(self, columns: pa.Table, rests: Sequence[_Rest], base: str) -> None:
         self._columns, self._rests, self._base = columns, rests, base
         self.notes: tuple[str, ...] = ()
+        self.passed_over = PassedOver()
 
     def __len__(self) -> int:
         return int(self._columns.num_rows)

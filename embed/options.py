@@ -48,3 +48,12 @@ class EmbedOptions(Sources, OneModel, Embedding, Share, Progress):
     part_rows: int | None = option(
         default=None, unset="~128 MB", min=1, help="Tiles per Parquet part."
     )
+
+
+@options
+class InspectOptions(Sources, OneModel, PixelValues, Windows, Workers):
+    """What is looked at, and for which model."""
+
+    png: str | Path | None = option(
+        default=None, help="Draw up to nine tiles as the model sees them into this file."
+    )

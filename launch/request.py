@@ -24,8 +24,8 @@ from tilezoo.launch.sdk import (
 
 PACKAGE = "tilezoo"
 ROOMS = (
-    "bigearthnet", "cli", "compare", "embed", "launch", "pretrain", "pretrain.packs", "probe",
-    "probe.report", "products", "search", "zoo", "zoo.hub",
+    "bigearthnet", "cli", "compare", "embed", "embed.inspection", "launch", "pretrain",
+    "pretrain.packs", "probe", "probe.report", "products", "search", "zoo", "zoo.hub",
 )  # fmt: skip
 ENTRY = "tilezoo_job.py"  # what every process of a job runs
 START = "tilezoo_start.py"  # what the container runs first; it starts the processes

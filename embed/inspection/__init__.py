@@ -1,0 +1,1 @@
+"""What would be read and fed before anything is: `tilezoo inspect`."""
