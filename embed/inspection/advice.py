@@ -49,6 +49,14 @@ class Asked:
         """
         return self.contract.adapted(bands=self.options.bands, value_range=self.options.value_range)
 
+    @property
+    def request(self) -> BandRequest:
+        """What files are asked for, be it that `--bands` cannot serve the model."""
+        try:
+            return self.adapt()[1]
+        except ContractError:
+            return replace(self, options=replace(self.options, bands=None)).adapt()[1]
+
 
 def ask(options: InspectOptions) -> Asked:
     """Find the contract of the model; one of the catalogue is not brought here for it."""

@@ -57,8 +57,10 @@ class Kind:
         crs: As `EPSG:…` or WKT, most frequent first; empty where they have no place.
         gsd_m: Smallest and largest of the finest band, metres.
         bbox: West, south, east, north of those looked at, degrees.
+        approximate: Places are known by control points or RPCs alone.
         times: First and last acquisition of those looked at, UTC.
         nodata: Values that files declare as no data, as text; empty for none.
+        usual_nodata: The product's, for files that do not declare one; None for none.
         masked: Files have a mask or an alpha band.
         nodata_share: Share of sampled pixels without data, 0..1; None where none was read.
         broken_share: Share of sampled values that are NaN or infinite and not declared as no data.
@@ -76,8 +78,10 @@ class Kind:
     crs: tuple[str, ...]
     gsd_m: tuple[float, float] | None
     bbox: tuple[float, float, float, float] | None
+    approximate: bool
     times: tuple[datetime, datetime] | None
     nodata: tuple[str, ...]
+    usual_nodata: float | None
     masked: bool
     nodata_share: float | None
     broken_share: float

@@ -3,7 +3,6 @@
 from dataclasses import replace
 from pathlib import Path
 
-from tilezoo.bands import BandRequest
 from tilezoo.embed.inspection.advice import advise, ask, describe_run
 from tilezoo.embed.inspection.findings import Inspection, Passed
 from tilezoo.embed.inspection.survey import survey_sources
@@ -24,7 +23,7 @@ def inspect(options: InspectOptions) -> Inspection:
     """
     asked = ask(options)
     sources = discover(options.source_list)
-    survey = survey_sources(sources, BandRequest(wanted=()), options.threads)
+    survey = survey_sources(sources, asked.request, options.threads)
     advised, run = advise(asked, survey)
     made = Inspection(
         sources=tuple(map(str, options.source_list)),

@@ -25,8 +25,8 @@ from tilezoo.errors import TileError
 from tilezoo.formats import suffix_of
 from tilezoo.geo import Footprint
 from tilezoo.image import Image, Layer
+from tilezoo.meaning import find_nodata, find_scaling
 from tilezoo.opening import crs_name, gdal
-from tilezoo.products.facts import read_facts
 from tilezoo.products.product import find_product
 from tilezoo.sources import Source
 from tilezoo.tiles import Window
@@ -54,9 +54,13 @@ class _Places(BandRequest):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Header:
-    """One band's file: size in pixels, and what it says of values and place."""
+    """One band's file: size in pixels, and what it says of values and place.
+
+    `dtype` is that of values as they are fed, `stored` as they are in the file.
+    """
 
     dtype: str
+    stored: str
     size_px: tuple[int, int]
     gsd_m: float | None
     nodata: float | None
@@ -118,11 +122,13 @@ class Group:
         images: How many, estimated where not all were looked at.
         looks: Those looked at.
         sample: Of their values; None where none was read.
+        rescaling: What is done to values before they are fed, in words; empty for nothing.
     """
 
     images: int
     looks: tuple[Look, ...]
     sample: Sample | None = None
+    rescaling: str = ""
 
     @property
     def example(self) -> Look:
@@ -150,10 +156,12 @@ class Group:
             bbox=_join_boxes([look.footprint.bbox for look in self.looks if look.footprint]),
             times=(min(times), max(times)) if times else None,
             nodata=tuple(dict.fromkeys(f"{h.nodata:g}" for h in headers if h.nodata is not None)),
+            usual_nodata=find_nodata(example.source),
+            approximate=any(look.footprint.approximate for look in self.looks if look.footprint),
             masked=any(header.masked for header in headers),
             nodata_share=self.sample.nodata_share if self.sample else None,
             broken_share=self.sample.broken_share if self.sample else 0.0,
-            rescaling=_tell_rescaling(example.source),
+            rescaling=self.rescaling,
         )
 
     def _describe_bands(self) -> Iterator[BandFound]:
@@ -164,7 +172,7 @@ class Group:
                 name=band.name,
                 common=band.common,
                 number=band.number,
-                dtype=header.dtype if header else "unreadable",
+                dtype=header.stored if header else "unreadable",
                 gsd_m=header.gsd_m if header else None,
                 percentiles=tuple(np.percentile(own, PERCENTS).tolist()) if own.size else (),
             )
@@ -196,10 +204,15 @@ def survey_sources(sources: Sequence[Source], request: BandRequest, threads: int
 
     Args:
         sources: Sorted by id.
-        request: How values are read (`nodata`, `values`); its bands do not matter.
+        request: How values are read; its bands do not matter.
         threads: That read.
     """
-    every = _Places(wanted=(), values=request.values, nodata=request.nodata)
+    every = _Places(
+        wanted=(),
+        values=request.values,
+        value_range=request.value_range,
+        nodata=request.nodata,
+    )
     groups: dict[tuple[object, ...], list[Look]] = {}
     images: Counter[tuple[object, ...]] = Counter()
     failed: dict[tuple[str, str], _Failed] = {}
@@ -220,7 +233,9 @@ def survey_sources(sources: Sequence[Source], request: BandRequest, threads: int
         made = [Group(images=images[key], looks=tuple(looks)) for key, looks in groups.items()]
         made.sort(key=lambda group: -group.images)
         for place, group in enumerate(made[:_SAMPLED_KINDS]):
-            made[place] = replace(group, sample=_sample(group, every, pool))
+            sample = _sample(group, every, pool)
+            scaling = find_scaling(group.looks[0].source, request).told
+            made[place] = replace(group, sample=sample, rescaling=scaling)
     DECODED.clear()
     unreadable = tuple(one.describe() for one in failed.values())
     return Survey(images=len(sources), groups=tuple(made), unreadable=unreadable)
@@ -308,6 +323,7 @@ def _read_header(image: Image, layer: Layer) -> Header:
     flags = set(layer.dataset.mask_flag_enums[stored])
     return Header(
         dtype=layer.dtype,
+        stored=layer.stored_dtype,
         size_px=(layer.dataset.width, layer.dataset.height),
         gsd_m=place.gsd_m if place else None,
         nodata=layer.dataset.nodatavals[stored],
@@ -320,13 +336,6 @@ def _name_product(key: str) -> ProductFound | None:
         return None
     product = find_product(key)
     return ProductFound(key=key, title=product.title, unit=product.unit, notes=product.notes)
-
-
-def _tell_rescaling(source: Source) -> str:
-    if not source.product:
-        return ""
-    files = source.files or {"": source.path}
-    return read_facts(find_product(source.product), source.path, files).told
 
 
 def _join_boxes(

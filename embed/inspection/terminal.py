@@ -75,12 +75,13 @@ def _say_sizes(kind: Kind) -> str:
 
 
 def _say_place(kind: Kind) -> str:
+    crs = [name if name.startswith("EPSG") else name.split(",")[0] for name in kind.crs[:1]]
+    crs += [f"{len(kind.crs) - 1} other CRS"] if len(kind.crs) > 1 else []
     if kind.bbox is None:
-        return "not georeferenced" if not kind.crs else f"{kind.crs[0]}, no place on the globe"
-    more = f" and {len(kind.crs) - 1} others" if len(kind.crs) > 1 else ""
-    crs = kind.crs[0] if kind.crs[0].startswith("EPSG") else kind.crs[0].split(",")[0]
+        return f"{crs[0]}, no place on the globe" if crs else "not georeferenced"
+    crs += ["approximate, by control points or RPCs"] if kind.approximate else []
     west, south, east, north = (f"{value:.4f}" for value in kind.bbox)
-    return f"{crs}{more}; west {west}, south {south}, east {east}, north {north}"
+    return f"{', '.join(crs)}; {west},{south} to {east},{north} (lon,lat)"
 
 
 def _say_times(times: tuple[datetime, datetime] | None) -> str:
@@ -92,6 +93,8 @@ def _say_times(times: tuple[datetime, datetime] | None) -> str:
 
 def _say_nodata(kind: Kind) -> str:
     said = [*kind.nodata, *(["a mask or alpha"] if kind.masked else [])]
+    if not said and kind.usual_nodata is not None:
+        said = [f"{kind.usual_nodata:g} (the product's)"]
     share = "" if kind.nodata_share is None else f"; {_percent(kind.nodata_share)} of the sample"
     broken = f"; {_percent(kind.broken_share)} is NaN or infinite" if kind.broken_share else ""
     return f"{' and '.join(said) or 'not declared'}{share}{broken}"
