@@ -58,6 +58,7 @@ class Crops:
         backbone: Gives the backbone; one is in memory while its probe is fitted, and no longer.
         precision: To run it in.
         sources: Where tiles are, as they were found for the table.
+        nodata: `--nodata`; None for what files say.
         cut: How sources are cut; None for whole files.
         workers: Threads that read.
     """
@@ -65,6 +66,7 @@ class Crops:
     backbone: Callable[[], Backbone]
     precision: Precision
     sources: Sequence[Source]
+    nodata: float | None
     cut: Cut | None
     workers: int
 
@@ -76,9 +78,10 @@ class Crops:
         """
         backbone = self.backbone()
         backbone.use(self.precision)
+        request = replace(backbone.request, nodata=self.nodata)
         plan = make_plan(
             self.sources,
-            request=backbone.request,
+            request=request,
             cut=self.cut,
             limit=None,
             shard=(0, 1),
@@ -90,7 +93,7 @@ class Crops:
             refs = chain.from_iterable(plan.tiles(at, at + 1) for at in places[order.numpy()])
             contract = backbone.space.contract
             finish = partial(crop_tile, contract=contract, seed=seed, epoch=epoch)
-            reader = Reader(contract, backbone.request, finish)
+            reader = Reader(contract, request, finish)
             reading = read_ahead(refs, reader, workers=self.workers, ahead=2 * BATCH)
             with closing(reading) as outcomes:
                 for _, vectors in backbone.encode_all(_batches(outcomes)):

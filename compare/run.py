@@ -191,6 +191,7 @@ class _Job:
                 backbone=partial(self._load, made),
                 precision=open_table(made.path).manifest.settled_precision,
                 sources=self.found,
+                nodata=self.options.nodata_value,
                 cut=self.options.cut,
                 workers=self.options.threads,
             )

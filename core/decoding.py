@@ -191,6 +191,15 @@ class DecodedPictures:
 DECODED = DecodedPictures()
 
 
+@contextmanager
+def letting_go() -> Iterator[None]:
+    """Let go of decoded pictures at the end of a run."""
+    try:
+        yield
+    finally:
+        DECODED.clear()
+
+
 def tell_size(path: str, size: int) -> str:
     """Say that a picture is too large to be decoded once for all its windows."""
     name, mib = Path(path).name, MAX_DECODED_BYTES >> 20

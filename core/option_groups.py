@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tilezoo.option_texts import parse_shard
+from tilezoo.option_texts import parse_nodata, parse_shard
 from tilezoo.options import argument, option, options
 
 if TYPE_CHECKING:
@@ -56,6 +56,32 @@ class Windows:
         from tilezoo.tiles import cut_from
 
         return cut_from(self.tile_px, self.stride_px)
+
+
+@options
+class StatedNodata:
+    """Which pixels hold no data, where files do not say it or say it wrong."""
+
+    nodata: str | None = option(
+        default=None,
+        unset="as files say",
+        help="V or nan: the stored value of pixels without data, if files do not say it or say it "
+        "wrong; a pixel is one of these where all bands are.",
+    )
+
+    @cached_property
+    def nodata_value(self) -> float | None:
+        """The value as a number; None for what files say."""
+        return parse_nodata(self.nodata)
+
+
+@options
+class AllowedNodata:
+    """How much of a tile may be without data."""
+
+    max_nodata: float = option(
+        default=1.0, min=0, max=1, help="Leave out tiles with a larger share without data."
+    )
 
 
 @options

@@ -10,6 +10,7 @@ from PIL import Image
 from tilezoo.bands import BandRequest, parse_bands, same
 from tilezoo.errors import SourceError, TileError
 from tilezoo.image import read_tile
+from tilezoo.option_texts import parse_nodata
 from tilezoo.sources import discover, source_at
 from tilezoo.table import Table
 from tilezoo.tiles import Tile, TileRef, Window
@@ -29,6 +30,7 @@ class Thumbnailer:
             wanted=self._contract.bands,
             given=parse_bands(request.bands),
             values_stated=request.value_range is not None,
+            nodata=parse_nodata(request.nodata),
         )
         self._side = side_px
 

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilezoo.bands import BandRequest
-from tilezoo.decoding import DECODED
 from tilezoo.errors import ContractError, TileError
 from tilezoo.formats import split_part
 from tilezoo.image import Image
@@ -205,7 +204,6 @@ def read_ahead(
             pending -= size
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-        DECODED.clear()
 
 
 def _take_settings() -> None:

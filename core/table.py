@@ -156,6 +156,8 @@ class TableRequest:
 
     bands: str | None = None
     value_range: str | None = None
+    nodata: str | None = None
+    max_nodata: float = 1.0
     tile_px: int | None = None
     stride_px: int | None = None
     batch_size: int = 64
@@ -189,7 +191,8 @@ class TableManifest:
         complete: All else is settled; before, `rows` and what follows may change.
         rows: Tiles with a vector.
         failed: Tiles without one.
-        empty_windows: Those of these that are windows of scenes without any data: no fault.
+        empty_windows: Those of these that are windows of scenes without any data, or tiles with
+            less than `max_nodata` asks for: no fault.
         tiles: All of them.
         dimension: Length of a vector.
         space: In which the vectors live.

@@ -2,7 +2,15 @@
 
 from pathlib import Path
 
-from tilezoo.option_groups import AllowedErrors, Limit, Share, Sources, Windows, Workers
+from tilezoo.option_groups import (
+    AllowedErrors,
+    AllowedNodata,
+    Limit,
+    Share,
+    Sources,
+    Windows,
+    Workers,
+)
 from tilezoo.options import Progress, option, options
 from tilezoo.space import Dtype
 from tilezoo.zoo.options import InPrecision, OneModel, PixelValues, Pooled
@@ -31,6 +39,7 @@ class Embedding(
     Pooled,
     InPrecision,
     Batches,
+    AllowedNodata,
     AllowedErrors,
     Limit,
     Workers,

@@ -3,7 +3,8 @@
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from importlib.metadata import version
 from itertools import chain, islice
 from pathlib import Path
@@ -13,10 +14,14 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
+from tilezoo.bands import BandRequest
+from tilezoo.decoding import letting_go
 from tilezoo.embed.options import EmbedOptions
 from tilezoo.embed.store import TableSegment, TableWriter, lock_table, open_writer
 from tilezoo.errors import InterruptedRunError, ModelError, TooManyFailedError
+from tilezoo.hints import give_hints, spread
 from tilezoo.io import from_builtins
+from tilezoo.nodata import refuse_sparse
 from tilezoo.option_texts import to_request
 from tilezoo.options import verb
 from tilezoo.progress import Advance, progress, say
@@ -81,7 +86,7 @@ def embed(options: EmbedOptions) -> EmbedResult:
     """
     out = Path(options.out)
     job = _plan_job(options)
-    with lock_table(out):
+    with lock_table(out), letting_go():
         writer = open_writer(out, _describe(job), overwrite=options.overwrite)
         started = time.monotonic()
         if writer.manifest.complete:
@@ -104,9 +109,21 @@ class _Job:
 
     def read(self, refs: Iterable[TileRef], ahead: int) -> Generator[Outcome, None, None]:
         """Read tiles in threads, fitted to the backbone, some before they are asked for."""
-        contract, request = self.backbone.space.contract, self.backbone.request
-        reader = Reader(contract, request, self.backbone.shrink)
+        reader = Reader(self.backbone.space.contract, self.request, self._finish)
         return read_ahead(refs, reader, workers=self.options.threads, ahead=ahead)
+
+    @cached_property
+    def request(self) -> BandRequest:
+        """What is asked of files."""
+        return _ask(self.backbone, self.options)
+
+    def _finish(self, tile: Tile) -> Tile:
+        refuse_sparse(tile.nodata_fraction, self.options.max_nodata)
+        return self.backbone.shrink(tile)
+
+
+def _ask(backbone: Backbone, options: EmbedOptions) -> BandRequest:
+    return replace(backbone.request, nodata=options.nodata_value)
 
 
 def _plan_job(options: EmbedOptions) -> _Job:
@@ -125,15 +142,16 @@ def _plan_job(options: EmbedOptions) -> _Job:
         say(note)
     plan = make_plan(
         sources,
-        request=backbone.request,
+        request=_ask(backbone, options),
         cut=options.cut,
         limit=options.limit,
         shard=options.share,
         workers=options.threads,
     )
-    contract, request = backbone.space.contract, backbone.request
-    refuse_hopeless(plan, request, lambda image: image.check(contract))
-    return _Job(options=options, backbone=backbone, plan=plan)
+    job = _Job(options=options, backbone=backbone, plan=plan)
+    contract = backbone.space.contract
+    refuse_hopeless(plan, job.request, lambda image: image.check(contract))
+    return job
 
 
 def _describe(job: _Job) -> TableManifest:
@@ -170,7 +188,8 @@ def _settle(writer: TableWriter, job: _Job) -> None:
         precision = settle_precision(backbone, first)
     writer.settle(precision=precision, georeferenced=any(tile.footprint for tile in first))
     backbone.use(precision)
-    _give_hints(first, backbone, cut=job.plan.cut is not None)
+    _give_size_hints(first, backbone, cut=job.plan.cut is not None)
+    _give_value_hints(job)
     writer.begin(training_ids=backbone.model.path / TRAINING_IDS)
 
 
@@ -180,7 +199,13 @@ def _read_first_tiles(job: _Job) -> list[Tile]:
         return list(islice((o for o in outcomes if isinstance(o, Tile)), _TRIED))
 
 
-def _give_hints(tiles: Sequence[Tile], backbone: Backbone, *, cut: bool) -> None:
+def _give_value_hints(job: _Job) -> None:
+    refs = [ref for at in spread(len(job.plan)) for ref in job.plan.tiles(at, at + 1)]
+    contract, workers = job.backbone.space.contract, job.options.threads
+    give_hints(refs, contract, job.request, workers=workers)
+
+
+def _give_size_hints(tiles: Sequence[Tile], backbone: Backbone, *, cut: bool) -> None:
     contract = backbone.space.contract
     side = max((max(tile.pixel_bbox[2:]) for tile in tiles), default=0)
     if not cut and side > _FAR_LARGER * contract.resize_px:

@@ -182,7 +182,9 @@ class TableWriter:
             approximate_places=self._places.approximate or UNSET,
             rows=sum(part.rows for part in parts),
             failed=errors.num_rows,
-            empty_windows=_count_empty_windows(errors),
+            empty_windows=_count_empty(
+                errors, windows_alone=self._manifest.request.max_nodata == 1
+            ),
             parts=parts,
         )
         write_state(self.path / MANIFEST, self._manifest)
@@ -301,7 +303,14 @@ def _describe(path: Path) -> Part:
     return Part(file=path.name, rows=rows, sha256=sha256_file(path))
 
 
-def _count_empty_windows(errors: pa.Table) -> int:
-    """Count windows of scenes without any data: listed in errors.parquet, but no fault."""
+def _count_empty(errors: pa.Table, *, windows_alone: bool) -> int:
+    """Count what is listed in errors.parquet for want of data, but is no fault.
+
+    Args:
+        errors: Of all tiles.
+        windows_alone: Nothing was said of how much data a tile needs: a file without any is a fault.
+    """
     nodata = pc.equal(errors["kind"], "nodata")
-    return int(pc.sum(pc.and_(nodata, pc.is_valid(errors["pixel_bbox"]))).as_py() or 0)
+    if windows_alone:
+        nodata = pc.and_(nodata, pc.is_valid(errors["pixel_bbox"]))
+    return int(pc.sum(nodata).as_py() or 0)

@@ -10,7 +10,15 @@ from typing import Literal
 
 from tilezoo.bands import parse_bands
 from tilezoo.errors import OptionError
-from tilezoo.option_groups import AllowedErrors, Limit, Sources, Windows, Workers
+from tilezoo.option_groups import (
+    AllowedErrors,
+    AllowedNodata,
+    Limit,
+    Sources,
+    StatedNodata,
+    Windows,
+    Workers,
+)
 from tilezoo.option_texts import parse_value_range, to_request
 from tilezoo.options import Progress, argument, option, options
 from tilezoo.space import Precision
@@ -21,13 +29,13 @@ Backend = Literal["smddp", "nccl", "gloo"]
 RANGE_FIX = "say what maps to 0 and 1 with --value-range LOW,HIGH (0,2000 for Sentinel-2)"
 # What decides the bytes of a pack, in the order in which its files name it.
 _DECISIVE = (
-    "bands", "value_range", "dtype", "size_px", "tile_px", "stride_px", "max_nodata", "labels",
-    "split", "limit", "shard_mb",
+    "bands", "value_range", "nodata", "dtype", "size_px", "tile_px", "stride_px", "max_nodata",
+    "labels", "split", "limit", "shard_mb",
 )  # fmt: skip
 
 
 @options
-class PackedTiles:
+class PackedTiles(StatedNodata):
     """What a pack takes of its sources."""
 
     bands: str | None = option(
@@ -54,7 +62,9 @@ class PackedTiles:
 
 
 @options
-class PackOptions(Sources, PackedTiles, Windows, Limit, Workers, AllowedErrors, Progress):
+class PackOptions(
+    Sources, PackedTiles, Windows, AllowedNodata, Limit, Workers, AllowedErrors, Progress
+):
     """How sources become shards."""
 
     out: str | Path = option("--out", "-o", help="The pack's folder.", recorded=False)
@@ -64,9 +74,6 @@ class PackOptions(Sources, PackedTiles, Windows, Limit, Workers, AllowedErrors, 
     )
     size_px: int | None = option(
         default=None, unset="the first tile's", min=4, help="Resize every tile to this side."
-    )
-    max_nodata: float = option(
-        default=1.0, min=0, max=1, help="Leave out tiles with a larger share without data."
     )
     split: str | None = option(
         default=None, help="train,validation: only the tiles of these splits."

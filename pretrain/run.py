@@ -116,6 +116,7 @@ def _find_pack(options: PretrainOptions, world: World) -> Pack:
             out=folder,
             bands=options.bands,
             value_range=options.value_range,
+            nodata=options.nodata,
             labels=options.labels,
             show_progress=options.show_progress,
         )

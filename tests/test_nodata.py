@@ -14,10 +14,19 @@ from PIL import Image as Pillow
 
 from tilezoo import progress
 from tilezoo.bands import BandRequest
-from tilezoo.errors import OptionError, TileError
+from tilezoo.compare.options import CompareOptions
+from tilezoo.embed import embed
+from tilezoo.embed.options import EmbedOptions
+from tilezoo.errors import OptionError, PackError, TableError, TileError, TooManyFailedError
 from tilezoo.image import read_tile
 from tilezoo.option_texts import parse_nodata
+from tilezoo.options import options_of
+from tilezoo.pictures import Thumbnailer
+from tilezoo.pretrain import pack
+from tilezoo.pretrain.options import PackOptions
+from tilezoo.search import search
 from tilezoo.sources import source_at
+from tilezoo.table import open_table
 from tilezoo.tiles import Tile, TileRef
 
 FOUR = ("red", "green", "blue", "nir")
@@ -241,3 +250,101 @@ def test_a_transparent_colour_of_a_png_is_that_colour_alone(tmp_path: Path) -> N
     assert tile.nodata_fraction == pytest.approx(1 / 8)
     assert not tile.pixels[:, :10].any()
     assert np.array_equal(tile.pixels[:, 10:], pixels[:, 10:])
+
+
+def write_scene(folder: Path) -> NDArray[np.generic]:
+    """Write a scene whose right half lies outside the swath, as 0 that no tag declares."""
+    pixels = making.texture(5, side=160, low=20, high=250)
+    pixels[:, :, 90:] = 0
+    making.write_tiff(folder / "scene.tif", pixels, photometric="RGB")
+    return pixels
+
+
+CUT = {"tile_px": 40, "device": "cpu", "precision": "fp32"}
+
+
+def test_embed_takes_the_nodata_value_it_is_told(vit: Path, tmp_path: Path) -> None:
+    """Empty windows are told, and are no failures."""
+    write_scene(tmp_path / "in")
+    plain = embed(tmp_path / "in", out=tmp_path / "plain", model=vit, **CUT)
+    assert (plain.rows, plain.failed) == (16, 0)
+    told = embed(tmp_path / "in", out=tmp_path / "told", model=vit, nodata="0", **CUT)
+    assert (told.rows, told.failed) == (12, 4)
+    rows = making.rows_of(tmp_path / "told")
+    assert rows["nodata_fraction"].to_pylist() == pytest.approx([0, 0, 0.75] * 4)
+    assert {row["kind"] for row in making.errors_of(tmp_path / "told")} == {"nodata"}
+
+
+def test_tiles_with_too_little_data_are_rows_of_errors_and_no_failures(
+    vit: Path, tmp_path: Path
+) -> None:
+    write_scene(tmp_path / "in")
+    making.write_tiff(tmp_path / "in/void.tif", np.zeros((3, 40, 40), np.uint8), photometric="RGB")
+    how = {"nodata": "0", "max_nodata": 0.5, "model": vit, **CUT}
+    made = embed(tmp_path / "in", out=tmp_path / "t", **how)
+    assert (made.rows, made.failed) == (8, 9)
+    messages = {row["message"] for row in making.errors_of(tmp_path / "t")}
+    assert messages == {"0.75 of it holds no data, --max-nodata is 0.5", "no pixel holds data"}
+    request = open_table(tmp_path / "t").manifest.request
+    assert (request.nodata, request.max_nodata) == ("0", 0.5)
+    again = embed(tmp_path / "in", out=tmp_path / "t", **how)
+    assert (again.rows, again.seconds < 0.1) == (8, True)
+    with pytest.raises(TableError, match=r"max_nodata: 0\.5 there, 0.9 now"):
+        embed(tmp_path / "in", out=tmp_path / "t", **{**how, "max_nodata": 0.9})
+    whole = {**how, "tile_px": None}
+    files = embed(tmp_path / "in", out=tmp_path / "files", **whole)
+    assert (files.rows, files.failed) == (1, 1)
+
+
+def test_a_file_without_data_is_a_failure_unless_a_share_is_asked_for(
+    vit: Path, tmp_path: Path
+) -> None:
+    making.write_tiles(tmp_path / "in", 1)
+    blank = np.zeros((3, 40, 40), np.uint8)
+    making.write_tiff(tmp_path / "in/void.tif", blank, nodata=0, photometric="RGB")
+    with pytest.raises(TooManyFailedError, match="1 of 2 tiles failed"):
+        embed(tmp_path / "in", out=tmp_path / "t", model=vit, device="cpu")
+    assert embed(tmp_path / "in", out=tmp_path / "u", model=vit, max_nodata=0.99).failed == 1
+
+
+def test_slivers_at_the_edges_of_a_scene_can_be_left_out(vit: Path, tmp_path: Path) -> None:
+    """A scene that is four pixels wider than whole windows."""
+    pixels = making.texture(6, side=84)
+    making.write_tiff(tmp_path / "in/scene.tif", pixels, photometric="RGB")
+    assert embed(tmp_path / "in", out=tmp_path / "t", model=vit, **CUT).rows == 9
+    made = embed(tmp_path / "in", out=tmp_path / "u", model=vit, max_nodata=0.5, **CUT)
+    assert (made.rows, made.failed) == (4, 5)
+
+
+def test_pack_takes_the_nodata_value_it_is_told(tmp_path: Path) -> None:
+    write_scene(tmp_path / "in")
+    how = {"tile_px": 40, "nodata": "0", "max_nodata": 0.5}
+    made = pack(tmp_path / "in", out=tmp_path / "p", **how)
+    assert (made.tiles, made.failed) == (8, 8)
+    assert pack(tmp_path / "in", out=tmp_path / "p", **how).seconds == 0
+    with pytest.raises(PackError, match="nodata: '0' there, None now"):
+        pack(tmp_path / "in", out=tmp_path / "p", **{**how, "nodata": None})
+
+
+def test_an_image_that_is_searched_with_is_read_as_the_table_was(vit: Path, tmp_path: Path) -> None:
+    """And so is its picture."""
+    for number in range(3):
+        pixels = making.texture(number, low=20)
+        pixels[:, :30] = 255
+        making.write_tiff(tmp_path / f"in/{number}.tif", pixels, photometric="RGB")
+    embed(tmp_path / "in", out=tmp_path / "t", model=vit, nodata="255", device="cpu")
+    found = search(tmp_path / "t", str(tmp_path / "in/1.tif"), k=1, device="cpu")
+    assert found.hits[0].id == "1.tif"
+    assert found.hits[0].score == pytest.approx(1, abs=1e-3)
+    picture = Thumbnailer(open_table(tmp_path / "t"), 80).of_file(tmp_path / "in/1.tif")
+    assert picture is not None
+    assert not np.asarray(picture)[:30].any()
+
+
+def test_what_stands_for_no_data_is_said_in_one_group_of_options() -> None:
+    for verb in (EmbedOptions, PackOptions, CompareOptions):
+        options = {one.name: one for one in options_of(verb)}
+        assert options["nodata"].flag == "--nodata"
+        assert options["max_nodata"].default == 1
+    with pytest.raises(OptionError, match="--nodata 'x' should be a number or nan"):
+        EmbedOptions("in", out="t", nodata="x")

@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tilezoo.bands import parse_bands
+from tilezoo.decoding import letting_go
 from tilezoo.errors import InterruptedRunError, PackError, TileError, TooManyFailedError
+from tilezoo.hints import give_hints, spread
 from tilezoo.image import MIN_SIDE_PX, Image
 from tilezoo.opening import gdal
 from tilezoo.option_texts import parse_value_range
@@ -76,7 +78,7 @@ def pack(options: PackOptions) -> PackResult:
         tiles=len(choice),
         tiles_sha256=plan.digest(),
     )
-    with lock_pack(Path(options.out)):
+    with lock_pack(Path(options.out)), letting_go():
         store = open_pack_store(Path(options.out), job, overwrite=options.overwrite)
         if store.manifest is not None:
             store.clear_up()
@@ -90,7 +92,7 @@ def pack(options: PackOptions) -> PackResult:
 def _shaping(options: PackOptions) -> Shaping:
     """What becomes of a tile's pixels, as far as options settle it."""
     return Shaping(
-        request=band_request(parse_bands(options.bands)),
+        request=replace(band_request(parse_bands(options.bands)), nodata=options.nodata_value),
         dtype=options.dtype,
         value_range=parse_value_range(options.value_range),
         resized=options.size_px is not None,
@@ -110,6 +112,8 @@ def _fill(
     shaping = _settle_shaping(store, choice, shaping)
     form = _shard_form(shaping, options.shard_mb)
     done, number = store.done()
+    refs = [next(choice.tiles(place)) for place in spread(len(choice))]
+    give_hints(refs, shaping.contract, shaping.request, workers=options.threads)
     with (
         closing(_read_tiles(choice.tiles(done), shaping, form, options.threads)) as outcomes,
         progress(len(choice) - done, "packing", shown=options.show_progress) as advance,

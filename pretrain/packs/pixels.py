@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
-from tilezoo.bands import BandRequest, FileBand, canonical, same
+from tilezoo.bands import ALPHA, BandRequest, FileBand, canonical, same
 from tilezoo.errors import OptionError, TileError
 from tilezoo.image import MAX_TILE_BYTES, Image
+from tilezoo.nodata import refuse_sparse
 from tilezoo.pretrain.options import RANGE_FIX, PackDtype
 from tilezoo.space import Contract, Unit
 from tilezoo.tiles import Tile
@@ -31,7 +32,8 @@ class RgbRequest(BandRequest):
 
     def choose(self, bands: Sequence[FileBand]) -> tuple[int, ...]:
         """Pick positions as `BandRequest.choose` does, from files of these three bands alone."""
-        if len(bands) != len(RGB) and any(band.common == RGB[0] for band in bands):
+        others = [band for band in bands if band.name != ALPHA]
+        if len(others) != len(RGB) and any(band.common == RGB[0] for band in bands):
             written = ",".join(band.name or str(band.number) for band in bands)
             raise TileError("contract", f"has bands {written}, no RGB image; choose with --bands")
         return BandRequest.choose(self, bands)
@@ -135,9 +137,7 @@ class Shaping:
         Raises:
             TileError: It is of another size or unit than the pack's, or has too little data.
         """
-        if tile.nodata_fraction > self.max_nodata:
-            share = f"{tile.nodata_fraction:.3g} of it holds no data"
-            raise TileError("nodata", f"{share}, --max-nodata is {self.max_nodata:g}")
+        refuse_sparse(tile.nodata_fraction, self.max_nodata)
         self._check_dtype(tile.pixels.dtype.name)
         side = self.size_px or 0
         if not self.resized and tile.pixels.shape[1:] != (side, side):
