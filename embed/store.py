@@ -8,7 +8,7 @@ the same command makes the others, from the same batches, so the rows are the sa
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -101,7 +101,7 @@ def open_writer(path: Path, wanted: TableManifest, *, overwrite: bool) -> "Table
 
 def _differences(there: TableManifest, now: TableManifest) -> list[str]:
     """Compare what decides the rows of two runs."""
-    found = tell_differences(vars(there.request), vars(now.request))
+    found = tell_differences(asdict(there.request), asdict(now.request))
     if there.space.fingerprint != now.space.fingerprint:
         names = f"{there.model.name} there, {now.model.name} now"
         found.insert(0, f"model: {names} (another space)")
