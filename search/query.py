@@ -3,7 +3,7 @@
 import re
 import unicodedata
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from heapq import nlargest
 from pathlib import Path
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tilezoo.centres import measure_km
 from tilezoo.errors import OptionError, SourceError, SpaceError, TileError, TilezooError
 from tilezoo.geoparquet import read_boxes
+from tilezoo.option_texts import parse_nodata
 from tilezoo.options import options_of
 from tilezoo.search.options import SearchOptions
 from tilezoo.search.vectors import rows_at, unit
@@ -167,8 +168,9 @@ def _embed_image(table: Table, path: Path, device: str) -> Query:
     if len(sources) != 1:
         raise SourceError(f"{path} holds {len(sources)} images; a query is one")
     backbone = _load_backbone(table, device)
+    request = replace(backbone.request, nodata=parse_nodata(table.manifest.request.nodata))
     try:
-        tile = read_tile(TileRef(source=sources[0]), backbone.space.contract, backbone.request)
+        tile = read_tile(TileRef(source=sources[0]), backbone.space.contract, request)
     except TileError as error:
         told = f"{path}: {_tell(error)}"
         raise TileError(
