@@ -138,9 +138,6 @@ def parse_bands(text: str | tuple[str, ...] | None) -> tuple[str, ...] | None:
     return tuple(canonical(name) for name in names)
 
 
-ALPHA = "alpha"  # what a band is called that is tagged so and holds data all the same
-
-
 @dataclass(frozen=True, kw_only=True)
 class BandRequest:
     """Which bands to read, in the backbone's order, and what their values are.
