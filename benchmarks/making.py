@@ -90,11 +90,13 @@ class Measured:
         peak_mb: Peak resident memory; 0 where there is no /proc.
         own_mb: Peak of the part that is no file's (libraries' code is).
         seconds: From its start to its end.
+        cpu_s: Of all its threads; what others do beside it matters less to that.
     """
 
     peak_mb: float
     own_mb: float
     seconds: float
+    cpu_s: float
 
 
 def run_measured(command: Sequence[str | Path]) -> Measured:
@@ -106,12 +108,17 @@ def run_measured(command: Sequence[str | Path]) -> Measured:
         peak_kib = max(peak_kib, _read_kib(process.pid, "VmHWM"))
         own_kib = max(own_kib, _read_kib(process.pid, "RssAnon"))
         time.sleep(_EVERY_S)
-        ended, status, _ = os.wait4(process.pid, os.WNOHANG)
+        ended, status, used = os.wait4(process.pid, os.WNOHANG)
     seconds = time.monotonic() - start
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise SystemExit(f"{shlex.join(map(str, command))} ended with {process.returncode}")
-    return Measured(peak_mb=peak_kib * 1024 / 1e6, own_mb=own_kib * 1024 / 1e6, seconds=seconds)
+    return Measured(
+        peak_mb=peak_kib * 1024 / 1e6,
+        own_mb=own_kib * 1024 / 1e6,
+        seconds=seconds,
+        cpu_s=used.ru_utime + used.ru_stime,
+    )
 
 
 def _read_kib(process: int, line: str) -> int:

@@ -47,14 +47,15 @@ def main() -> None:
         start = time.monotonic()
         subprocess.run([_PROGRAM, "index", args.table], check=True)
         print(f"\n`tilezoo index` took {time.monotonic() - start:.0f} s\n")
-    print("| command | seconds, each round | median | peak memory, MB | its own (no file's), MB |")
-    print("|---|---|---|---|---|")
+    print("| command | seconds, each round | median | CPU | peak memory, MB | no file's, MB |")
+    print("|---|---|---|---|---|---|")
     for told, words in list_commands(args.table).items():
         runs = [run_measured([_PROGRAM, *words]) for _ in range(args.rounds)]
         seconds = [run.seconds for run in runs]
         peak, own = (max(getattr(run, name) for run in runs) for name in ("peak_mb", "own_mb"))
         each = ", ".join(f"{one:.2f}" for one in seconds)
-        print(f"| {told} | {each} | {median(seconds):.2f} | {peak:,.0f} | {own:,.0f} |", flush=True)
+        times = f"{each} | {median(seconds):.2f} | {median(run.cpu_s for run in runs):.2f}"
+        print(f"| {told} | {times} | {peak:,.0f} | {own:,.0f} |", flush=True)
     facts = json.loads((args.table / "index" / "index.json").read_text(encoding="utf-8"))
     print(json.dumps(facts))
     print(" · ".join(machine().values()))

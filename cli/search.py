@@ -32,7 +32,6 @@ def run(options: SearchOptions, own: Files) -> None:
     from tilezoo.search import search
 
     answers = search.with_options(options)
-    _tell_time(answers)
     if own.as_json:
         print(json.dumps(answers.to_json(), indent=2))
     else:
@@ -41,15 +40,16 @@ def run(options: SearchOptions, own: Files) -> None:
         console = Console()
         console.print(answers.to_terminal(console.width))
     _write(answers, own)
+    _tell_time(answers)
 
 
 def _tell_time(answers: "Answers") -> None:
     from tilezoo.progress import say
 
-    took, whole_s = answers.took, perf_counter() - STARTED
+    took = answers.took
     say(
-        f"{whole_s:.2f} s: {whole_s - took.whole_s:.2f} s to start, {took.whole_s:.2f} s to search, "
-        f"{1000 * took.index_s:.1f} ms of it in the open index"
+        f"{perf_counter() - STARTED:.2f} s in all, {took.whole_s:.2f} s of it to search "
+        f"({1000 * took.index_s:.1f} ms in the open index)"
     )
 
 

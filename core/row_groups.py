@@ -1,11 +1,17 @@
-"""Single rows out of large Parquet files: only the groups of rows that hold them are read."""
+"""Single rows out of large Parquet files: only the groups of rows that hold them are read.
+
+Nothing here has pyarrow load pandas, as its scalars, arrays of NumPy's and times do: that takes
+longer than to find a row.
+"""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +21,8 @@ from numpy.typing import NDArray
 from tilezoo.errors import TableError
 
 _ROWS_PER_BATCH = 8192
+_TIME = pa.timestamp("us", tz="UTC")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +67,11 @@ class RowGroups:
         Raises:
             TableError: A file is damaged.
         """
-        try:
-            wanted = pa.scalar(row_id)
-        except UnicodeEncodeError:  # a name with bytes that are no text: ids are text
-            return None
         groups = (group for group in self._groups if group.may_hold(row_id))
         for rows, batch in self._read(groups, ["id"]):
-            place = batch.column(0).index(wanted).as_py()
-            if place >= 0:
-                return int(rows[place])
+            names: list[str] = batch.column(0).to_pylist()
+            if row_id in names:
+                return rows[names.index(row_id)]
         return None
 
     def take(
@@ -86,7 +90,19 @@ class RowGroups:
         for rows, batch in self._read(groups, columns):
             here = _between(numbers, rows.start, rows.stop)
             if len(here):
-                yield batch.take(pa.array(here - rows.start))
+                yield batch.take(_to_arrow(here - rows.start))
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """Read one column whole.
+
+        Raises:
+            TableError: A file is damaged.
+        """
+        chunks: list[pa.Array] = []
+        for path, footer in zip(self.files, self.footers, strict=True):
+            with tell_damage(path), pq.ParquetFile(path, metadata=footer) as file:
+                chunks += file.read([name])[name].chunks
+        return pa.chunked_array(chunks, self.footers[0].schema.to_arrow_schema().field(name).type)
 
     @cached_property
     def _groups(self) -> tuple[_Group, ...]:
@@ -116,6 +132,24 @@ class RowGroups:
                     ):
                         yield range(first, first + batch.num_rows), batch
                         first += batch.num_rows
+
+
+def to_rows(batch: pa.RecordBatch) -> list[dict[str, Any]]:
+    """Turn rows into dicts of Python's values, as `to_pylist` does, times without loading pandas."""
+    columns = [_to_values(column) for column in batch.columns]
+    return [dict(zip(batch.schema.names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def _to_arrow(numbers: NDArray[np.int64]) -> pa.Array:
+    """As `pa.array`, without loading pandas."""
+    return pa.Array.from_buffers(pa.int64(), len(numbers), [None, pa.py_buffer(numbers)])
+
+
+def _to_values(column: pa.Array) -> list[Any]:
+    if column.type != _TIME:
+        return list(column.to_pylist())
+    counts = column.view(pa.int64()).to_pylist()
+    return [None if n is None else _EPOCH + timedelta(microseconds=n) for n in counts]
 
 
 @contextmanager

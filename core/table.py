@@ -7,11 +7,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from msgspec import UNSET, UnsetType
 from numpy.typing import NDArray
@@ -20,9 +19,11 @@ from tilezoo.centres import find_centres, narrow_boxes
 from tilezoo.errors import SpaceError, TableError, TileErrorKind
 from tilezoo.geoparquet import BBOX, GeoKey, bbox_row, merged_geo_key, read_boxes
 from tilezoo.io import canonical_json, read_state, sha256_text, to_builtins
-from tilezoo.row_groups import RowGroups, tell_damage
+from tilezoo.row_groups import RowGroups, tell_damage, to_rows
 from tilezoo.space import Dtype, Precision, Space, SpaceState
-from tilezoo.tiles import Tile, TileRef
+
+if TYPE_CHECKING:
+    from tilezoo.tiles import Tile, TileRef
 
 TABLE_VERSION = 1
 MANIFEST = "manifest.json"
@@ -60,7 +61,7 @@ ERROR_SCHEMA = pa.schema(
 class Failure:
     """A tile that gave no vector, and why."""
 
-    ref: TileRef
+    ref: "TileRef"
     kind: TileErrorKind
     message: str
 
@@ -78,7 +79,7 @@ def schema(dimension: int, dtype: Dtype) -> pa.Schema:
 
 
 def rows(
-    tiles: Sequence[Tile], vectors: NDArray[np.float32], dtype: Dtype = "float32"
+    tiles: "Sequence[Tile]", vectors: NDArray[np.float32], dtype: Dtype = "float32"
 ) -> pa.RecordBatch:
     """Put tiles and their vectors, shape (N, D), into rows."""
     columns = schema(vectors.shape[1], dtype)
@@ -91,7 +92,7 @@ def rows(
     return pa.RecordBatch.from_arrays(arrays, schema=columns)
 
 
-def facts(tiles: Sequence[Tile]) -> dict[str, pa.Array]:
+def facts(tiles: "Sequence[Tile]") -> dict[str, pa.Array]:
     """Put what is known of tiles into the columns of `FACTS`, by name.
 
     Where the place is approximate, `crs` is null: no CRS has these pixels as its grid.
@@ -277,7 +278,10 @@ class Table:
 
     def vectors(self) -> Iterator[NDArray[np.float32]]:
         """Stream the embedding column in row order, arrays of shape (n, D)."""
-        scanner = self._dataset.scanner(columns=["embedding"], batch_size=_ROWS_PER_BATCH)
+        import pyarrow.dataset as ds  # here, since it takes longer to load than one row to read
+
+        parts = ds.dataset([str(path) for path in self._rows.files])
+        scanner = parts.scanner(columns=["embedding"], batch_size=_ROWS_PER_BATCH)
         with tell_damage(self.path):
             for batch in scanner.to_batches():
                 if batch.num_rows:
@@ -291,8 +295,7 @@ class Table:
 
     def column(self, name: str) -> pa.ChunkedArray:
         """Read one column whole, in row order."""
-        with tell_damage(self.path):
-            return self._dataset.to_table(columns=[name])[name]
+        return self._rows.column(name)
 
     def find_centres(self) -> NDArray[np.float64]:
         """Longitude and latitude of the tiles' centres, shape (N, 2); NaN without a place."""
@@ -312,7 +315,7 @@ class Table:
     ) -> list[dict[str, Any]]:
         """Fetch rows by number, in the order asked, all columns or those named."""
         wanted, places = np.unique(np.asarray(row_numbers, np.int64), return_inverse=True)
-        found = [row for batch in self._rows.take(wanted, columns) for row in batch.to_pylist()]
+        found = [row for batch in self._rows.take(wanted, columns) for row in to_rows(batch)]
         return [found[place] for place in places]
 
     def row_of(self, tile_id: str) -> int | None:
@@ -320,16 +323,12 @@ class Table:
         return self._rows.find(tile_id)
 
     @cached_property
-    def _dataset(self) -> ds.Dataset:
-        return ds.dataset([str(self.path / part.file) for part in self.manifest.parts])
-
-    @cached_property
     def _rows(self) -> RowGroups:
         files = tuple(self.path / part.file for part in self.manifest.parts)
         return RowGroups(files, self.footers)
 
     def _to_vectors(self, batch: pa.RecordBatch) -> NDArray[np.float32]:
-        flat = batch.column("embedding").flatten().to_numpy(zero_copy_only=False)
+        flat = np.from_dlpack(batch.column("embedding").flatten())  # to_numpy loads pandas
         return np.asarray(flat.reshape(-1, self.dimension).astype(np.float32, copy=False))
 
 

@@ -4,14 +4,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import shapely
 from numpy.typing import NDArray
-from rich.table import Table as RichTable
 
 from tilezoo.centres import centre_of_row
+
+if TYPE_CHECKING:
+    from rich.table import Table as RichTable
 
 # Characters that rank, score, place, time and the gaps take beside an id.
 _OTHER_COLUMNS = 46
@@ -137,8 +138,10 @@ class Answers:
         ]
         return {"type": "FeatureCollection", "features": features}
 
-    def to_terminal(self, width: int) -> RichTable:
+    def to_terminal(self, width: int) -> "RichTable":
         """A table of at most `width` characters; ids are cut at their alike beginnings."""
+        from rich.table import Table as RichTable
+
         table = RichTable(title=f"nearest to {self.label}", title_justify="left", box=None)
         for name, justify in (("#", "right"), ("score", "right"), ("id", "left")):
             table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
@@ -171,4 +174,8 @@ def hit_from(row: int, score: float, stored: Mapping[str, Any]) -> Hit:
 
 
 def _geometry(hit: Hit) -> dict[str, Any] | None:
-    return None if hit.geometry is None else dict(shapely.from_wkb(hit.geometry).__geo_interface__)
+    if hit.geometry is None:
+        return None
+    import shapely
+
+    return dict(shapely.from_wkb(hit.geometry).__geo_interface__)

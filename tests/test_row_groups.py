@@ -30,7 +30,9 @@ def write(folder: Path, ids: list[str], files: int, group: int, **how: object) -
     return RowGroups(tuple(paths), tuple(map(pq.read_metadata, paths)))
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None
+)
 @given(
     ids=IDS, files=st.integers(1, 3), group=st.integers(1, 9), told=st.booleans(), data=st.data()
 )
