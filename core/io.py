@@ -57,6 +57,21 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         made.replace(folder)
 
 
+def refuse_used_folder(folder: Path, flag: str, error: type[TilezooError]) -> None:
+    """Refuse to make a folder where something is already.
+
+    Args:
+        folder: To be made.
+        flag: The option that names it, for the message.
+        error: What is raised where it holds something, or it or one above it is a file.
+    """
+    there = next((each for each in (folder, *folder.parents) if each.exists()), None)
+    if there is not None and not there.is_dir():
+        raise error(f"{folder}: {there} is a file, no folder; choose another {flag}")
+    if there == folder and any(folder.iterdir()):
+        raise error(f"{folder} is not empty; choose another {flag}")
+
+
 def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDWR)
     try:

@@ -202,8 +202,9 @@ def _backbone(recipe: Recipe, bands: int, drop_path: float) -> TimmVit:
         near = get_close_matches(name, timm.list_models("vit_*"), n=1)
         hint = f"did you mean {near[0]}?" if near else "take vit_small_patch16_224, say"
         raise OptionError(f"architecture={name}: no vision transformer of timm's; {hint}")
+    bare = name.partition(".")[0]  # a tag names weights, and there are none here
     built: TimmVit = timm.create_model(
-        name, num_classes=0, img_size=recipe.global_px, in_chans=bands, drop_path_rate=drop_path
+        bare, num_classes=0, img_size=recipe.global_px, in_chans=bands, drop_path_rate=drop_path
     )
     if not _is_plain(built):
         needs = "a class token, learned positions and plain blocks"

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING
 from filelock import FileLock
 
 from tilezoo.errors import ModelError, NotInRegistryError, RegistryError, UnknownModelError
-from tilezoo.io import cache_folder, sha256_file, sha256_text, whole_folder, write_text
+from tilezoo.io import (
+    cache_folder,
+    refuse_used_folder,
+    sha256_file,
+    sha256_text,
+    whole_folder,
+    write_text,
+)
 from tilezoo.options import verb
 from tilezoo.progress import say
 from tilezoo.space import Pooling
@@ -104,8 +111,7 @@ def _fetch_model(wanted: str, revision: str | None, registry: str) -> ModelDir:
 
 
 def _copy_model(model: ModelDir, target: Path) -> ModelDir:
-    if target.exists() and any(target.iterdir()):
-        raise ModelError(f"{target} is not empty; choose another --to")
+    refuse_used_folder(target, "--to", ModelError)
     with whole_folder(target) as making:
         shutil.copytree(model.path, making)  # follows links, as a cache has them
     return read_model_dir(target, model.name)

@@ -252,12 +252,22 @@ class ExportOptions(StatedContract):
         "RUN|CHECKPOINT",
         kw_only=False,
         help="A run of `tilezoo pretrain` (its newest checkpoint is taken), one of its checkpoints, "
-        "or a .pth of facebookresearch/dino.",
+        "or a foreign one: .pth (of facebookresearch/dino, say) or .safetensors.",
     )
     out: str | Path = option("--out", "-o", help="The model directory to make.")
     pooling: Pooling = option(default="cls", help="How features are pooled into a vector.")
     network: Which | None = option(
         default=None, unset="teacher", help="Which network of a student-teacher checkpoint."
+    )
+    arch: str | None = option(
+        default=None,
+        help="timm's name of a foreign checkpoint's network, where it is no plain ViT.",
+    )
+    heads: int | None = option(
+        default=None,
+        unset="as the file says",
+        min=1,
+        help="Attention heads of a foreign checkpoint's blocks: no tensor's shape tells them.",
     )
     name: str | None = option(
         default=None, unset="folder's name", help="What the card calls the model."

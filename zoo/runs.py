@@ -142,6 +142,11 @@ class TrainedRun:
         return self.request.contract
 
     @property
+    def architecture(self) -> str:
+        """The network, by the name it has in timm."""
+        return str(self.request.recipe["architecture"])
+
+    @property
     def training_ids(self) -> Path:
         """The list of tiles it was trained on."""
         return self.folder / TRAINING_IDS
