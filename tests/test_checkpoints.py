@@ -124,9 +124,9 @@ def test_no_bytes_at_all_are_a_traceback(tmp_path: Path, data: bytes) -> None:
 @given(place=st.floats(0, 1), legacy=st.booleans(), value=st.integers(0, 255))
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_changed_byte_is_no_traceback(
-    tmp_path: Path, state: dict[str, torch.Tensor], place: float, legacy: bool, value: int
+    tmp_path: Path, place: float, legacy: bool, value: int
 ) -> None:
-    content = {"teacher": {"norm.weight": state["norm.weight"]}, "epoch": 3}
+    content = {"teacher": {"norm.weight": torch.ones(9)}, "epoch": 3}
     data = bytearray(saved(content, _use_new_zipfile_serialization=not legacy))
     data[int(place * (len(data) - 1))] = value
     path = tmp_path / "weights.pth"

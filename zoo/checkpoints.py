@@ -9,8 +9,10 @@ import argparse
 import json
 import pickle
 import re
+import struct
 import warnings
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,11 @@ _HEADS = ("head.", "fc.", "fc_norm_head.", "projection_head.", "prototypes.", "l
 _INNER = ("state_dict", "model")  # where makers put the state dict, the first that is there
 _PATCHES = "patch_embed.proj.weight"  # what every vision transformer has
 _START_BYTES = 1024
+# What unpacking and unpickling raise of bytes that are no checkpoint's.
+_GARBLED: tuple[type[Exception], ...] = (
+    *(OSError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError),
+    *(EOFError, ArithmeticError, MemoryError, struct.error, zipfile.BadZipFile, zlib.error),
+)
 _LONGEST = 200  # characters of another library's message
 
 # How files begin that are no checkpoint, what they are called, and what to do about them.
@@ -159,8 +166,10 @@ def _refuse_zip(path: Path) -> None:
             names = archive.namelist()
             kind = _name_zip(names)
             damaged = [name for name in names if not _is_whole(archive, name)] if not kind else []
-    except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError) as error:
-        raise ModelError(f"{path}: cut off or damaged ({error}); download it again") from error
+    except _GARBLED as error:
+        raise ModelError(
+            f"{path}: cut off or damaged ({shorten(error)}); download it again"
+        ) from error
     if kind:
         raise ModelError(f"{path}: {kind}, no checkpoint; ask its makers for a plain state dict")
     if damaged and len(damaged) < len(names):  # torch can leave all checksums out, but not some
@@ -186,7 +195,7 @@ def _is_whole(archive: zipfile.ZipFile, name: str) -> bool:
         with archive.open(name) as file:
             while file.read(1 << 20):
                 pass
-    except (zipfile.BadZipFile, EOFError):
+    except (zipfile.BadZipFile, zlib.error, EOFError):
         return False
     return True
 
@@ -203,10 +212,7 @@ def _read_torch(path: Path) -> Checkpoint:
             f"{path}: holds more than tensors{_name_culprit(error)} and was not opened; "
             "ask its makers for safetensors, or for a plain state dict"
         ) from error
-    except (
-        *(OSError, RuntimeError, EOFError, ValueError, TypeError, KeyError),
-        *(AttributeError, IndexError, AssertionError, RecursionError),  # of a garbled pickle
-    ) as error:
+    except _GARBLED as error:
         raise ModelError(f"{path}: not a readable checkpoint ({shorten(error)})") from error
     if not isinstance(checkpoint, Mapping):
         raise ModelError(f"{path}: holds a {type(checkpoint).__name__}, no state dict")
