@@ -7,12 +7,14 @@ is asked for, the file is refused with the `--bands` that does.
 """
 
 import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal
+from typing import Literal, TypeVar
 
 from tilezoo.errors import ContractError, TileError
+
+T = TypeVar("T")
 
 # A file name that ends in a band: B04, B8A, band1, _B4, VV … (Sentinel-2, BigEarthNet, Landsat,
 # Sentinel-1). The look-behind keeps "scene4b1" from being read as a band.
@@ -43,6 +45,8 @@ _WORDS = {
     "swir1": "swir16", "swir 1": "swir16", "swir2": "swir22", "swir 2": "swir22",
 }  # fmt: skip
 _COLOUR_NUMBERS = {2, 3, 4}
+_FALSE_COLOUR = ("nir", "red", "green")
+_MOST_REPEATED = 4  # bands that a model takes, up to which fewer may stand in for them
 _SHORT = {"r": "red", "red": "red", "g": "green", "b": "blue", "grey": "gray"}
 
 ALPHA = "alpha"  # what a band is called that is tagged so and holds data all the same
@@ -211,31 +215,39 @@ class BandRequest:
         Raises:
             TileError: A band is not there, or nothing says which one it is.
         """
+        found = self._find(bands)
+        if found is None:
+            tell = self._tell_numbers if self.by_number else self._tell_mismatch
+            raise TileError("contract", tell(bands))
+        return found
+
+    def _find(self, bands: Sequence[FileBand]) -> tuple[int, ...] | None:
         if self.by_number:
-            return self._choose_by_number(bands)
+            return self._find_numbers(bands)
         found = self._find_all(bands)
         if found is None and self.given is not None and self._may_name(bands):
             own = tuple(dict.fromkeys(self._names))
             found = self._find_all(name_bands(own))
-        if found is None:
-            raise TileError("contract", self._tell_mismatch(bands))
         return found
 
-    def _choose_by_number(self, bands: Sequence[FileBand]) -> tuple[int, ...]:
+    def _find_numbers(self, bands: Sequence[FileBand]) -> tuple[int, ...] | None:
         there = {band.number: place for place, band in enumerate(bands)}
         named = dict(zip(map(to_meaning, self._names), self._numbers, strict=True))
         asked = [named[to_meaning(n)] for n in self.wanted] if self._covers else self._numbers
-        if all(number in there for number in asked):
-            return tuple(there[number] for number in asked)
+        return tuple(there[n] for n in asked) if all(n in there for n in asked) else None
+
+    def _tell_numbers(self, bands: Sequence[FileBand]) -> str:
+        there = [band.number for band in bands]
         known = ",".join(str(number) for number in there if number is not None)
         wrong = f"--bands {','.join(self.given or ())}"
         if not known:
             names = ",".join(band.name for band in bands)
-            raise TileError("contract", f"{wrong}: these bands have no numbers, but names: {names}")
-        if list(there) == list(range(1, len(bands) + 1)):
-            counts = f"{wrong} counts beyond the file's {len(bands)} bands"
-            raise TileError("contract", f"{counts}; numbers start at 1")
-        raise TileError("contract", f"{wrong} asks for what is not there; there are bands {known}")
+            wrong = f"{wrong}: these bands have no numbers, but names: {names}"
+        elif there == list(range(1, len(bands) + 1)):
+            wrong = f"{wrong} counts beyond the file's {len(bands)} bands; numbers start at 1"
+        else:
+            wrong = f"{wrong} asks for what is not there; there are bands {known}"
+        return f"{wrong}; {self._propose(bands)}"
 
     def _find_all(self, bands: Sequence[FileBand]) -> tuple[int, ...] | None:
         exact = [_first(b.telling and b.name == name for b in bands) for name in self.effective]
@@ -278,21 +290,81 @@ class BandRequest:
 
     def _propose(self, bands: Sequence[FileBand]) -> str:
         """The `--bands` that may do."""
-        numbers = [band.number for band in bands]
-        if len(bands) == 1:
-            return f"to feed this one band for each: --bands {self._number_each([1] * 99)}"
-        if any(band.common or band.telling for band in bands) or None in numbers:
-            return "choose with --bands, by name or number"
-        if len(bands) < len(self.effective):
-            return "name them with --bands"
-        if set(numbers) >= _COLOUR_NUMBERS and numbers[0] != 1:  # files that are called B2, B3, B4
-            like = f"--bands {self._number_each([4, 3, 2])} if they are numbered as Sentinel-2's"
-        else:
-            like = f"--bands {self._number_each(numbers)} if they come in this order"
-        return f"name them with --bands: {like}"
+        for proposal in propose_bands(self.effective, bands):
+            if self.takes(proposal.text, bands):
+                return proposal.say()
+        return "take a model of fewer bands (`tilezoo models` shows them)"
 
-    def _number_each(self, numbers: Sequence[int | None]) -> str:
-        return ",".join(f"{n}={i}" for n, i in zip(self.effective, numbers, strict=False))
+    def takes(self, text: str | None, bands: Sequence[FileBand]) -> bool:
+        """Tell whether bands could be chosen if `--bands` were this text."""
+        try:
+            return replace(self, given=parse_bands(text))._find(bands) is not None
+        except (ContractError, TileError):
+            return False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BandProposal:
+    """A `--bands` that may do.
+
+    Attributes:
+        text: Of the option.
+        reason: Why it may: bands are `named` so; the one band there is stands for each (`single`);
+            unnamed ones come `in_order`, are too few and so `repeated`, or have the numbers of
+            `sentinel_2`; or other bands stand in (`others`).
+    """
+
+    text: str
+    reason: Literal["named", "single", "in_order", "repeated", "sentinel_2", "others"]
+
+    def say(self) -> str:
+        """Say what to do, in a refusal."""
+        option = f"--bands {self.text}"
+        return {
+            "named": f"choose with --bands, by name or number: {option}",
+            "single": f"to feed this one band for each: {option}",
+            "in_order": f"name them with --bands: {option} if they come in this order",
+            "repeated": f"name them with --bands, for example {option}",
+            "sentinel_2": f"name them with --bands: {option} if they are numbered as Sentinel-2's",
+            "others": f"choose with --bands, by name or number, for example {option}",
+        }[self.reason]
+
+
+def propose_bands(wanted: Sequence[str], bands: Sequence[FileBand]) -> Iterator[BandProposal]:
+    """What `--bands` may do for a file, the surest first; none where it has too few by far."""
+    yield BandProposal(text=",".join(map(to_meaning, wanted)), reason="named")
+    if len(bands) == 1:
+        if bands[0].number is not None:
+            yield BandProposal(text=_number_each(wanted, [bands[0].number]), reason="single")
+        yield BandProposal(text=",".join([bands[0].name] * len(wanted)), reason="single")
+    elif len(bands) >= len(wanted) or len(wanted) <= _MOST_REPEATED:
+        yield from _propose_others(wanted, bands)
+
+
+def _propose_others(wanted: Sequence[str], bands: Sequence[FileBand]) -> Iterator[BandProposal]:
+    names = [band.name for band in bands if band.common or band.telling]
+    if len(wanted) == len(_FALSE_COLOUR):
+        yield BandProposal(text=",".join(_FALSE_COLOUR), reason="others")
+    if names:
+        yield BandProposal(text=",".join(_fill_up(names, len(wanted))), reason="others")
+    numbers = [band.number for band in bands if band.number is not None]
+    if not numbers:
+        return
+    if not names and set(numbers) >= _COLOUR_NUMBERS and numbers[0] != 1:  # files B2, B3, B4
+        yield BandProposal(text=_number_each(wanted, [4, 3, 2]), reason="sentinel_2")
+    unnamed: Literal["in_order", "repeated"] = (
+        "in_order" if len(numbers) >= len(wanted) else "repeated"
+    )
+    yield BandProposal(text=_number_each(wanted, numbers), reason="others" if names else unnamed)
+
+
+def _fill_up(some: Sequence[T], count: int) -> list[T]:
+    """The first so many, from the start again where they are too few."""
+    return [some[place % len(some)] for place in range(count)]
+
+
+def _number_each(wanted: Sequence[str], numbers: Sequence[int]) -> str:
+    return ",".join(f"{n}={i}" for n, i in zip(wanted, _fill_up(numbers, len(wanted)), strict=True))
 
 
 def _find_meant(name: str, bands: Sequence[FileBand]) -> int | None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shlex
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -118,28 +119,39 @@ def make_plan(
 def refuse_hopeless(plan: TilePlan, request: BandRequest, check: Callable[[Image], None]) -> None:
     """Stop before the first tile is read if every one looked at is of the wrong kind.
 
+    Raises:
+        ContractError: With the first wrong one's fix; the arguments are those of `find_refusal`.
+    """
+    found = find_refusal(plan, request, check)
+    if found is not None:
+        source, why = found
+        look = f"tilezoo inspect {shlex.quote(source.uri)}"
+        raise ContractError(f"{source.uri}: {why}; {look} shows what is there")
+
+
+def find_refusal(
+    plan: TilePlan, request: BandRequest, check: Callable[[Image], None]
+) -> tuple[Source, str] | None:
+    """Find why no tile is of the right kind: the first wrong source, and its fix.
+
     Args:
         plan: Of which some tiles, evenly spread, are opened for their headers.
         request: Which bands are asked for.
         check: Raises `TileError` where an image does not fit.
-
-    Raises:
-        ContractError: With the first wrong one's fix.
     """
     step = max(1, len(plan) // _LOOKED_AT)
     looked_at = chain.from_iterable(plan.tiles(i, i + 1) for i in range(0, len(plan), step))
-    wrong: list[str] = []
+    wrong: list[tuple[Source, str]] = []
     for ref in looked_at:
         try:
             with gdal(), Image(ref.source, request) as image:
                 check(image)
         except TileError as error:
             if error.kind == "contract":
-                wrong.append(f"{ref.source.uri}: {error}")
+                wrong.append((ref.source, str(error)))
         else:
-            return
-    if wrong:
-        raise ContractError(wrong[0])
+            return None
+    return wrong[0] if wrong else None
 
 
 def count_threads(workers: int | None) -> int:

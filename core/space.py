@@ -122,7 +122,7 @@ class Contract(UnscaledContract):
             raise TileError(
                 "contract",
                 f"pixels are uint8 and cannot reach --value-range {low:g},{high:g}; "
-                "8-bit and 16-bit imagery need separate runs",
+                "8-bit and 16-bit imagery need separate runs (8-bit: --value-range 0,255)",
             )
         if stated or self.unit == "stated" or dtype.startswith(_KINDS[self.unit]):
             return

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from tilezoo.bands import BandRequest, FileBand, to_meaning
+from tilezoo.bands import BandProposal, BandRequest, FileBand, propose_bands
 from tilezoo.embed.inspection.findings import BandFed, Fed, ModelAsked, Run
 from tilezoo.embed.inspection.survey import Group, Look, Survey
 from tilezoo.embed.options import EmbedOptions, InspectOptions
@@ -21,7 +21,7 @@ from tilezoo.image import Image
 from tilezoo.opening import gdal
 from tilezoo.option_texts import to_command
 from tilezoo.options import options_of
-from tilezoo.reading import make_plan, refuse_hopeless
+from tilezoo.reading import find_refusal, make_plan
 from tilezoo.space import Contract
 from tilezoo.zoo.catalog import OFFLINE_DEFAULT, entries
 from tilezoo.zoo.downloader import find_model
@@ -104,13 +104,10 @@ def _refuse(number: int, why: str) -> Fed:
 
 
 def _find_refusal(survey: Survey, contract: Contract, request: BandRequest) -> str | None:
-    sources = [look.source for look in survey.looks]
+    sources = survey.looked_at
     plan = make_plan(sources, request=request, cut=None, limit=None, shard=(0, 1), workers=1)
-    try:
-        refuse_hopeless(plan, request, lambda image: image.check(contract))
-    except ContractError as error:
-        return str(error)
-    return None
+    found = find_refusal(plan, request, lambda image: image.check(contract))
+    return found and f"{found[0].uri}: {found[1]}"
 
 
 def _feed(
@@ -251,41 +248,21 @@ def _propose_bands(wanted: tuple[str, ...], survey: Survey) -> Iterator[tuple[st
     """Texts of `--bands` that may do, the surest first, each with what must be said of it."""
     yield None, ""
     for group in survey.groups:
-        bands = group.looks[0].bands
-        common = ",".join(map(to_meaning, wanted))
-        yield common, ""
-        if len(bands) == 1:
-            yield from _repeat_one(wanted, bands[0])
-        elif len(wanted) <= 4:
-            yield from _take_in_order(wanted, bands)
+        for proposal in propose_bands(wanted, group.looks[0].bands):
+            yield proposal.text, _explain(proposal, wanted)
 
 
-def _repeat_one(wanted: Sequence[str], band: FileBand) -> Iterator[tuple[str, str]]:
-    why = f"there is one band: it is fed as each of {_and(wanted)}"
-    if band.number is not None:
-        yield ",".join(f"{name}={band.number}" for name in wanted), why
-    yield ",".join([band.name] * len(wanted)), why
-
-
-def _take_in_order(wanted: Sequence[str], bands: Sequence[FileBand]) -> Iterator[tuple[str, str]]:
-    named = [band.name for band in bands if band.common or band.telling]
-    meanings = [to_meaning(name) for name in wanted]
-    false_colour = ("nir", "red", "green")
-    if len(wanted) == 3 and {band.common for band in bands} >= set(false_colour):
-        why = f"{_and(wanted)} are not all there: nir, red, green are fed (false colour)"
-        yield ",".join(false_colour), f"proposed: {why}"
-    if named:
-        taken = [named[place % len(named)] for place in range(len(wanted))]
-        yield ",".join(taken), f"proposed: {_and(taken)} are fed as {_and(meanings)}"
-    numbers = [band.number for band in bands if band.number is not None]
-    if not numbers:
-        return
-    if len(wanted) == 3 and {2, 3, 4} <= set(numbers) and numbers[0] != 1:
-        numbers = [4, 3, 2]
-    taken_numbers = [numbers[place % len(numbers)] for place in range(len(wanted))]
-    text = ",".join(f"{name}={n}" for name, n in zip(wanted, taken_numbers, strict=True))
-    why = f"the bands have no names: that {_and(map(str, taken_numbers))} are {_and(wanted)}"
-    yield text, f"proposed: {why} is a guess; look at them with --png"
+def _explain(proposal: BandProposal, wanted: tuple[str, ...]) -> str:
+    fed = [band.rpartition("=")[2] for band in proposal.text.split(",")]
+    each = f"{_and(fed)} are fed as {_and(wanted)}"
+    return {
+        "named": "",
+        "single": f"there is one band: it is fed as each of {_and(wanted)}",
+        "in_order": f"proposed: nothing names the bands. That {each} is a guess: look at --png",
+        "repeated": f"proposed: nothing names the bands. {each}: look at --png",
+        "sentinel_2": f"proposed: {each}, if the files are numbered as Sentinel-2's: look at --png",
+        "others": f"proposed: {each}, which are not there",
+    }[proposal.reason]
 
 
 def _and(words: Sequence[str] | Iterator[str]) -> str:

@@ -28,7 +28,7 @@ def inspect(options: InspectOptions) -> Inspection:
     made = Inspection(
         sources=tuple(map(str, options.source_list)),
         images=len(sources),
-        looked_at=len(survey.looks),
+        looked_at=len(survey.looked_at),
         kinds=tuple(group.describe() for group in survey.groups),
         unreadable=survey.unreadable,
         passed_over=_list_passed(sources.passed_over),

@@ -186,17 +186,25 @@ class Survey:
         images: How many there are.
         groups: Images that are alike, most frequent first.
         unreadable: Those that cannot be opened, by reason.
+        failed: All of them that were looked at.
     """
 
     images: int
     groups: tuple[Group, ...]
     unreadable: tuple[Unreadable, ...]
+    failed: tuple[Source, ...]
 
     @property
     def looks(self) -> list[Look]:
         """All that were looked at, by id."""
         looks = (look for group in self.groups for look in group.looks)
         return sorted(looks, key=lambda look: look.source.id)
+
+    @property
+    def looked_at(self) -> list[Source]:
+        """All sources that were looked at, by id."""
+        sources = [*self.failed, *(look.source for look in self.looks)]
+        return sorted(sources, key=lambda source: source.id)
 
 
 def survey_sources(sources: Sequence[Source], request: BandRequest, threads: int) -> Survey:
@@ -215,7 +223,8 @@ def survey_sources(sources: Sequence[Source], request: BandRequest, threads: int
     )
     groups: dict[tuple[object, ...], list[Look]] = {}
     images: Counter[tuple[object, ...]] = Counter()
-    failed: dict[tuple[str, str], _Failed] = {}
+    failures: dict[tuple[str, str], _Failed] = {}
+    failed: list[Source] = []
     with ThreadPoolExecutor(threads) as pool:
         for members in _find_classes(sources):
             chosen = [sources[place] for place in _spread(members, len(sources))]
@@ -224,8 +233,9 @@ def survey_sources(sources: Sequence[Source], request: BandRequest, threads: int
             counted = Counter[tuple[object, ...]]()
             for source, one in zip(chosen, found, strict=True):
                 if isinstance(one, TileError):
-                    own = failed.setdefault((one.kind, str(one)), _Failed(one, source.uri))
+                    own = failures.setdefault((one.kind, str(one)), _Failed(one, source.uri))
                     own.images += share
+                    failed.append(source)
                 else:
                     groups.setdefault(one.key, []).append(one)
                     counted[one.key] += 1
@@ -237,8 +247,12 @@ def survey_sources(sources: Sequence[Source], request: BandRequest, threads: int
             scaling = find_scaling(group.looks[0].source, request).told
             made[place] = replace(group, sample=sample, rescaling=scaling)
     DECODED.clear()
-    unreadable = tuple(one.describe() for one in failed.values())
-    return Survey(images=len(sources), groups=tuple(made), unreadable=unreadable)
+    return Survey(
+        images=len(sources),
+        groups=tuple(made),
+        unreadable=tuple(one.describe() for one in failures.values()),
+        failed=tuple(failed),
+    )
 
 
 @dataclass
