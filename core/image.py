@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from types import TracebackType
@@ -153,6 +153,7 @@ class Image:
     def _find_bands(self) -> tuple[FileBand, ...]:
         if self._source.problem is not None:
             raise TileError(*self._source.problem)
+        self._source = self._find_out_alone()
         if self._source.endings:
             return name_set(self._source.product, self._source.files)
         raster = self._raster(self._open_checked(self._source.path))
@@ -168,6 +169,15 @@ class Image:
             Layer(dataset=dataset, index=place + 1, scale=scale)
             for place, scale in zip(chosen, scales, strict=True)
         )
+
+    def _find_out_alone(self) -> Source:
+        """The source, as a plain image if it is called a single band's file but holds several."""
+        source = self._source
+        if len(source.endings) != 1:
+            return source
+        path = source.path + source.endings[0]
+        alone = self._open_checked(path).count == 1
+        return source if alone else replace(source, path=path, endings=(), product="")
 
     def _open_set(self, chosen: Sequence[int]) -> tuple[Layer, ...]:
         """Open the files of the bands that are asked for, and see that they lie on each other."""

@@ -224,6 +224,26 @@ def test_rows_tell_place_time_and_source(vit: Path, tmp_path: Path) -> None:
     assert row["gsd_m"] == pytest.approx(10, rel=0.001)
 
 
+def test_a_picture_named_as_one_band_of_a_product_is_read_as_what_it_holds(
+    vit: Path, tmp_path: Path
+) -> None:
+    names = (
+        "CAPELLA_C02_SM_GEO_HH_20201126192221_20201126192225.tif",
+        "s1a-iw-grd-vv-20170613t165043-20170613t165108-017013-01c5a4-001.tif",
+        "plain.tif",
+    )
+    for name in names:
+        making.write_tiff(tmp_path / "tiles" / name, making.texture(0), photometric="RGB")
+    found = embed(tmp_path / "tiles", out=tmp_path / "t", model=vit, **EXACT)
+    assert (found.rows, found.failed) == (3, 0)
+    rows = making.rows_of(tmp_path / "t")
+    times = [time and f"{time:%Y-%m-%d %H:%M:%S}" for time in rows["datetime"].to_pylist()]
+    assert sorted(filter(None, times)) == ["2017-06-13 16:50:43", "2020-11-26 19:22:21"]
+    assert {Path(uri).name for uri in rows["source_uri"].to_pylist()} == set(names)
+    vectors = making.vectors_of(tmp_path / "t")
+    np.testing.assert_array_equal(vectors[:2], vectors[1:])
+
+
 def test_places_by_control_points_are_approximate_and_missing_ones_are_told(
     vit: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
