@@ -352,7 +352,9 @@ def _make_set(folder: str, one: FileSet, base: str, *, whole: bool) -> Source:
     if not one.endings:
         return replace(_make_single(path, base), product=one.product)
     is_patch = whole and is_patch_name(own_name)
-    place = folder if whole else path.rstrip(SEPARATORS)
+    # A scene of one file is called as the file is.
+    alone = f"{path}{one.endings[0]}" if len(one.endings) == 1 else path.rstrip(SEPARATORS)
+    place = folder if whole else alone
     return Source(
         id=own_name if is_patch else _relative_to(place, base),
         path=path,

@@ -240,6 +240,7 @@ def test_a_picture_named_as_one_band_of_a_product_is_read_as_what_it_holds(
     times = [time and f"{time:%Y-%m-%d %H:%M:%S}" for time in rows["datetime"].to_pylist()]
     assert sorted(filter(None, times)) == ["2017-06-13 16:50:43", "2020-11-26 19:22:21"]
     assert {Path(uri).name for uri in rows["source_uri"].to_pylist()} == set(names)
+    assert {Path(tile_id).name for tile_id in rows["id"].to_pylist()} == set(names)
     vectors = making.vectors_of(tmp_path / "t")
     np.testing.assert_array_equal(vectors[:2], vectors[1:])
 
