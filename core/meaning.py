@@ -104,7 +104,7 @@ def find_scaling(source: Source, request: BandRequest) -> Scaling:
     product, facts = find_product(source.product), find_facts(source)
     scales = {name: scale for name, scale in facts.scales.items() if scale != _AS_STORED}
     if not scales:
-        return _NOTHING
+        return Scaling(scales={}, told=f"{product.title}: {facts.told}") if facts.told else _NOTHING
     top = max(_LARGEST * scale + offset for scale, offset in scales.values())
     high = None if request.value_range is None else request.value_range[1]
     if high is not None and high > top:
