@@ -8,6 +8,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
+from tilezoo.bands import Values
 from tilezoo.device import choose_device
 from tilezoo.errors import OptionError, ProbeError
 from tilezoo.io import canonical_json, sha256_text, whole_folder
@@ -178,6 +179,7 @@ def colour_statistics(
     device: str = "auto",
     bands: str | tuple[str, ...] | None = None,
     value_range: str | tuple[float, float] | None = None,
+    values: Values | None = None,
 ) -> Backbone:
     """Make a backbone whose vectors are statistics of the colours that another model is fed.
 
@@ -187,8 +189,9 @@ def colour_statistics(
         device: See `load`.
         bands: See `load`.
         value_range: See `load`.
+        values: See `load`.
     """
-    contract, request = like.contract.adapted(bands=bands, value_range=value_range)
+    contract, request = like.contract.adapted(bands=bands, value_range=value_range, values=values)
     described = f"{COLOURS} 1: mean, std, quantiles {_QUANTILES}"
     own = folder / COLOURS
     own.mkdir(parents=True, exist_ok=True)

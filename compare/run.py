@@ -140,6 +140,7 @@ class _Job:
             device=self.options.device,
             bands=first.bands,
             value_range=first.value_range,
+            values=self.options.values,
         )
         exact = _Job(replace(self.options, precision="fp32"))
         return [*made, exact._embed(replace(first, name=COLOURS), colours, None)]
@@ -209,6 +210,7 @@ class _Job:
             pooling=made.pooling,
             bands=made.entrant.bands,
             value_range=made.entrant.value_range,
+            values=self.options.values,
         )
 
 

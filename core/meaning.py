@@ -39,9 +39,14 @@ _NOTHING = Scaling(scales={})
 
 def find_facts(source: Source) -> Facts:
     """Read what lies beside a source of a known product; empty for others."""
-    if not source.product:
+    if not source.product or _says_all(find_product(source.product)):
         return Facts()
     return _cached_facts(source.product, source.path, source.endings)
+
+
+def _says_all(product: Product) -> bool:
+    """Whether nothing beside a scene tells more of it: so for each patch of BigEarthNet."""
+    return product.metadata is None and (product.scale or 1, product.offset or 0) == _AS_STORED
 
 
 @lru_cache(maxsize=256)  # the windows of a scene ask again and again
@@ -141,6 +146,8 @@ def _rescale_band(
 
 
 def tell_scalings(sources: Iterable[Source], request: BandRequest) -> tuple[str, ...]:
-    """Say what is done to the values of a run's sources, with how many each is of."""
+    """Say what is done to the values of a run's sources, and to how many of them."""
     told = Counter(s.told for source in sources if (s := find_scaling(source, request)).told)
-    return tuple(f"{what} ({count} images)" for what, count in sorted(told.items()))
+    return tuple(
+        f"{what} ({count} image{'s' * (count > 1)})" for what, count in sorted(told.items())
+    )

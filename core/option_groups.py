@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tilezoo.bands import Values
 from tilezoo.option_texts import parse_nodata, parse_shard
 from tilezoo.options import argument, option, options
 
@@ -81,6 +82,19 @@ class AllowedNodata:
 
     max_nodata: float = option(
         default=1.0, min=0, max=1, help="Leave out tiles with a larger share without data."
+    )
+
+
+@options
+class ProductValues:
+    """What is done to the values of products with a scale or offset of their own."""
+
+    values: Values | None = option(
+        default=None,
+        unset="model's",
+        help="harmonized: products' own scales and offsets are applied, so that Sentinel-2 scenes "
+        "before and after baseline 04.00 are alike and Landsat's Collection 2 is reflectance × "
+        "10,000; stored: pixels stay as the files hold them.",
     )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, Self, get_args
 
-from tilezoo.bands import BandRequest, parse_bands
+from tilezoo.bands import BandRequest, Values, parse_bands
 from tilezoo.errors import ContractError, SpaceError, TileError
 from tilezoo.io import canonical_json, from_builtins, sha256_text, to_builtins
 from tilezoo.option_texts import parse_value_range
@@ -38,6 +38,7 @@ class UnscaledContract:
         interpolation: Of the resizing, always with antialias.
         gsd_m: Smallest and largest ground sampling distance it was made for, metres; None
             where it was made for no particular one.
+        values: Products' own scales and offsets are applied (`harmonized`), or not (`stored`).
     """
 
     bands: tuple[str, ...]
@@ -49,6 +50,7 @@ class UnscaledContract:
     resize_px: int
     interpolation: Interpolation
     gsd_m: tuple[float, float] | None
+    values: Values = "harmonized"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +80,8 @@ class Contract(UnscaledContract):
             raise ContractError(f"std {self.std} must be above 0 in each band")
         if self.unit not in get_args(Unit) or self.resize not in get_args(Resize):
             raise ContractError(f"unknown unit {self.unit!r} or resize {self.resize!r}")
+        if self.values not in get_args(Values):
+            raise ContractError(f"unknown values {self.values!r}; harmonized or stored")
         if (
             self.interpolation not in get_args(Interpolation)
             or not 0 < self.size_px <= self.resize_px
@@ -88,9 +92,13 @@ class Contract(UnscaledContract):
             raise ContractError(msg)
 
     def adapted(
-        self, *, bands: str | tuple[str, ...] | None, value_range: str | tuple[float, float] | None
+        self,
+        *,
+        bands: str | tuple[str, ...] | None,
+        value_range: str | tuple[float, float] | None,
+        values: Values | None = None,
     ) -> tuple[Self, BandRequest]:
-        """Apply the user's `--bands` and `--value-range`, as texts or already read.
+        """Apply the user's `--bands`, `--value-range` (as texts or already read) and `--values`.
 
         Returns:
             The contract in force (another space if it differs) and what to ask files for.
@@ -100,9 +108,10 @@ class Contract(UnscaledContract):
             wanted=self.bands,
             given=given,
             values_stated=stated is not None,
+            values=values or self.values,
             value_range=_to_pair(stated or self.value_range),
         )
-        changed = replace(self, bands=request.effective)
+        changed = replace(self, bands=request.effective, values=request.values)
         if stated is not None and stated != self.value_range:
             changed = replace(changed, value_range=_to_pair(stated), unit="stated")
         return changed, request
@@ -175,6 +184,8 @@ class Space:
             pooling=self.pooling,
         )
         hashed = {key: value for key, value in to_builtins(stated).items() if key != "fingerprint"}
+        if contract.values == "harmonized":  # what it is unless told otherwise has no part in it
+            del hashed["contract"]["values"]
         return replace(stated, fingerprint=sha256_text(canonical_json(hashed))[:16])
 
     def to_json(self) -> dict[str, object]:
@@ -235,6 +246,7 @@ def contract_from(fields: Mapping[str, Any]) -> Contract:
         resize_px=int(fields["resize_px"]),
         interpolation=fields["interpolation"],
         gsd_m=None if fields["gsd_m"] is None else _to_pair(fields["gsd_m"]),
+        values=fields.get("values", "harmonized"),
         mean=tuple(map(float, fields["mean"])),
         std=tuple(map(float, fields["std"])),
     )

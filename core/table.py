@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from msgspec import UNSET, UnsetType
 from numpy.typing import NDArray
 
+from tilezoo.bands import Values
 from tilezoo.centres import find_centres, narrow_boxes
 from tilezoo.errors import SpaceError, TableError, TileErrorKind
 from tilezoo.geoparquet import BBOX, GeoKey, bbox_row, merged_geo_key, read_boxes
@@ -159,6 +160,7 @@ class TableRequest:
     value_range: str | None = None
     nodata: str | None = None
     max_nodata: float = 1.0
+    values: Values | None = None
     tile_px: int | None = None
     stride_px: int | None = None
     batch_size: int = 64
@@ -209,6 +211,8 @@ class TableManifest:
         tiles_sha256: Hash of all tiles' ids and files' sizes.
         part_rows: Tiles of a part.
         segment_tiles: Tiles of a segment, which a killed run can lose.
+        scalings: What is done to values of products with a scale or offset of their own, and to
+            how many images; empty for nothing.
         parts: In the order of rows.
         versions: Of the packages that made it.
     """
@@ -231,6 +235,7 @@ class TableManifest:
     tiles_sha256: str
     part_rows: int
     segment_tiles: int
+    scalings: tuple[str, ...] = ()
     parts: tuple[Part, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)
 

@@ -21,6 +21,7 @@ from tilezoo.embed.store import TableSegment, TableWriter, lock_table, open_writ
 from tilezoo.errors import InterruptedRunError, ModelError, TooManyFailedError
 from tilezoo.hints import give_hints, spread
 from tilezoo.io import from_builtins
+from tilezoo.meaning import tell_scalings
 from tilezoo.nodata import refuse_sparse
 from tilezoo.option_texts import to_request
 from tilezoo.options import verb
@@ -136,6 +137,7 @@ def _plan_job(options: EmbedOptions) -> _Job:
             pooling=options.pooling,
             bands=options.bands,
             value_range=options.value_range,
+            values=options.values,
         )
     sources = discover(options.source_list)
     for note in sources.notes:
@@ -173,6 +175,7 @@ def _describe(job: _Job) -> TableManifest:
         precision=options.precision,
         device=backbone.device.type,
         georeferenced=False,
+        scalings=tell_scalings(job.plan.sources, backbone.request),
         tiles_sha256=job.plan.digest(),
         part_rows=part_rows,
         segment_tiles=min(segment, part_rows),
@@ -188,6 +191,8 @@ def _settle(writer: TableWriter, job: _Job) -> None:
         precision = settle_precision(backbone, first)
     writer.settle(precision=precision, georeferenced=any(tile.footprint for tile in first))
     backbone.use(precision)
+    for scaling in writer.manifest.scalings:
+        say(f"{scaling}; --values stored leaves values as they are")
     _give_size_hints(first, backbone, cut=job.plan.cut is not None)
     _give_value_hints(job)
     writer.begin(training_ids=backbone.model.path / TRAINING_IDS)

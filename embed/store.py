@@ -105,9 +105,15 @@ def _differences(there: TableManifest, now: TableManifest) -> list[str]:
     if there.space.fingerprint != now.space.fingerprint:
         names = f"{there.model.name} there, {now.model.name} now"
         found.insert(0, f"model: {names} (another space)")
+    if there.scalings != now.scalings:
+        found.append(f"values: {_list(there.scalings)} there, {_list(now.scalings)} now")
     if not found and there.tiles_sha256 != now.tiles_sha256:
         return [f"tiles: {there.tiles} there, {now.tiles} now, or files have changed"]
     return found
+
+
+def _list(scalings: Sequence[str]) -> str:
+    return "; ".join(scalings) or "as stored"
 
 
 class TableWriter:

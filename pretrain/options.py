@@ -14,6 +14,7 @@ from tilezoo.option_groups import (
     AllowedErrors,
     AllowedNodata,
     Limit,
+    ProductValues,
     Sources,
     StatedNodata,
     Windows,
@@ -29,13 +30,13 @@ Backend = Literal["smddp", "nccl", "gloo"]
 RANGE_FIX = "say what maps to 0 and 1 with --value-range LOW,HIGH (0,2000 for Sentinel-2)"
 # What decides the bytes of a pack, in the order in which its files name it.
 _DECISIVE = (
-    "bands", "value_range", "nodata", "dtype", "size_px", "tile_px", "stride_px", "max_nodata",
-    "labels", "split", "limit", "shard_mb",
+    "bands", "value_range", "values", "nodata", "dtype", "size_px", "tile_px", "stride_px",
+    "max_nodata", "labels", "split", "limit", "shard_mb",
 )  # fmt: skip
 
 
 @options
-class PackedTiles(StatedNodata):
+class PackedTiles(ProductValues, StatedNodata):
     """What a pack takes of its sources."""
 
     bands: str | None = option(

@@ -160,6 +160,7 @@ def model_contract(pack: Pack, recipe: Recipe) -> Contract:
         resize_px=round(recipe.global_px * _RESIZE_RATIO),
         interpolation="bicubic",
         gsd_m=pack.manifest.gsd_m,
+        values=pack.manifest.values,
         mean=mean,
         std=std,
     )

@@ -197,6 +197,7 @@ def _load_backbone(table: Table, device: str) -> "Backbone":
             pooling=table.space.pooling,
             bands=request.bands,
             value_range=request.value_range,
+            values=request.values,
         )
     except OptionError:
         raise

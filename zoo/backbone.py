@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tilezoo.bands import BandRequest
+from tilezoo.bands import BandRequest, Values
 from tilezoo.device import choose_device, keep_freed_layers, start_streams
 from tilezoo.errors import ContractError, ModelError
 from tilezoo.space import Pooling, Precision, Space
@@ -180,6 +180,7 @@ def build(
     pooling: Pooling | None = None,
     bands: str | tuple[str, ...] | None = None,
     value_range: str | tuple[float, float] | None = None,
+    values: Values | None = None,
 ) -> Backbone:
     """Build the network of a model directory with its weights, every key accounted for.
 
@@ -188,7 +189,7 @@ def build(
         ContractError: `bands` cannot serve the model.
         OptionError: The device is not there.
     """
-    contract, request = model.contract.adapted(bands=bands, value_range=value_range)
+    contract, request = model.contract.adapted(bands=bands, value_range=value_range, values=values)
     network = _load_strictly(model)
     resize_input(network, contract.size_px)
     space = model.space(contract, pooling)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
+from tilezoo.bands import Values
 from tilezoo.errors import ModelError, NotInRegistryError, RegistryError, UnknownModelError
 from tilezoo.io import (
     cache_folder,
@@ -48,6 +49,7 @@ def load(
     pooling: Pooling | None = None,
     bands: str | tuple[str, ...] | None = None,
     value_range: str | tuple[float, float] | None = None,
+    values: Values | None = None,
 ) -> "Backbone":
     """Load a backbone, frozen, in float32.
 
@@ -59,6 +61,7 @@ def load(
             (`B04,B03,B02`) or a tuple.
         value_range: Pixel values that map to 0 and 1, in place of the model's; `LOW,HIGH` or a
             tuple.
+        values: Whether products' own scales and offsets are applied, in place of the model's.
 
     Raises:
         TilezooError: Whatever keeps it from being loaded exactly as stated.
@@ -66,7 +69,9 @@ def load(
     model = find_model(name)
     from tilezoo.zoo.backbone import build
 
-    return build(model, device=device, pooling=pooling, bands=bands, value_range=value_range)
+    return build(
+        model, device=device, pooling=pooling, bands=bands, value_range=value_range, values=values
+    )
 
 
 def find_model(name: str | Path) -> ModelDir:

@@ -203,6 +203,8 @@ def _own_config(
     """What stands under our key; mean and std are timm's to state."""
     fields = asdict(contract)
     del fields["mean"], fields["std"]
+    if contract.values == "harmonized":  # as always, unless told otherwise
+        del fields["values"]
     own = {
         "contract": CONTRACT_VERSION,
         **fields,

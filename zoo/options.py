@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from tilezoo.bands import parse_bands
 from tilezoo.errors import OptionError
-from tilezoo.option_groups import StatedNodata
+from tilezoo.option_groups import ProductValues, StatedNodata
 from tilezoo.option_texts import parse_numbers, parse_value_range
 from tilezoo.options import argument, option, options, python_only
 from tilezoo.space import Contract, Interpolation, Pooling, Precision, Resize, Unit
@@ -51,7 +51,7 @@ class InPrecision(OnDevice):
 
 
 @options
-class PixelValues(StatedNodata):
+class PixelValues(ProductValues, StatedNodata):
     """What a source's pixels are, where it or the model does not say it."""
 
     bands: str | None = option(

@@ -11,6 +11,7 @@ from tilezoo.decoding import letting_go
 from tilezoo.errors import InterruptedRunError, PackError, TileError, TooManyFailedError
 from tilezoo.hints import give_hints, spread
 from tilezoo.image import MIN_SIDE_PX, Image
+from tilezoo.meaning import tell_scalings
 from tilezoo.opening import gdal
 from tilezoo.option_texts import parse_value_range
 from tilezoo.options import verb
@@ -73,6 +74,8 @@ def pack(options: PackOptions) -> PackResult:
     labels = find_labels(options.labels, plan)
     choice = choose(plan, labels, options.splits, options.limit)
     refuse_hopeless(plan, shaping.request, shaping.check)
+    for scaling in tell_scalings(plan.sources, shaping.request):
+        say(f"{scaling}; --values stored leaves values as they are")
     job = Job(
         request=options.request(labels.digest if labels else None),
         tiles=len(choice),
@@ -92,7 +95,12 @@ def pack(options: PackOptions) -> PackResult:
 def _shaping(options: PackOptions) -> Shaping:
     """What becomes of a tile's pixels, as far as options settle it."""
     return Shaping(
-        request=replace(band_request(parse_bands(options.bands)), nodata=options.nodata_value),
+        request=replace(
+            band_request(parse_bands(options.bands)),
+            nodata=options.nodata_value,
+            values=options.values or "harmonized",
+            value_range=parse_value_range(options.value_range),
+        ),
         dtype=options.dtype,
         value_range=parse_value_range(options.value_range),
         resized=options.size_px is not None,

@@ -214,6 +214,7 @@ class PackStore:
             size_px=shaping.size_px or 0,
             unit=shaping.unit or "stated",
             value_range=shaping.stored_range,
+            values=shaping.request.values,
             quantized=shaping.quantized,
             tiles=len(census.ids),
             failed=failures.total(),
