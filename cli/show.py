@@ -1,11 +1,11 @@
 """`tilezoo show`."""
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 
 from tilezoo.cli.models import facts_of
 from tilezoo.cli.options import Json, command
+from tilezoo.io import to_builtins
 from tilezoo.zoo.catalog import entry
 from tilezoo.zoo.options import ShowOptions
 
@@ -34,7 +34,7 @@ def _facts_of_folder(folder: Path) -> dict[str, object]:
     return {
         "name": model.name,
         "architecture": model.architecture,
-        "contract": asdict(model.contract),
+        "contract": to_builtins(model.contract),
         "pooling": model.pooling,
         "weights_sha256": model.weights_sha256,
         "space": model.space().fingerprint,

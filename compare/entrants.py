@@ -1,7 +1,7 @@
 """The models that take part in a comparison, and the bands and values that each is fed."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tilezoo.bands import Values
 from tilezoo.device import choose_device
 from tilezoo.errors import OptionError, ProbeError
-from tilezoo.io import canonical_json, sha256_text, whole_folder
+from tilezoo.io import canonical_json, sha256_text, to_builtins, whole_folder
 from tilezoo.training_ids import TRAINING_IDS, ids_sha256, write_training_ids
 from tilezoo.zoo.backbone import Backbone
 from tilezoo.zoo.modeldir import (
@@ -115,7 +115,7 @@ def random_weights(like: ModelDir, folder: Path) -> ModelDir:
     Returns:
         The model, called random-weights.
     """
-    fields = {**_network(like), "contract": asdict(like.contract), "pooling": like.pooling}
+    fields = {**_network(like), "contract": to_builtins(like.contract), "pooling": like.pooling}
     own = folder / f"{RANDOM}-{sha256_text(canonical_json(fields))[:8]}"
     if not own.is_dir():
         with whole_folder(own) as making:

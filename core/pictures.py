@@ -31,7 +31,7 @@ class Thumbnailer:
             given=parse_bands(request.bands),
             values_stated=request.value_range is not None,
             nodata=parse_nodata(request.nodata),
-            values=self._contract.values,
+            values=self._contract.values or "harmonized",
             value_range=self._contract.value_range,
         )
         self._side = side_px

@@ -1,8 +1,10 @@
 """The contract between pixels and a backbone, and the space its vectors live in."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, Self, get_args
+
+from msgspec import UNSET, UnsetType
 
 from tilezoo.bands import BandRequest, Values, parse_bands
 from tilezoo.errors import ContractError, SpaceError, TileError
@@ -38,7 +40,8 @@ class UnscaledContract:
         interpolation: Of the resizing, always with antialias.
         gsd_m: Smallest and largest ground sampling distance it was made for, metres; None
             where it was made for no particular one.
-        values: Products' own scales and offsets are applied (`harmonized`), or not (`stored`).
+        values: `stored` where products' own scales and offsets are not applied; absent where they
+            are, and from what is hashed.
     """
 
     bands: tuple[str, ...]
@@ -50,7 +53,7 @@ class UnscaledContract:
     resize_px: int
     interpolation: Interpolation
     gsd_m: tuple[float, float] | None
-    values: Values = "harmonized"
+    values: Literal["stored"] | UnsetType = UNSET
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,8 +83,8 @@ class Contract(UnscaledContract):
             raise ContractError(f"std {self.std} must be above 0 in each band")
         if self.unit not in get_args(Unit) or self.resize not in get_args(Resize):
             raise ContractError(f"unknown unit {self.unit!r} or resize {self.resize!r}")
-        if self.values not in get_args(Values):
-            raise ContractError(f"unknown values {self.values!r}; harmonized or stored")
+        if self.values not in {UNSET, "stored"}:
+            raise ContractError(f"unknown values {self.values!r}; stored, or nothing")
         if (
             self.interpolation not in get_args(Interpolation)
             or not 0 < self.size_px <= self.resize_px
@@ -108,10 +111,11 @@ class Contract(UnscaledContract):
             wanted=self.bands,
             given=given,
             values_stated=stated is not None,
-            values=values or self.values,
+            values=values or self.values or "harmonized",
             value_range=_to_pair(stated or self.value_range),
         )
-        changed = replace(self, bands=request.effective, values=request.values)
+        kept: Literal["stored"] | UnsetType = "stored" if request.values == "stored" else UNSET
+        changed = replace(self, bands=request.effective, values=kept)
         if stated is not None and stated != self.value_range:
             changed = replace(changed, value_range=_to_pair(stated), unit="stated")
         return changed, request
@@ -172,7 +176,7 @@ class Space:
     @property
     def state(self) -> SpaceState:
         """The space as files hold it."""
-        contract = contract_from(asdict(self.contract))  # numbers as JSON gives them back
+        contract = contract_from(to_builtins(self.contract))  # numbers as JSON gives them back
         own = {field.name: getattr(contract, field.name) for field in fields(UnscaledContract)}
         stated = SpaceState(
             fingerprint="",
@@ -184,8 +188,6 @@ class Space:
             pooling=self.pooling,
         )
         hashed = {key: value for key, value in to_builtins(stated).items() if key != "fingerprint"}
-        if contract.values == "harmonized":  # what it is unless told otherwise has no part in it
-            del hashed["contract"]["values"]
         return replace(stated, fingerprint=sha256_text(canonical_json(hashed))[:16])
 
     def to_json(self) -> dict[str, object]:
@@ -246,7 +248,7 @@ def contract_from(fields: Mapping[str, Any]) -> Contract:
         resize_px=int(fields["resize_px"]),
         interpolation=fields["interpolation"],
         gsd_m=None if fields["gsd_m"] is None else _to_pair(fields["gsd_m"]),
-        values=fields.get("values", "harmonized"),
+        values=fields.get("values", UNSET),
         mean=tuple(map(float, fields["mean"])),
         std=tuple(map(float, fields["std"])),
     )

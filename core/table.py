@@ -212,7 +212,7 @@ class TableManifest:
         part_rows: Tiles of a part.
         segment_tiles: Tiles of a segment, which a killed run can lose.
         scalings: What is done to values of products with a scale or offset of their own, and to
-            how many images; empty for nothing.
+            how many images; absent for nothing.
         parts: In the order of rows.
         versions: Of the packages that made it.
     """
@@ -235,7 +235,7 @@ class TableManifest:
     tiles_sha256: str
     part_rows: int
     segment_tiles: int
-    scalings: tuple[str, ...] = ()
+    scalings: tuple[str, ...] | UnsetType = UNSET
     parts: tuple[Part, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)
 

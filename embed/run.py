@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import torch
+from msgspec import UNSET
 from numpy.typing import NDArray
 
 from tilezoo.bands import BandRequest
@@ -175,7 +176,7 @@ def _describe(job: _Job) -> TableManifest:
         precision=options.precision,
         device=backbone.device.type,
         georeferenced=False,
-        scalings=tell_scalings(job.plan.sources, backbone.request),
+        scalings=tell_scalings(job.plan.sources, backbone.request) or UNSET,
         tiles_sha256=job.plan.digest(),
         part_rows=part_rows,
         segment_tiles=min(segment, part_rows),
@@ -191,7 +192,7 @@ def _settle(writer: TableWriter, job: _Job) -> None:
         precision = settle_precision(backbone, first)
     writer.settle(precision=precision, georeferenced=any(tile.footprint for tile in first))
     backbone.use(precision)
-    for scaling in writer.manifest.scalings:
+    for scaling in writer.manifest.scalings or ():
         say(f"{scaling}; --values stored leaves values as they are")
     _give_size_hints(first, backbone, cut=job.plan.cut is not None)
     _give_value_hints(job)

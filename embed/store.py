@@ -106,7 +106,8 @@ def _differences(there: TableManifest, now: TableManifest) -> list[str]:
         names = f"{there.model.name} there, {now.model.name} now"
         found.insert(0, f"model: {names} (another space)")
     if there.scalings != now.scalings:
-        found.append(f"values: {_list(there.scalings)} there, {_list(now.scalings)} now")
+        listed = (_list(one.scalings or ()) for one in (there, now))
+        found.append("values: {} there, {} now".format(*listed))
     if not found and there.tiles_sha256 != now.tiles_sha256:
         return [f"tiles: {there.tiles} there, {now.tiles} now, or files have changed"]
     return found

@@ -8,12 +8,19 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Required, TypedDict
 
 from tilezoo.errors import ContractError, ModelError
-from tilezoo.io import make_readable, sha256_file, whole_file, write_json, write_text
+from tilezoo.io import (
+    make_readable,
+    sha256_file,
+    to_builtins,
+    whole_file,
+    write_json,
+    write_text,
+)
 from tilezoo.space import POOLINGS, Contract, Pooling, Space, contract_from
 from tilezoo.training_ids import TRAINING_IDS
 
@@ -201,10 +208,8 @@ def _own_config(
     weights: Path, contract: Contract, pooling: Pooling, config: NetworkConfig
 ) -> dict[str, object]:
     """What stands under our key; mean and std are timm's to state."""
-    fields = asdict(contract)
+    fields = to_builtins(contract)
     del fields["mean"], fields["std"]
-    if contract.values == "harmonized":  # as always, unless told otherwise
-        del fields["values"]
     own = {
         "contract": CONTRACT_VERSION,
         **fields,

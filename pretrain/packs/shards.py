@@ -13,9 +13,9 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from msgspec import UNSET, UnsetType
 from numpy.typing import NDArray
 
-from tilezoo.bands import Values
 from tilezoo.errors import PackError
 from tilezoo.io import from_builtins, sha256_file
 from tilezoo.pretrain.options import PackDtype
@@ -66,7 +66,7 @@ class PackManifest:
         unit: Of the sources' pixels: `uint8`, `dn` or `reflectance`; `stated` of no tiles.
         value_range: Values of the sources' pixels that become 0 and 1; 8-bit tiles hold 0..1 as
             0..255.
-        values: Whether products' own scales and offsets were applied to them (`harmonized`).
+        values: `stored` where products' own scales and offsets were not applied to them.
         quantized: Whether values were scaled to 8 bits.
         tiles: In all shards.
         failed: Tiles left out, each a row of errors.parquet.
@@ -89,7 +89,7 @@ class PackManifest:
     size_px: int
     unit: Unit
     value_range: tuple[float, float]
-    values: Values = "harmonized"
+    values: Literal["stored"] | UnsetType = UNSET
     quantized: bool
     tiles: int
     failed: int = 0

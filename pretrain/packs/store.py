@@ -214,7 +214,7 @@ class PackStore:
             size_px=shaping.size_px or 0,
             unit=shaping.unit or "stated",
             value_range=shaping.stored_range,
-            values=shaping.request.values,
+            values="stored" if shaping.request.values == "stored" else UNSET,
             quantized=shaping.quantized,
             tiles=len(census.ids),
             failed=failures.total(),
