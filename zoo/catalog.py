@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -79,7 +79,7 @@ class CatalogEntry:
 
     def to_json(self) -> dict[str, object]:
         """Facts for `tilezoo models --json` and `tilezoo show --json`."""
-        return asdict(self)
+        return dict(to_builtins(self))
 
     @property
     def key(self) -> str:
