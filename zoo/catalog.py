@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from tilezoo.errors import UnknownModelError
-from tilezoo.io import cache_folder, canonical_json, from_builtins, sha256_text
+from tilezoo.io import cache_folder, canonical_json, from_builtins, sha256_text, to_builtins
 from tilezoo.space import Contract, Pooling
 
 OFFLINE_DEFAULT = "dino-vitt16-overhead"
