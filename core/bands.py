@@ -169,13 +169,13 @@ class BandRequest:
         if self.given is None:
             return
         if any("=" in band for band in self.given) and (None in self._numbers or "" in self._names):
-            fix = "number all bands or none, as in red=3,green=2,blue=1"
+            fix = "number all bands or none, as in --bands red=3,green=2,blue=1"
             raise ContractError(f"--bands {','.join(self.given)}: {fix}")
         if self._covers or len(self.given) == len(self.wanted):
             return
         msg = (
             f"--bands names {len(self.given)} bands ({','.join(self.given)}), {self.taker} takes "
-            f"{len(self.wanted)} ({','.join(self.wanted)}): name these, or one band for each"
+            f"{len(self.wanted)}: name these (--bands {','.join(self.wanted)}), or one band for each"
         )
         raise ContractError(msg)
 
@@ -208,6 +208,14 @@ class BandRequest:
         """Whether `--bands` names every band that the backbone wants."""
         given = [to_meaning(name) for name in self._names]
         return all(to_meaning(name) in given for name in self.wanted)
+
+    @cached_property
+    def _asked(self) -> tuple[str, ...]:
+        """What is looked for in a file, in the backbone's order: bands as the user wrote them."""
+        if self.given is None or not self._covers:
+            return self.effective
+        written = {to_meaning(name): name for name in self._names}
+        return tuple(written[to_meaning(name)] for name in self.wanted)
 
     def choose(self, bands: Sequence[FileBand]) -> tuple[int, ...]:
         """Pick positions (0-based) among the bands of a file or of a set of band files.
@@ -250,11 +258,11 @@ class BandRequest:
         return f"{wrong}; {self._propose(bands)}"
 
     def _find_all(self, bands: Sequence[FileBand]) -> tuple[int, ...] | None:
-        exact = [_first(b.telling and b.name == name for b in bands) for name in self.effective]
+        exact = [_first(b.telling and b.name == name for b in bands) for name in self._asked]
         if None not in exact:
             return tuple(place for place in exact if place is not None)
         find = self._find_written if self.given is not None else _find_meant
-        places = [find(name, bands) for name in self.effective]
+        places = [find(name, bands) for name in self._asked]
         return None if None in places else tuple(place for place in places if place is not None)
 
     def _find_written(self, name: str, bands: Sequence[FileBand]) -> int | None:

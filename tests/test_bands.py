@@ -135,7 +135,9 @@ def test_other_bands_than_the_models_are_fed_in_their_place() -> None:
 
 
 def test_a_wrong_number_of_bands_is_refused_before_any_file_is_read() -> None:
-    expected = "--bands names 2 bands (B08,B04), the model takes 3 (red,green,blue)"
+    expected = (
+        "--bands names 2 bands (B08,B04), the model takes 3: name these (--bands red,green,blue)"
+    )
     with pytest.raises(ContractError, match=re.escape(expected)):
         making.request(given=("B08", "B04"))
 
