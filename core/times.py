@@ -35,12 +35,6 @@ _UNSET = datetime(1970, 1, 1, tzinfo=UTC)  # what a clock says that was never se
 _FIRST_YEAR = 1858  # Nadar's balloon over the Bièvre; a tag's year 1 means nothing
 _WIDEST_ZONE = timedelta(hours=14)
 
-_STAMP = re.compile(
-    r"(?P<year>\d{4})[-:/.]?(?:(?P<of_year>\d{3})|(?P<month>\d\d)[-:/.]?(?P<of_month>\d\d))"
-    r"(?:[T _]*(?P<hour>\d\d):?(?P<minute>\d\d)(?::?(?P<second>\d\d)(?:[.,](?P<fraction>\d+))?)?)?"
-    r"\s*(?P<zone>Z|UTC|GMT|[+-]\d\d(?::?\d\d)?)?",
-    re.IGNORECASE,
-)
 _SEVERAL = re.compile(r"\s*[;|]\s*")
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _MONTH = (
@@ -53,6 +47,20 @@ _HHMM = r"(?P<hour>\d\d)(?P<minute>\d\d)"
 _CLOCK = rf"{_HHMM}(?P<second>\d\d)"
 _DAY_T_CLOCK = rf"(?<!\d){_DAY}T(?P<hour>\d\d?)(?P<minute>\d\d)(?P<second>\d\d)(?!\d)"
 
+# What tags and metadata write: ISO 8601 and its like, ESA's 23-FEB-2020, each with its clock.
+_STAMPS = tuple(
+    re.compile(
+        day
+        + r"(?:[T _]*(?P<hour>\d\d):?(?P<minute>\d\d)(?::?(?P<second>\d\d)(?:[.,](?P<fraction>\d+))?)?)?"
+        r"\s*(?P<zone>Z|UTC|GMT|[+-]\d\d(?::?\d\d)?)?",
+        re.IGNORECASE,
+    )
+    for day in (
+        r"(?P<year>\d{4})[-:/.]?(?:(?P<of_year>\d{3})|(?P<month>\d\d)[-:/.]?(?P<of_month>\d\d))",
+        rf"(?P<of_month>\d\d)-{_MONTH}-(?P<year>\d{{4}})",
+    )
+)
+
 # Names that agencies give; each has several dates, or one in a form of its own.
 _PRODUCT_NAMES = tuple(
     re.compile(rf"(?<![a-z0-9]){pattern}", re.IGNORECASE)
@@ -63,7 +71,9 @@ _PRODUCT_NAMES = tuple(
         r"S2A_OPER_.*_A(?P<orbit>\d{6})_",
         # Sentinel-1 to 6, Sentinel-2 from 2016, BigEarthNet: sensing comes first.
         rf"S\d[A-DP][_-](?!OPER_).*?{_DAY_T_CLOCK}",
-        rf"OPERA_.*?{_DAY_T_CLOCK}",  # then the time of processing
+        # Earth Engine's names of Sentinel-2 scenes: sensing, then making.
+        rf"{_DAY}T{_CLOCK}_\d{{8}}T\d{{6}}_T\d\d[A-Z]{{3}}",
+        rf"(?:OPERA_|ENMAP\d).*?{_DAY_T_CLOCK}",  # then the time of processing
         rf"HLS\.[LS]30\.T\w{{5}}\.{_YEAR}(?P<of_year>\d{{3}})(?:T{_CLOCK})?",
         rf"(?:M[OYC]D|V[NJ][P\d])\w+\.A{_YEAR}(?P<of_year>\d{{3}})\.(?:{_HHMM}\.)?",
         # AppEEARS: MOD09GA.061_sur_refl_b01_1_doy2020001_aid0001.
@@ -81,10 +91,10 @@ _PRODUCT_NAMES = tuple(
         rf"(?P<short>\d\d){_MONTH}(?P<of_month>\d\d){_CLOCK}-[A-Z]\d[A-Z]S",
         rf"(?:PHR1[AB]|SPOT\d|PNEO\d)\w*?_{_DAY}{_CLOCK}\d(?!\d)",
         rf"m_\d{{7}}_[ns][ew]_\d\d_\w+?_{_DAY}(?!\d)",  # NAIP; a second date is the publication's
-        rf"AST_\w+?_\d{{3}}(?P<month>\d\d)(?P<of_month>\d\d){_YEAR}{_CLOCK}",
+        rf"AST(?:_\w+?|\d\w*)_\d{{3}}(?P<month>\d\d)(?P<of_month>\d\d){_YEAR}{_CLOCK}",
         rf"OR_ABI.*_s{_YEAR}(?P<of_year>\d{{3}}){_CLOCK}",
         # Planet: PlanetScope (with hundredths since 2020), SkySat.
-        rf"{_DAY}_{_CLOCK}_(?:\d\d_[0-9a-f]{{4}}|[0-9a-f]{{4}}|ssc\d+)(?![a-z0-9])",
+        rf"{_DAY}_{_CLOCK}_(?:\d\d_[0-9a-f]{{4}}|[0-9a-f]{{4}}|ssc\d+(?:d\d)?)(?![a-z0-9])",
     )
 )
 _MADE_ALONE = re.compile(r"(?<![a-z0-9])S2[A-D]_OPER_", re.IGNORECASE)  # tells its making, else
@@ -113,14 +123,17 @@ _CLOCKS = tuple(
 )
 # Words before a day (`export_20240101`), or behind one that begins a name (`2024-01-01_download`),
 # that say what was done on it.
-_LINK = r"(?:[^a-z0-9]*(?:on|at|of|the|date|time|day|from))*[^a-z0-9]*$"
-_WRITTEN = re.compile(
-    r"(?<![a-z])(?:exp(?:ort(?:s|ed|ing)?|eriment)?|down-?load(?:s|ed)?|(?:re-?)?proc(?:ess(?:ed|ing)?)?"
-    r"|creat(?:ed|ion)|generat(?:ed|ion)|made|writ(?:ten|e)|saved?|publi(?:shed|cation)|pub|updated?"
-    r"|deliver(?:ed|y)|order(?:s|ed)?|upload(?:s|ed)?|modified|backup|cop(?:y|ied)|print(?:ed)?"
-    r"|scan(?:s|ned)?|archived?|render(?:ed)?|produc(?:ed|tion)|ingest(?:ed)?|release(?:d)?|v(?:er(?:sion)?)?"
-    r"|dump|run|job|outputs?|results?|pred(?:iction)?s?|batch)" + _LINK
+_DONE = (
+    r"(?<![a-z])(?:exp(?:ort(?:s|ed|ing)?|eriment)?|down-?load(?:s|ed)?"
+    r"|(?:re-?)?proc(?:ess(?:ed|ing)?)?|creat(?:ed|ion)|generat(?:ed|ion)|made|writ(?:ten|e)"
+    r"|saved?|publi(?:shed|cation)|pub|updated?|deliver(?:ed|y)|order(?:s|ed)?|upload(?:s|ed)?"
+    r"|modified|backup|cop(?:y|ied)|print(?:ed)?|scan(?:s|ned)?|archived?|render(?:ed)?"
+    r"|produc(?:ed|tion)|ingest(?:ed)?|release(?:d)?|v(?:er(?:sion)?)?|dump|run|job|outputs?"
+    r"|results?|pred(?:iction)?s?|batch)"
 )
+_DONE_WORD = re.compile(rf"{_DONE}(?![a-z])")
+_LINK = r"(?:[^a-z0-9]*(?:on|at|of|the|date|time|day|from))*[^a-z0-9]*$"
+_WRITTEN = re.compile(_DONE + _LINK)
 _ACQUIRED = re.compile(
     r"(?<![a-z])(?:acq(?:uired|uisition)?|sens(?:ed|ing)|taken|captured?|shot|flown|flight"
     r"|obs(?:erved|ervation)?|recorded|survey(?:ed)?|datatake)" + _LINK
@@ -160,7 +173,7 @@ def acquisition_time(
 
     What tags say goes before what names say, and names of known products before others; a day is
     made exact by what says its time. TIFFTAG_DATETIME, most often the time of writing, comes last
-    and counts only where no program is named that wrote the file.
+    and counts only where no program is named that wrote the file, and no word says so.
 
     Args:
         tags: The file's tags, any case. Times without a zone are taken as UTC.
@@ -174,7 +187,7 @@ def acquisition_time(
         *_list_tagged(known),
         *_list_some(_find_in_product(name) for name in (*names, *folders)),
         *_list_some([_find_in_names(names)]),
-        *_list_some([_find_written(known)]),
+        *_list_some([_find_written(known, names)]),
     ]
     if not found:
         return None
@@ -196,7 +209,7 @@ def time_in_name(name: str) -> datetime | None:
 
 
 def parse_time(text: str) -> datetime | None:
-    """Read a date or time in ISO 8601 or a form like it; without a zone it is UTC.
+    """Read a date or time in ISO 8601 or a form like it (23-FEB-2020 too); without a zone it is UTC.
 
     Day of year (`2020-276T01:37:01`), EXIF's colons (`2019:01:31 09:00:00-07:00`), digits alone
     (`20200223103015`), any number of decimals, and the first of several (`…Z; …Z`).
@@ -242,9 +255,12 @@ def _find_by_gps(tags: Mapping[str, str], original: _Moment) -> _Moment | None:
     return found if near else None
 
 
-def _find_written(tags: Mapping[str, str]) -> _Moment | None:
+def _find_written(tags: Mapping[str, str], names: Iterable[str]) -> _Moment | None:
+    """The time of the file, where neither a program nor a word (`scan_01.tif`) says it was made."""
     programs = ("TIFFTAG_SOFTWARE", "TIFFTAG_HOSTCOMPUTER")
     if any(tags.get(program, "").strip() for program in programs):
+        return None
+    if any(_DONE_WORD.search(name.lower()) for name in names):
         return None
     found = _parse(tags.get("TIFFTAG_DATETIME", ""))
     return found if found is not None and _is_plausible(found) else None
@@ -319,7 +335,7 @@ def _read_words(
 
 def _parse(text: str) -> _Moment | None:
     text = _SEVERAL.split(text.strip(" \t\"'"), maxsplit=1)[0]
-    match = _STAMP.fullmatch(text)
+    match = next(filter(None, (stamp.fullmatch(text) for stamp in _STAMPS)), None)
     found = match and _read_moment(match.groupdict())
     if match is None or found is None:
         return None

@@ -116,6 +116,11 @@ PRODUCTS = [
     "IMG_PHR1A_P_{t:%Y%m%d%H%M%S}7_SEN_1.TIF",
     "OPERA_L3_DSWx-HLS_T05VPJ_{t:%Y%m%dT%H%M%S}Z_{later:%Y%m%dT%H%M%S}Z_S2A_30_v0.1.tif",
     "scene_{t:%Y-%m-%dT%H:%M:%S}Z.tif",
+    "{t:%Y%m%dT%H%M%S}_{later:%Y%m%dT%H%M%S}_T33UUP.tif",
+    "ENMAP01-____L2A-DT0000001234_{t:%Y%m%dT%H%M%S}Z_001_V010302_{later:%Y%m%dT%H%M%S}Z.TIF",
+    "AST_L1T_003{t:%m%d%Y%H%M%S}_{later:%Y%m%d%H%M%S}_1.tif",
+    "{t:%Y%m%d_%H%M%S}_ssc4d1_0001_analytic.tif",
+    "PRS_L2D_STD_{t:%Y%m%d%H%M%S}_{end:%Y%m%d%H%M%S}_0001.he5",
     "SENTINEL2A_{t:%Y%m%dT%H%M%S}-123_L2A_T31TCJ_C_V2-2",
 ]
 DAYS = [
@@ -187,6 +192,7 @@ def test_iso_texts_come_back_in_utc(moment: datetime, zone: int, decimals: int) 
     assert parse_time(f"{moment:%Y-%m-%dT%H:%M:%S}") == moment
     assert parse_time(f"{moment:%Y-%jT%H:%M:%S}Z") == moment
     assert parse_time(f"{moment:%Y%m%d%H%M%S}") == moment
+    assert parse_time(f"{moment:%d-%b-%Y %H:%M:%S}".upper()) == moment
     fraction = "." + "0" * decimals if decimals else ""
     ahead = f"{'-' if zone < 0 else '+'}{abs(zone) // 60:02d}:{abs(zone) % 60:02d}"
     local = moment + timedelta(minutes=zone)
@@ -271,6 +277,11 @@ def test_the_time_at_which_a_program_wrote_a_file_is_no_acquisition(
 ) -> None:
     tags = {"TIFFTAG_DATETIME": f"2024:05:06 07:08:09{zone}", "TIFFTAG_SOFTWARE": program}
     assert acquisition_time(tags, ["scan.tif"]) is None
+
+
+@pytest.mark.parametrize("name", ["scan_01.tif", "export (2).tif", "field_processed.tif"])
+def test_the_time_of_a_file_that_is_called_an_export_or_a_scan_is_no_acquisition(name: str) -> None:
+    assert acquisition_time({"TIFFTAG_DATETIME": "2024:05:06 07:08:09"}, [name]) is None
 
 
 def test_the_time_of_a_tiff_has_its_zone() -> None:
