@@ -92,8 +92,16 @@ class RegistryConflictError(RegistryError):
     """What should be made exists already, or changed in the meantime."""
 
 
+class RegistryOvertakenError(RegistryConflictError):
+    """Another writer was faster; the same change may go through on what it made."""
+
+
 class RegistryUnreachableError(RegistryError):
     """Where a registry's files lie does not answer, or forbids it."""
+
+
+class RegistryDamagedError(RegistryError):
+    """What a registry holds of a model is not what was written there."""
 
 
 class NotInRegistryError(RegistryError):

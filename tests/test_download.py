@@ -8,6 +8,8 @@ import socket
 import subprocess
 import sys
 import threading
+from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 
 import making
@@ -20,7 +22,7 @@ from tilezoo.training_ids import TRAINING_IDS, write_training_ids
 from tilezoo.zoo import download, find_model, publish, verify
 from tilezoo.zoo.cards import Origin
 from tilezoo.zoo.complete import complete_model_dir
-from tilezoo.zoo.modeldir import read_model_dir
+from tilezoo.zoo.modeldir import MODEL_FILES, read_model_dir
 from tilezoo.zoo.registry import Registry
 
 NAME = "org/tiny"
@@ -134,7 +136,7 @@ def test_what_is_cached_works_without_the_registry(registry, own_cache, capsys):
     first = download(NAME, registry=str(registry))
     registry.rename(registry.with_name("unplugged"))
     assert download(NAME, registry=str(registry)).path == first.path
-    assert "as it was last seen" in capsys.readouterr().err
+    assert f"as it was last seen, {datetime.now(UTC):%Y-%m-%d} " in capsys.readouterr().err
     shutil.rmtree(own_cache)
     with pytest.raises(ModelError, match=NAME):
         download(NAME, registry=str(registry))
@@ -247,6 +249,99 @@ def test_one_model_has_one_revision_in_folder_s3_and_hub_and_comes_back_as_it_wa
     assert contents(tmp_path / "back") == contents(model)
     assert (tmp_path / "back" / TRAINING_IDS).is_file()
     assert {check.verdict for check in verify(tmp_path / "back")} == {"ok"}
+
+
+THERE_AND_BACK = """
+import sys
+from pathlib import Path
+from tilezoo.zoo import download, publish, verify
+model, registry, other, work = sys.argv[1:]
+first = publish(model, name="org/tiny", registry=registry)
+got = download("org/tiny", registry=registry, to=Path(work) / "back").path
+assert {check.verdict for check in verify(got)} == {"ok"}, verify(got)
+assert publish(got, name="org/tiny", registry=other) == first
+download("org/tiny", registry=other, to=Path(work) / "again")
+print(first)
+"""
+
+
+@pytest.mark.parametrize("kind", ["folder", "bucket", "memory", "hub"])
+def test_every_file_of_a_model_directory_survives_each_kind_of_registry(
+    kind, model, own_cache, tmp_path, request
+):
+    """In a process of its own, as huggingface_hub reads its settings when it is imported."""
+    assert sorted(contents(model)) == sorted(MODEL_FILES)
+    with ExitStack() as running:
+        if kind == "hub":
+            hubs = [running_hub(tmp_path / name, tmp_path / f"{name}.log") for name in "ab"]
+            places = [running.enter_context(hub).url for hub in hubs]
+        elif kind == "bucket":
+            bucket = request.getfixturevalue("bucket")
+            places = [f"{bucket}/{name}" for name in ("there", "on")]
+        else:
+            places = [{"folder": f"{tmp_path}/{name}", "memory": f"memory://{name}"}[kind]
+                      for name in "ab"]  # fmt: skip
+        done = making.python(THERE_AND_BACK, model, *places, tmp_path)
+        said, _ = done.communicate(timeout=120)
+    assert done.returncode == 0, said
+    assert contents(tmp_path / "back") == contents(tmp_path / "again") == contents(model)
+    assert said.split()[-1] == Registry(tmp_path / "plain").publish(model, NAME)
+    assert own_cache.is_dir()
+
+
+def test_a_directory_that_is_not_complete_says_what_is_missing(model, tmp_path):
+    partial = Path(shutil.copytree(model, tmp_path / "partial"))
+    config = json.loads((partial / "config.json").read_text())
+    config["tilezoo"]["pretraining"] = {"ids_sha256": "0" * 64}
+    (partial / "config.json").write_text(json.dumps(config))
+    for name in ("mlm.json", TRAINING_IDS, "SHA256SUMS"):
+        (partial / name).unlink()
+    found = {check.name: check for check in verify(partial)}["complete"]
+    assert found.verdict == "not there"
+    assert found.detail == f"no mlm.json, {TRAINING_IDS}, SHA256SUMS"
+
+
+HUB_STATES = """
+import sys
+from pathlib import Path
+from tilezoo.zoo import download, publish
+publish(sys.argv[1], name="org/tiny", registry=sys.argv[2])
+print(download("org/tiny", registry=sys.argv[2]).weights_sha256)
+"""
+HUB_DOWN = """
+import sys
+from tilezoo.zoo import download
+print(download("org/tiny", registry=sys.argv[1]).weights_sha256)
+"""
+
+
+def test_a_hub_that_is_down_is_answered_by_what_was_last_seen_of_it_and_of_no_other(
+    model, own_cache, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.setenv("HF_HUB_ETAG_TIMEOUT", "2")
+    other = making.write_vit(tmp_path / "other", seed=3)
+    complete_model_dir(read_model_dir(other), name=NAME, origin=Origin())
+
+    def run(code: str, *words: object) -> tuple[int, str]:
+        done = making.python(code, *words)
+        said, _ = done.communicate(timeout=120)
+        return done.returncode, said
+
+    with running_hub(tmp_path / "a", tmp_path / "a.log") as first:
+        assert run(HUB_STATES, model, first.url)[0] == 0
+        with running_hub(tmp_path / "b", tmp_path / "b.log") as second:
+            assert run(HUB_STATES, other, second.url)[0] == 0
+        code, said = run(HUB_DOWN, second.url)
+        assert code == 0
+        assert read_model_dir(other).weights_sha256 in said
+        assert f"the hub {second.url} cannot be reached; taking {NAME} " in said
+        assert f"as it was last seen, {datetime.now(UTC):%Y-%m-%d} " in said
+        assert read_model_dir(model).weights_sha256 in run(HUB_DOWN, first.url)[1]
+    code, said = run(HUB_DOWN, "http://127.0.0.1:9")
+    assert code == 1
+    assert "the hub http://127.0.0.1:9 cannot be reached" in said
+    assert own_cache.is_dir()
 
 
 @pytest.mark.parametrize("answers", ["500", "silence"])

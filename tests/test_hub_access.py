@@ -125,7 +125,7 @@ def request(client="127.0.0.1", host="127.0.0.1:8765", method="POST", **headers)
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost:80", "[::1]:8765", "LOCALHOST"])
 def test_without_tokens_a_program_on_this_machine_writes(host):
-    assert check_access(request(host=host), None) == "write"
+    assert check_access(request(host=host), None).right == "write"
 
 
 @pytest.mark.parametrize(
@@ -146,14 +146,14 @@ def test_without_tokens_nobody_else_writes(given):
     with pytest.raises(RefusedError, match="from its own machine only") as caught:
         check_access(request(**given), None)
     assert caught.value.status == 403
-    assert check_access(request(method="GET", **given), None) == "read"
+    assert check_access(request(method="GET", **given), None).right == "read"
 
 
 def test_a_password_typed_into_a_browser_reads_only(tmp_path):
     (tmp_path / "t").write_text("w-2 write")
     basic = {"authorization": "Basic eDp3LTI="}  # x:w-2
     tokens = read_tokens(tmp_path / "t")
-    assert check_access(request(method="GET", **basic), tokens) == "read"
+    assert check_access(request(method="GET", **basic), tokens).right == "read"
     with pytest.raises(RefusedError, match="may only read"):
         check_access(request(**basic), tokens)
 

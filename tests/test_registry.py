@@ -166,7 +166,7 @@ def test_a_checked_name_stays_below_the_root(first, second):
 
 
 def test_a_file_where_another_needs_a_folder_is_refused(registry, tmp_path):
-    from tilezoo.zoo.registry import NewFile
+    from tilezoo.zoo.revisions import NewFile
 
     local = write(tmp_path / "x", {"f": b""}) / "f"
     empty = hashlib.sha256(b"").hexdigest()

@@ -13,6 +13,8 @@ from tilezoo.errors import UnknownModelError
 from tilezoo.io import cache_folder, canonical_json, from_builtins, sha256_text, to_builtins
 from tilezoo.space import Contract, Pooling
 
+_HUGGING_FACE = "https://huggingface.co"
+
 OFFLINE_DEFAULT = "dino-vitt16-overhead"
 
 Kind = Literal["hub", "package", "shipped", "ours"]
@@ -135,11 +137,28 @@ def is_here(entry: CatalogEntry) -> bool:
     return is_installed(entry) if entry.kind == "package" else _in_hub_cache(entry)
 
 
+def hub_address(endpoint: str | None) -> str:
+    """The address of a hub; None is the one in force, huggingface.co unless HF_ENDPOINT is set."""
+    return (endpoint or os.environ.get("HF_ENDPOINT") or _HUGGING_FACE).rstrip("/").lower()
+
+
+def hub_cache(endpoint: str | None) -> Path | None:
+    """The cache of a hub; None is huggingface_hub's own, which holds what is huggingface.co's.
+
+    That one does not tell hubs apart, so every other has a cache to itself.
+    """
+    address = hub_address(endpoint)
+    if address == _HUGGING_FACE:
+        return None
+    return cache_folder() / "hubs" / sha256_text(address)[:16]
+
+
 def _in_hub_cache(entry: CatalogEntry) -> bool:
-    """Look for the weights in huggingface_hub's cache, by its layout and settings."""
+    """Look for the weights in the cache of the hub in force, by huggingface_hub's layout."""
     if entry.repo is None or entry.file is None:
         return False
     home = Path(os.environ.get("HF_HOME") or "~/.cache/huggingface").expanduser()
-    cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub").expanduser()
+    own = Path(os.environ.get("HF_HUB_CACHE") or home / "hub").expanduser()
+    cache = hub_cache(None) or own
     snapshots = cache / f"models--{entry.repo.replace('/', '--')}" / "snapshots"
     return any(snapshots.glob(f"{entry.revision or '*'}/{entry.file}"))

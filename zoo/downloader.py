@@ -2,8 +2,6 @@
 
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +19,6 @@ from tilezoo.io import (
     write_text,
 )
 from tilezoo.options import verb
-from tilezoo.progress import say
 from tilezoo.space import Pooling
 from tilezoo.zoo.catalog import (
     CatalogEntry,
@@ -30,15 +27,23 @@ from tilezoo.zoo.catalog import (
     is_installed,
     shipped_folder,
 )
-from tilezoo.zoo.modeldir import CONFIG, MODEL_FILES, ModelDir, read_model_dir, set_hub_switches
+from tilezoo.zoo.hub_client import (
+    HUB,
+    endpoint_of,
+    fetch_file,
+    fetch_snapshot,
+    is_hub,
+    say_last_seen,
+)
+from tilezoo.zoo.modeldir import MODEL_FILES, ModelDir, read_model_dir
 from tilezoo.zoo.naming import check_name, check_ref, is_revision
 from tilezoo.zoo.options import DownloadOptions
-from tilezoo.zoo.registry import MAIN, Registry, RegistryFile
+from tilezoo.zoo.registry import MAIN, Registry
+from tilezoo.zoo.revisions import RegistryFile
 
 if TYPE_CHECKING:
     from tilezoo.zoo.backbone import Backbone
 
-_HUB = "hf://"
 _WRITABLE = "set TILEZOO_CACHE to a folder you may write"
 
 
@@ -93,7 +98,7 @@ def download(options: DownloadOptions) -> ModelDir:
         UnknownModelError: No such model.
         ModelError: It cannot be had, or is not what it says.
     """
-    registry = options.registry or os.environ.get("TILEZOO_REGISTRY") or _HUB
+    registry = options.registry or os.environ.get("TILEZOO_REGISTRY") or HUB
     wanted, _, revision = options.name.partition("@")
     model = _fetch_model(wanted, revision or None, registry)
     return model if options.to is None else _copy_model(model, Path(options.to))
@@ -169,117 +174,6 @@ def _fetch_weights(entry: CatalogEntry) -> Path:
     return path
 
 
-# From a hub
-
-
-def is_hub(registry: str) -> bool:
-    """Tell whether a registry speaks Hugging Face's API."""
-    return registry == _HUB or registry.startswith(("http://", "https://"))
-
-
-def endpoint_of(registry: str) -> str | None:
-    """The address of a hub; None for the one in force (`HF_ENDPOINT`, else huggingface.co)."""
-    return None if registry == _HUB else registry
-
-
-def fetch_snapshot(repo: str, revision: str | None, endpoint: str | None = None) -> Path:
-    """Bring a repository's model files into huggingface_hub's cache and check their hashes.
-
-    Args:
-        repo: `org/name`.
-        revision: Branch, tag or commit; `main` unless given.
-        endpoint: See `endpoint_of`.
-
-    Raises:
-        ModelError: It cannot be had, or what came is not what was promised.
-    """
-    set_hub_switches()
-    from huggingface_hub import snapshot_download
-
-    with explain_hub_errors(repo, revision):
-        folder = Path(
-            snapshot_download(
-                repo,
-                revision=revision,
-                allow_patterns=list(MODEL_FILES),
-                endpoint=endpoint,
-                local_files_only=not _answers(repo, revision, endpoint),
-            )
-        )
-    if not (folder / CONFIG).is_file():
-        raise ModelError(f"{repo} holds no {CONFIG}: not a timm model, or nothing yet")
-    for path in folder.iterdir():
-        _check_blob(path)
-    return folder
-
-
-def fetch_file(repo: str, file: str, revision: str | None) -> Path:
-    """Bring one file of a repository into huggingface_hub's cache.
-
-    Raises:
-        ModelError: It cannot be had, or what came is not what was promised.
-    """
-    set_hub_switches()
-    from huggingface_hub import hf_hub_download
-
-    with explain_hub_errors(repo, revision):
-        path = Path(hf_hub_download(repo, file, revision=revision))
-    _check_blob(path)
-    return path
-
-
-@contextmanager
-def explain_hub_errors(repo: str, revision: str | None) -> Iterator[None]:
-    """Turn what huggingface_hub raises into one line that says what to do."""
-    from huggingface_hub import errors
-
-    name = f"{repo}@{revision}" if revision else repo
-    try:
-        yield
-    except errors.GatedRepoError as error:
-        fix = "ask for access on its page, then log in with `hf auth login`"
-        raise ModelError(f"{name}: access has to be asked for; {fix}") from error
-    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
-        fix = "check the name, or log in with `hf auth login` if it is private"
-        raise ModelError(f"{name}: no such repository or revision; {fix}") from error
-    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
-        fix = "go online once, or choose a folder with --registry"
-        raise ModelError(
-            f"{name}: not in the cache and the hub cannot be reached; {fix}"
-        ) from error
-    # The error of whichever library it speaks HTTP with (requests, httpx, httpx2).
-    except (errors.HTTPError, errors.HFValidationError, OSError) as error:  # type: ignore[attr-defined]  # an import of its own
-        raise ModelError(f"{name}: {' '.join(str(error).split())[:200]}") from error
-
-
-def _answers(repo: str, revision: str | None, endpoint: str | None) -> bool:
-    """Ask for the repository, with the time-out that snapshot_download does not set."""
-    from huggingface_hub import HfApi, constants, errors
-
-    if constants.HF_HUB_OFFLINE:
-        return False
-    wait = constants.HF_HUB_ETAG_TIMEOUT
-    try:
-        HfApi(endpoint=endpoint).model_info(repo, revision=revision, timeout=wait)
-    except errors.HfHubHTTPError:
-        raise
-    except (errors.HTTPError, OSError):  # type: ignore[attr-defined]  # an import of its own
-        return False
-    return True
-
-
-def _check_blob(path: Path) -> None:
-    """Hold a large file to its SHA-256, by which the cache calls it.
-
-    Raises:
-        ModelError: It is damaged; it was removed, so that the same command brings it anew.
-    """
-    blob = path.resolve()
-    if len(blob.name) == 64 and blob != path and sha256_file(blob) != blob.name:
-        blob.unlink()
-        raise ModelError(f"{path.name} was damaged in the cache and is removed; run this again")
-
-
 # From a folder or a bucket
 
 
@@ -307,8 +201,7 @@ def _resolve(source: Registry, name: str, ref: str, cache: Path) -> str:
         return _recall_revision(
             cache, ref, f"{name} is not in the cache, and {source.root}: {error}"
         )
-    if not known.is_file() or known.read_text(encoding="utf-8") != revision:
-        _remember(known, revision)
+    _remember(known, revision)
     return revision
 
 
@@ -323,13 +216,16 @@ def _recall_revision(cache: Path, ref: str, otherwise: str) -> str:
     if (cache / ref).is_dir():
         return ref
     if known.is_file():
-        say(f"the registry cannot be reached; taking {cache.name} as it was last seen")
+        say_last_seen("the registry", cache.name, known)
         return known.read_text(encoding="utf-8").strip()
     raise ModelError(otherwise)
 
 
 def _remember(path: Path, revision: str) -> None:
     try:
+        if path.is_file() and path.read_text(encoding="utf-8") == revision:
+            path.touch()  # by which it is told when it was last seen
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, revision)
     except OSError as error:

@@ -1,7 +1,7 @@
 """A model directory: which files it holds, timm's `config.json` with our key, weights and hashes.
 
-Any timm user loads one; `tilezoo` key and contract are ours. `MODEL_FILES` is what is published,
-downloaded and hashed; whatever else lies in the folder or the repository stays where it is.
+Any timm user loads one; `tilezoo` key and contract are ours. `MODEL_FILES` is what makes one
+complete; whatever else lies in the folder or the repository stays where it is.
 """
 
 import json
@@ -33,6 +33,7 @@ CARD = "README.md"
 GOLDEN = "golden.safetensors"
 MLM = "mlm.json"
 CHECKSUMS = "SHA256SUMS"
+# What a complete model directory holds, and all that is published, downloaded and hashed of one.
 # Who embeds with a model needs the list of its training tiles to look for leakage.
 MODEL_FILES = (CONFIG, WEIGHTS, CARD, GOLDEN, MLM, TRAINING_IDS, CHECKSUMS)
 # Files that run code when they are read: never stored in a registry, never verified.
@@ -107,6 +108,15 @@ class ModelDir:
     pooling: Pooling
     weights_sha256: str
     pretraining: Mapping[str, object]
+
+    def missing_files(self) -> list[str]:
+        """What a complete directory has and this one has not.
+
+        The list of training tiles is asked for where the config states its hash.
+        """
+        trained = "ids_sha256" in self.pretraining
+        needed = (name for name in MODEL_FILES if name != TRAINING_IDS or trained)
+        return [name for name in needed if not (self.path / name).is_file()]
 
     def space(self, contract: Contract | None = None, pooling: Pooling | None = None) -> Space:
         """The space of its vectors under a contract and pooling (its own by default)."""

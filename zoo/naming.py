@@ -43,13 +43,18 @@ def check_ref(ref: str) -> str:
     Raises:
         RegistryError: It looks like a path or a revision, or is too long.
     """
-    plain = len(ref) <= _MAX_NAME and ".." not in ref and ref != _TAGS
-    if not (plain and _REF.fullmatch(ref)) or is_revision(ref):
+    if not is_ref(ref):
         raise RegistryError(
             f"{_short(ref)} is no name for a branch or tag: letters, digits, '-', '_' and '.' make "
             f"one, {_MAX_NAME} at most; 40 hex digits would be a revision"
         )
     return ref
+
+
+def is_ref(text: str) -> bool:
+    """Tell whether a branch or a tag may be called so."""
+    plain = len(text) <= _MAX_NAME and ".." not in text and text != _TAGS
+    return plain and _REF.fullmatch(text) is not None and not is_revision(text)
 
 
 def is_revision(text: str) -> bool:

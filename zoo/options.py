@@ -147,8 +147,9 @@ class HubOptions:
     host: str = option(default="127.0.0.1", help="The address to listen at; 0.0.0.0 for all.")
     token_file: str | Path | None = option(
         default=None,
-        help="Lines `TOKEN read` or `TOKEN write`. Without it anybody who reaches the hub reads, "
-        "and only programs on this machine write.",
+        help="Lines `TOKEN read` or `TOKEN write`, with a user's name behind if you like; `* read` "
+        "lets those read who have no token. Without it anybody who reaches the hub reads, and only "
+        "programs on this machine write.",
     )
     max_file_mb: int = option(default=16_384, min=1, help="The largest file taken, in MB.")
 

@@ -12,7 +12,8 @@ from tilezoo.options import verb
 from tilezoo.zoo.backbone import Backbone, build
 from tilezoo.zoo.cards import read_front_matter
 from tilezoo.zoo.complete import AGREEMENT, Golden, read_golden
-from tilezoo.zoo.downloader import endpoint_of, explain_hub_errors, find_model, is_hub
+from tilezoo.zoo.downloader import find_model
+from tilezoo.zoo.hub_client import endpoint_of, explain_hub_errors, is_hub
 from tilezoo.zoo.modeldir import (
     CARD,
     CHECKSUMS,
@@ -59,7 +60,7 @@ def verify(options: VerifyOptions) -> list[Check]:
     except ModelError as error:
         return [Check(name="files, contract, hash", verdict="failed", detail=str(error))]
     checks = [_ok("files, contract, hash", f"weights {model.weights_sha256[:16]}…")]
-    checks.append(_check("no pickle", lambda: _no_pickle(model)))
+    checks += [_complete_check(model), _check("no pickle", lambda: _no_pickle(model))]
     if (model.path / CHECKSUMS).is_file():
         checks.append(_check("sums", lambda: check_checksums(model.path)))
     try:
@@ -109,6 +110,12 @@ def _bf16_check(golden: Golden, backbone: Backbone) -> Check:
     cosine = golden.agreement(backbone, "bf16")
     verdict: Verdict = "ok" if cosine >= least else "failed"
     return Check(name="golden bf16", verdict=verdict, detail=f"cosine {cosine:.6f} of {least}")
+
+
+def _complete_check(model: ModelDir) -> Check:
+    if missing := model.missing_files():
+        return Check(name="complete", verdict="not there", detail=f"no {', '.join(missing)}")
+    return _ok("complete", f"{sum((model.path / name).is_file() for name in MODEL_FILES)} files")
 
 
 def _no_pickle(model: ModelDir) -> str:

@@ -4,91 +4,46 @@
     ROOT/org/name/refs/tags/v1           a tag, the same
     ROOT/org/name/revisions/REV/…        the files
     ROOT/org/name/revisions/REV.json     their paths, sizes and SHA-256, written last
+    ROOT/org/name/history/…              what moved a branch, and when: see history
 
 A revision is there when its listing is; whatever broke off before that is not seen, and written
 again by the next who publishes it. A listing proves itself: its hash is its name.
 """
 
-import hashlib
-import json
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass
 from datetime import datetime
-from itertools import pairwise
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import BinaryIO
 
-from tilezoo.errors import NotInRegistryError, RegistryConflictError, RegistryError
-from tilezoo.io import sha256_file
+from tilezoo.errors import (
+    NotInRegistryError,
+    RegistryConflictError,
+    RegistryDamagedError,
+    RegistryError,
+)
+from tilezoo.zoo.history import Move, Note, list_moves, note_move, read_note
 from tilezoo.zoo.naming import (
-    check_apart,
-    check_file,
     check_name,
     check_path,
     check_ref,
+    is_ref,
     is_revision,
 )
 from tilezoo.zoo.remote_stores import open_store
-from tilezoo.zoo.stores import Store
+from tilezoo.zoo.revisions import (
+    NewFile,
+    RegistryFile,
+    check_together,
+    listing_text,
+    local_files,
+    parse_listing,
+    revision_of,
+)
+from tilezoo.zoo.stores import Store, retry_overtaken
 
 MAIN = "main"
-_MAX_FILES = 10_000
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RegistryFile:
-    """A file of a revision.
-
-    Attributes:
-        path: Relative to the model, with '/'.
-        size: Bytes.
-        sha256: Of its bytes, 64 hex digits.
-
-    Raises:
-        RegistryError: The path would leave the model's folder, or is that of a pickle.
-    """
-
-    path: str
-    size: int
-    sha256: str
-
-    def __post_init__(self) -> None:
-        # a listing is whoever wrote the registry's word: its paths become ours on download
-        check_file(self.path)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class NewFile:
-    """A file on its way into a revision.
-
-    Attributes:
-        path: Relative to the model, with '/'.
-        size: Bytes.
-        sha256: Of its bytes, 64 hex digits.
-        source: A local file; or (REV, path) of a file that the same model has already.
-        settled: Nobody will change the local file: it may be linked, and need not be hashed again.
-    """
-
-    path: str
-    size: int
-    sha256: str
-    source: Path | tuple[str, str]
-    settled: bool = False
-
-    def __post_init__(self) -> None:
-        check_file(self.path)
-
-
-def revision_of(files: Iterable[RegistryFile | NewFile]) -> str:
-    """Name the revision that these files make.
-
-    The first 40 hex digits of the SHA-256 over one line for each file, in the order of the paths'
-    UTF-8 bytes: its SHA-256, two spaces, its path, a newline. That is what
-    `find * -type f | LC_ALL=C sort | xargs sha256sum | sha256sum` prints.
-    """
-    lines = {file.path.encode(): f"{file.sha256}  {file.path}\n".encode() for file in files}
-    return hashlib.sha256(b"".join(lines[path] for path in sorted(lines))).hexdigest()[:40]
+PUBLISHED = Note("tilezoo publish")
 
 
 class Registry:
@@ -103,7 +58,7 @@ class Registry:
         self.root = shown_as or str(root)
         self.store: Store = open_store(root)
 
-    def publish(self, folder: Path, name: str, ref: str = MAIN) -> str:
+    def publish(self, folder: Path, name: str, ref: str = MAIN, note: Note = PUBLISHED) -> str:
         """Store a folder's files as a revision and point a branch to it; give the revision.
 
         The same files make the same revision wherever they are stored, and storing them again
@@ -114,14 +69,14 @@ class Registry:
         """
         check_name(name)
         check_ref(ref)
-        files = _local_files(folder)
+        files = local_files(folder)
         if not files:
             raise RegistryError(f"{folder}: no files to publish")
         revision = self.write(name, files)
         with self.lock(name):
-            if not self.has(name):
-                self._point(f"{name}/refs/{MAIN}", revision)
-            self.move(name, ref, revision)
+            if ref != MAIN and not self.has(name):
+                self.move(name, MAIN, revision, note)
+            self.move(name, ref, revision, note)
         return revision
 
     def models(self) -> list[str]:
@@ -144,7 +99,9 @@ class Registry:
         if is_revision(ref):
             revision = ref if self.store.exists(_listing(name, ref)) else None
         else:
-            revision = self._read_ref(name, f"refs/{check_ref(ref)}", f"refs/tags/{ref}")
+            revision = (
+                self._read_ref(name, f"refs/{ref}", f"refs/tags/{ref}") if is_ref(ref) else None
+            )
         if revision:
             return revision
         if not self.has(name):
@@ -167,7 +124,7 @@ class Registry:
         except FileNotFoundError as error:
             message = f"{name} has no revision {revision} in the registry {self.root}"
             raise NotInRegistryError("revision", message) from error
-        return _parse_listing(data, f"{name}@{revision}")
+        return parse_listing(data, f"{name}@{revision}")
 
     def file(self, name: str, revision: str, path: str) -> RegistryFile:
         """Find one file of a revision.
@@ -192,7 +149,7 @@ class Registry:
             return self.store.open(f"{name}/revisions/{revision}/{path}")
         except FileNotFoundError as error:
             message = f"{name}@{revision}: {path} is listed but gone; publish it again"
-            raise NotInRegistryError("file", message) from error
+            raise RegistryDamagedError(message) from error
 
     def files_by_sha256(self, name: str) -> dict[str, tuple[str, RegistryFile]]:
         """SHA-256 → (revision, file), of every file that a branch or tag of the model leads to."""
@@ -215,7 +172,35 @@ class Registry:
         """When a branch was last moved, UTC."""
         return self.store.last_change(f"{check_name(name)}/refs/{check_ref(branch)}")
 
-    def create(self, name: str) -> str:
+    def moves(self, name: str, ref: str = MAIN) -> Sequence[Move]:
+        """What led to a branch, a tag or a revision, the newest first.
+
+        Of what was stored before registries kept a history, the last state alone is told.
+        """
+        revision = self.resolve(name, ref)
+        branch = ref if ref in self.branches(name) else MAIN
+
+        def written(revision: str) -> datetime:
+            try:
+                return self.store.last_change(_listing(name, revision))
+            except FileNotFoundError:
+                return self.last_change(name)
+
+        return list_moves(self.store, name, branch, revision, written)
+
+    def note(self, name: str, move: Move) -> Note:
+        """What is said of a move."""
+        return read_note(self.store, check_name(name), move)
+
+    def squash(self, name: str, branch: str, note: Note) -> None:
+        """Let a branch's history begin where the branch is; its files stay as they are."""
+        with self.lock(name):
+            if branch not in self.branches(name):
+                raise NotInRegistryError("revision", f"{name} has no branch {branch!r}")
+            revision = self.resolve(name, branch)
+            note_move(self.store, name, branch, revision, None, note)
+
+    def create(self, name: str, author: str = "") -> str:
         """Make a model without files; give its (empty) revision.
 
         Raises:
@@ -225,36 +210,53 @@ class Registry:
             if self.has(name):
                 raise RegistryConflictError(f"{name} is there already")
             revision = self.write(name, [])
-            self._point(f"{name}/refs/{MAIN}", revision)
+            self._advance(name, MAIN, revision, None, Note("initial commit", "", author))
             return revision
 
     def write(self, name: str, files: Iterable[NewFile]) -> str:
         """Store a revision whole, without pointing anything to it; give the revision."""
         wanted = sorted(files, key=lambda file: file.path)
-        _check_together(wanted)
+        check_together(wanted)
         revision = revision_of(wanted)
         if not self.store.exists(_listing(check_name(name), revision)):
             for file in wanted:
                 self._store(file, name, f"{name}/revisions/{revision}/{file.path}")
-            self.store.write(_listing(name, revision), _listing_text(revision, wanted))
+            self.store.write(_listing(name, revision), listing_text(revision, wanted))
         return revision
 
-    def move(self, name: str, branch: str, revision: str) -> None:
-        """Point a branch, new or not, to a revision that is there."""
+    def move(self, name: str, branch: str, revision: str, note: Note = PUBLISHED) -> None:
+        """Point a branch, new or not, to a revision that is there, wherever it was before."""
         if branch in self.tags(name):
             raise RegistryConflictError(f"{name} has a tag {branch!r}: name the branch otherwise")
-        before = self._read_ref(name, f"refs/{check_ref(branch)}")
-        if before != revision:
-            self._point(f"{name}/refs/{branch}", self.resolve(name, revision), before)
 
-    def advance(self, name: str, branch: str, revision: str, head: str) -> None:
+        def point() -> None:
+            before = self._read_ref(name, f"refs/{check_ref(branch)}")
+            if before != revision:
+                self._advance(name, branch, self._there(name, revision), before, note)
+
+        retry_overtaken(point)
+
+    def advance(
+        self, name: str, branch: str, revision: str, head: str, note: Note = PUBLISHED
+    ) -> None:
         """Point a branch to the revision that was made from its head.
 
         Raises:
             RegistryConflictError: The head is another by now; nothing was changed.
         """
         if revision != head:
-            self._point(f"{name}/refs/{check_ref(branch)}", revision, head)
+            self._advance(name, check_ref(branch), revision, head, note)
+
+    def _advance(self, name: str, branch: str, revision: str, head: str | None, note: Note) -> None:
+        # noted first: a note that nothing came of is not in the chain that leads to a branch
+        if head is not None or note is not PUBLISHED:
+            note_move(self.store, name, branch, revision, head, note)
+        self._point(f"{name}/refs/{branch}", revision, head)
+
+    def _there(self, name: str, revision: str) -> str:
+        if not self.store.exists(_listing(name, revision)):
+            raise NotInRegistryError("revision", f"{name} has no revision {revision}")
+        return revision
 
     def branch(self, name: str, branch: str, start: str = MAIN) -> None:
         """Make a branch at a branch, a tag or a revision."""
@@ -291,6 +293,23 @@ class Registry:
             self.store.delete(f"{name}/refs/{MAIN}")
             self.store.delete_folder(name)
 
+    def rename(self, name: str, new: str) -> None:
+        """Call a model otherwise, with all its revisions, refs and history.
+
+        Raises:
+            RegistryConflictError: There is one of the new name.
+        """
+        main = f"refs/{MAIN}"
+        with self.lock(name):
+            self.resolve(name)
+            if self.has(check_name(new)):
+                raise RegistryConflictError(f"A model repository called {new} already exists")
+            paths = [path.removeprefix(f"{name}/") for path in self.store.files_below(name)]
+            for path in sorted(paths, key=lambda path: path == main):  # by which it is there
+                self.store.copy(f"{name}/{path}", f"{new}/{path}")
+            self.store.delete(f"{name}/{main}")
+            self.store.delete_folder(name)
+
     def lock(self, name: str) -> AbstractContextManager[object]:
         """Keep others from moving this model's refs; a thread that has it must not ask again."""
         return self.store.lock(check_name(name))
@@ -301,7 +320,7 @@ class Registry:
             with suppress(FileNotFoundError):
                 revision = self.store.read(f"{name}/{ref}").decode("ascii", "replace").strip()
                 if not is_revision(revision):
-                    raise RegistryError(
+                    raise RegistryDamagedError(
                         f"{name}/{ref} in the registry {self.root} is damaged: set it again"
                     )
                 return revision
@@ -341,55 +360,6 @@ class Registry:
 
 def _listing(name: str, revision: str) -> str:
     return f"{name}/revisions/{revision}.json"
-
-
-def _listing_text(revision: str, files: Sequence[NewFile]) -> bytes:
-    rows = [{"path": file.path, "size": file.size, "sha256": file.sha256} for file in files]
-    return f"{json.dumps({'revision': revision, 'files': rows}, indent=1)}\n".encode()
-
-
-def _parse_listing(data: bytes, where: str) -> tuple[RegistryFile, ...]:
-    try:
-        listing = json.loads(data)
-        files = tuple(RegistryFile(**row) for row in listing["files"])
-        sound = where.endswith(f"@{revision_of(files)}")
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise RegistryError(f"{where}: its listing is damaged ({error}); publish again") from error
-    if not sound:
-        raise RegistryError(f"{where}: its listing is not the one of this revision; publish again")
-    return files
-
-
-def _check_together(files: Sequence[NewFile]) -> None:
-    paths = {file.path for file in files}
-    if len(paths) < len(files):
-        raise RegistryError("the same path twice in one revision")
-    if len(paths) > _MAX_FILES:
-        raise RegistryError(f"{len(paths)} files in one revision; {_MAX_FILES} at most")
-    check_apart(paths)
-
-
-def _local_files(folder: Path) -> list[NewFile]:
-    """Find, check and hash a folder's files; links are followed."""
-    if not folder.is_dir():
-        raise RegistryError(f"{folder}: not a folder")
-    entries = sorted(folder.rglob("*"))
-    for path in entries:
-        if not path.is_file() and (path.is_symlink() or not path.is_dir()):
-            raise RegistryError(f"{path}: a link that leads to no file; copy what it stands for")
-    found = [path for path in entries if path.is_file()]
-    named = [(path, path.relative_to(folder).as_posix()) for path in found]
-    named = [(path, check_file(name)) for path, name in named if not _is_ignored(name)]
-    return [
-        NewFile(path=name, size=path.stat().st_size, sha256=sha256_file(path), source=path)
-        for path, name in named
-    ]
-
-
-def _is_ignored(path: str) -> bool:
-    """As huggingface_hub.utils._paths.DEFAULT_IGNORE_PATTERNS."""
-    parts = PurePosixPath(path).parts
-    return ".git" in parts or (".cache", "huggingface") in pairwise(parts)
 
 
 def _is_name(name: str) -> bool:

@@ -79,6 +79,11 @@ class BucketStore:
         paths = [*found["common_prefixes"], *(one["path"] for one in found["objects"])]
         return sorted(path.rstrip("/").rsplit("/", 1)[-1] for path in paths)
 
+    def files_below(self, name: str) -> list[str]:
+        with _explain():
+            found = [one["path"] for page in self._s3.list(self._at(name)) for one in page]
+        return sorted(path for path in found if path.startswith(f"{name}/"))
+
     def last_change(self, name: str) -> datetime:
         with _explain():
             return self._s3.head(self._at(name))["last_modified"]
@@ -248,6 +253,12 @@ class FsspecStore:
                 return []
         paths = {str(path).rstrip("/") for path in found} - {folder}
         return sorted(path.rsplit("/", 1)[-1] for path in paths)
+
+    def files_below(self, name: str) -> list[str]:
+        with explain_failures():
+            self._fs.invalidate_cache()
+            found = self._fs.find(self._at(name))
+        return sorted(str(path).removeprefix(f"{self._root}/") for path in found)
 
     def last_change(self, name: str) -> datetime:
         with explain_failures():

@@ -6,22 +6,27 @@ sees to it that none undoes what another did.
 
 import hashlib
 import os
+import random
 import secrets
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Protocol, TypeVar
 
 from tilezoo.errors import (
     OptionError,
-    RegistryConflictError,
     RegistryError,
+    RegistryOvertakenError,
     RegistryUnreachableError,
 )
 
+T = TypeVar("T")
 _CHUNK = 1 << 20
+_PATIENCE_S = 60.0
+_LONGEST_PAUSE_S = 0.5
 # Beside the organisations, none of which may begin with a dot.
 _OWN = ".tilezoo"
 
@@ -41,6 +46,9 @@ class Store(Protocol):
     def children(self, name: str) -> list[str]:
         """List what lies in a folder, sorted; nothing where there is none."""
 
+    def files_below(self, name: str) -> list[str]:
+        """List every file in a folder and in those in it, by whole names, sorted."""
+
     def last_change(self, name: str) -> datetime:
         """When a file was written, UTC."""
 
@@ -51,7 +59,7 @@ class Store(Protocol):
         """Write a small text where it still is `before`, spaces around it aside; None: not there.
 
         Raises:
-            RegistryConflictError: Another writer was faster.
+            RegistryOvertakenError: Another writer was faster.
         """
 
     def put(self, source: Path, name: str, sha256: str) -> None:
@@ -101,6 +109,11 @@ class FolderStore:
                 return sorted(os.listdir(self._at(name)))  # noqa: PTH208  (names, not paths)
             except (FileNotFoundError, NotADirectoryError):
                 return []
+
+    def files_below(self, name: str) -> list[str]:
+        with explain_failures():
+            found = (path for path in self._at(name).rglob("*") if path.is_file())
+            return sorted(path.relative_to(self._root).as_posix() for path in found)
 
     def last_change(self, name: str) -> datetime:
         with explain_failures():
@@ -188,20 +201,38 @@ def explain_failures(
     except failures as error:
         if isinstance(error, passed):
             raise
+        if isinstance(error, NotADirectoryError) and FileNotFoundError in passed:
+            raise FileNotFoundError(str(error)) from error  # a stray file where a folder could be
         why = str(error).partition("\n\nDebug source:")[0]  # obstore's
         raise RegistryUnreachableError(f"the registry's storage failed: {why}") from error
 
 
-def conflict(name: str) -> RegistryConflictError:
+def conflict(name: str) -> RegistryOvertakenError:
     """The error of a writer who was slower than another."""
-    return RegistryConflictError(f"{name} was just changed by another writer: look and try again")
+    return RegistryOvertakenError(f"{name} was just changed by another writer: look and try again")
+
+
+def retry_overtaken(change: Callable[[], T]) -> T:
+    """Make a change anew for as long as others are faster, up to a minute.
+
+    `change` begins with where things are now. Pauses are random, so that two writers part.
+    """
+    deadline, pause_s = time.monotonic() + _PATIENCE_S, 0.01
+    while True:
+        try:
+            return change()
+        except RegistryOvertakenError:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(random.uniform(0, pause_s))
+        pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
 
 def check_unchanged(store: Store, name: str, before: bytes | None) -> None:
     """Refuse to go on where a file is not what it was `before`; None where it was not there.
 
     Raises:
-        RegistryConflictError: It is another.
+        RegistryOvertakenError: It is another.
     """
     try:
         found: bytes | None = store.read(name).strip()

@@ -1,18 +1,21 @@
 """Commits to a hub: lines of JSON that change a branch's files, all of them or none."""
 
 import base64
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from tilezoo.errors import NotInRegistryError
+from tilezoo.errors import NotInRegistryError, RegistryError
+from tilezoo.zoo.history import Note
+from tilezoo.zoo.hub.blobs import is_large
 from tilezoo.zoo.hub.errors import RefusedError
 from tilezoo.zoo.hub.files import check_sha256
+from tilezoo.zoo.hub.ignore import GITIGNORE, MOST_BYTES, IgnoreRules, is_rules
 from tilezoo.zoo.hub.schemas import (
-    AnnouncedFile,
     CommitDeletion,
     CommitFile,
     CommitHeader,
@@ -24,12 +27,16 @@ from tilezoo.zoo.hub.schemas import (
     read_body,
     read_lines,
 )
-from tilezoo.zoo.hub.state import Hub, base_url, hub_of, model_of
+from tilezoo.zoo.hub.state import Hub, base_url, hub_of, model_of, ref_of, sender_of
 from tilezoo.zoo.naming import check_file, check_path, is_revision
-from tilezoo.zoo.registry import NewFile, RegistryFile
+from tilezoo.zoo.revisions import NewFile, RegistryFile
+from tilezoo.zoo.stores import retry_overtaken
 
 _MOST_FILES = 1000  # in one question before an upload; huggingface_hub asks 256 at a time
 _MOST_CHANGES = 20_000
+# As huggingface.co words it.
+_MOVED = "The branch was updated since you opened this page. Please refresh and try again."
+_SAMPLE_BYTES = 512  # of a file that is announced
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +49,7 @@ class Add:
 
 @dataclass(frozen=True, slots=True)
 class Delete:
-    """Take a file away, or a folder with all that is in it."""
+    """Take a file away, or a folder with all that is in it; also where the client can't tell."""
 
     path: str
     is_folder: bool
@@ -55,60 +62,87 @@ class Changes:
     Attributes:
         parent: The revision the branch must be at, if the client cares.
         each: The changes in their order.
+        title: What they are called.
+        message: What else is said of them.
     """
 
     parent: str | None = None
     each: list[Add | Delete] = field(default_factory=list)
+    title: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What became of a commit.
+
+    Attributes:
+        revision: Where the branch is now.
+        ignored: Files that were left out, as `.gitignore` says.
+    """
+
+    revision: str
+    ignored: Sequence[str]
 
 
 async def preupload(request: Request) -> Response:
-    """Say of each file whether it goes into the commit or is uploaded first; refuse early."""
-    hub, name, branch = hub_of(request), model_of(request), request.path_params["revision"]
+    """Say of each file whether it goes into the commit, is uploaded first, or is left out."""
+    hub, name, branch = hub_of(request), model_of(request), ref_of(request)
     _refuse_pull_request(request)
-    files = (await read_body(request, hub.limits.json_bytes, PreuploadBody)).files
-    if len(files) > _MOST_FILES:
-        raise RefusedError(413, f"{len(files)} files at once; {_MOST_FILES} at most")
-    for file in files:
-        check_file(file.path)
+    body = await read_body(request, hub.limits.json_bytes, PreuploadBody)
+    if len(body.files) > _MOST_FILES:
+        raise RefusedError(413, f"{len(body.files)} files at once; {_MOST_FILES} at most")
+    for file in body.files:
+        _check_new(file.path)
         if file.size > hub.limits.file_bytes:
             most = hub.limits.file_bytes
             raise RefusedError(413, f"{file.path}: {file.size} bytes; a file has {most}")
-    there = await run_in_threadpool(_files_of_branch, hub, name, branch)
-    return JSONResponse({"files": [_mode(hub, file, there) for file in files]})
+    answers = await run_in_threadpool(_answer_files, hub, name, branch, body)
+    return JSONResponse({"files": answers})
 
 
 async def commit(request: Request) -> Response:
     """Change a branch's files; writers of one model take turns, so none is lost."""
-    hub, name, branch = hub_of(request), model_of(request), request.path_params["revision"]
+    hub, name, branch = hub_of(request), model_of(request), ref_of(request)
     _refuse_pull_request(request)
     await run_in_threadpool(_head, hub, name, branch)
     changes = await _read_changes(request, hub)
     async with hub.turn(name):
-        revision = await run_in_threadpool(apply, hub, name, branch, changes)
-    url = f"{base_url(request)}/{name}/commit/{revision}"
-    return JSONResponse(
-        {"success": True, "commitUrl": url, "commitOid": revision, "hookOutput": ""}
-    )
+        author = sender_of(request).name
+        applied = await run_in_threadpool(apply, hub, name, branch, changes, author)
+    left_out = f"ignored by {GITIGNORE}: {', '.join(applied.ignored)}" if applied.ignored else ""
+    url = f"{base_url(request)}/{name}/commit/{applied.revision}"
+    answer = {"success": True, "commitUrl": url, "commitOid": applied.revision}
+    return JSONResponse(answer | {"hookOutput": left_out})
 
 
-def apply(hub: Hub, name: str, branch: str, changes: Changes) -> str:
-    """Write the revision that changes make of a branch, then move the branch; give the revision.
+def apply(hub: Hub, name: str, branch: str, changes: Changes, author: str = "") -> Applied:
+    """Write the revision that changes make of a branch, then move the branch.
+
+    Where a writer of another process was faster, they are made of what that one left.
 
     Raises:
         RefusedError: 412 where the branch is not where the client takes it to be.
     """
-    with hub.registry.lock(name):
-        head = _head(hub, name, branch)
-        if changes.parent not in (None, head):
-            raise RefusedError(412, f"{branch} is at {head} by now: look at it and commit again")
-        files = _change_files(hub, name, head, changes.each)
-        revision = hub.registry.write(name, files)
-        hub.registry.advance(name, branch, revision, head)
-    return revision
+    note = Note(changes.title or "a commit", changes.message, author)
+
+    def change() -> Applied:
+        with hub.registry.lock(name):
+            head = _head(hub, name, branch)
+            if changes.parent not in (None, head):
+                raise RefusedError(412, f"{_MOVED} {name}@{branch} is at {head} by now")
+            files, ignored = _change_files(hub, name, head, changes.each)
+            revision = hub.registry.write(name, files)
+            hub.registry.advance(name, branch, revision, head, note)
+        return Applied(revision, ignored)
+
+    return retry_overtaken(change)
 
 
-def _change_files(hub: Hub, name: str, head: str, changes: Iterable[Add | Delete]) -> list[NewFile]:
-    """The files of a branch's next revision."""
+def _change_files(
+    hub: Hub, name: str, head: str, changes: Iterable[Add | Delete]
+) -> tuple[list[NewFile], Sequence[str]]:
+    """The files of a branch's next revision, and those that it is not to have."""
     before = {file.path: file for file in hub.registry.files(name, head)}
     files = {path: _kept(file, head, path) for path, file in before.items()}
     stored: dict[str, tuple[str, RegistryFile]] | None = None
@@ -126,7 +160,23 @@ def _change_files(hub: Hub, name: str, head: str, changes: Iterable[Add | Delete
                 raise RefusedError(400, f"{change.path}: {change.sha256} was not uploaded")
             revision, file = stored[change.sha256]
             files[change.path] = _kept(file, revision, change.path)
-    return list(files.values())
+    ignored = _ignored(hub, name, files, before)
+    return [file for path, file in files.items() if path not in ignored], ignored
+
+
+def _ignored(
+    hub: Hub, name: str, files: Mapping[str, NewFile], before: Mapping[str, RegistryFile]
+) -> Sequence[str]:
+    """New files that the `.gitignore` files say to leave out; git goes on with those it has."""
+    sources = {path: file.source for path, file in files.items() if is_rules(path)}
+    rules = IgnoreRules({path: _text(hub, name, source) for path, source in sources.items()})
+    return [path for path in files if path not in before and rules.ignores(path)]
+
+
+def _text(hub: Hub, name: str, source: Path | tuple[str, str]) -> str:
+    opened = source.open("rb") if isinstance(source, Path) else hub.registry.open(name, *source)
+    with opened as file:
+        return file.read(MOST_BYTES + 1).decode("utf-8", "replace")
 
 
 def _kept(file: RegistryFile, revision: str, path: str) -> NewFile:
@@ -135,8 +185,9 @@ def _kept(file: RegistryFile, revision: str, path: str) -> NewFile:
 
 def _delete(files: dict[str, NewFile], change: Delete) -> None:
     inside = f"{change.path}/"
-    doomed = [path for path in files if path.startswith(inside)] if change.is_folder else []
-    doomed += [change.path] if change.path in files else []
+    doomed = [change.path] if change.path in files else []
+    if change.is_folder or not doomed:  # clients say that it is a folder by a '/' behind it only
+        doomed += [path for path in files if path.startswith(inside)]
     if not doomed:
         raise NotInRegistryError("file", f"{change.path} is not there to be deleted")
     for path in doomed:
@@ -158,15 +209,19 @@ async def _read_changes(request: Request, hub: Hub) -> Changes:
 def _note(changes: Changes, line: CommitLine, hub: Hub) -> None:
     match line.key:
         case "header":
-            changes.parent = check_body(line.value, CommitHeader).parentCommit or None
+            header = check_body(line.value, CommitHeader)
+            changes.parent = header.parentCommit or None
+            changes.title, changes.message = header.summary or "", header.description or ""
         case "file":
             small = check_body(line.value, CommitFile)
-            path = check_file(small.path)
-            _, sha256 = hub.staging.keep(_content(small, hub.limits.inline_bytes))
+            path = _check_new(small.path)
+            content = _content(small, hub.limits.inline_bytes)
+            _, sha256 = hub.staging.keep(content)
+            hub.blob_ids.note(sha256, content)
             changes.each.append(Add(path, sha256))
         case "lfsFile":
             large = check_body(line.value, CommitLfsFile)
-            changes.each.append(Add(check_file(large.path), check_sha256(large.oid)))
+            changes.each.append(Add(_check_new(large.path), check_sha256(large.oid)))
         case "deletedFile" | "deletedFolder":
             path = check_path(check_body(line.value, CommitDeletion).path.rstrip("/"))
             changes.each.append(Delete(path, is_folder=line.key == "deletedFolder"))
@@ -174,29 +229,66 @@ def _note(changes: Changes, line: CommitLine, hub: Hub) -> None:
             raise RefusedError(400, f"a commit line of kind {line.key[:40]!r} is not known here")
 
 
+def _check_new(path: str) -> str:
+    """Return the path of a file that is to be stored.
+
+    Raises:
+        RefusedError: 422 for what is no path, as Hugging Face answers; RegistryError for a pickle.
+    """
+    try:
+        check_path(path)
+    except RegistryError as error:
+        raise RefusedError(422, str(error)) from error
+    return check_file(path)
+
+
+def _decode(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError as error:
+        raise RefusedError(400, "a file in the commit is no base64") from error
+
+
 def _content(file: CommitFile, limit: int) -> bytes:
     if file.encoding != "base64":
         raise RefusedError(400, "a file in a commit is encoded in base64")
-    try:
-        data = base64.b64decode(file.content, validate=True)
-    except ValueError as error:
-        raise RefusedError(400, "a file in the commit is no base64") from error
+    data = _decode(file.content)
     if len(data) > limit:
         raise RefusedError(413, f"a file in a commit has {limit} bytes at most; upload it by LFS")
     return data
 
 
-def _mode(hub: Hub, file: AnnouncedFile, there: dict[str, RegistryFile]) -> dict[str, object]:
-    by_lfs = file.size > hub.limits.inline_bytes // 2
-    # by this a client sees that nothing changed; for small files it would be git's hash
-    oid = there[file.path].sha256 if by_lfs and file.path in there else None
-    mode = "lfs" if by_lfs else "regular"
-    return {"path": file.path, "uploadMode": mode, "shouldIgnore": False, "oid": oid}
+def _answer_files(hub: Hub, name: str, branch: str, body: PreuploadBody) -> list[dict[str, object]]:
+    head = _head(hub, name, branch)
+    there = {file.path: file for file in hub.registry.files(name, head)}
+    rules = IgnoreRules(_announced_rules(hub, name, head, there, body))
+    asked = [there[file.path] for file in body.files if file.path in there]
+    names = hub.blob_ids.of(hub.registry, name, head, asked)
+    return [
+        {
+            "path": file.path,
+            "uploadMode": "lfs" if is_large(file.path, file.size) else "regular",
+            "shouldIgnore": file.path not in there and rules.ignores(file.path),
+            # by this a client sees that nothing changed
+            "oid": _oid(there[file.path], names) if file.path in there else None,
+        }
+        for file in body.files
+    ]
 
 
-def _files_of_branch(hub: Hub, name: str, branch: str) -> dict[str, RegistryFile]:
-    files = hub.registry.files(name, _head(hub, name, branch))
-    return {file.path: file for file in files}
+def _oid(file: RegistryFile, names: Mapping[str, str]) -> str:
+    return file.sha256 if is_large(file.path, file.size) else names[file.path]
+
+
+def _announced_rules(
+    hub: Hub, name: str, head: str, there: Iterable[str], body: PreuploadBody
+) -> dict[str, str]:
+    """Path → text: what the body says goes before what it samples, this before what is stored."""
+    texts = {path: _text(hub, name, (head, path)) for path in there if is_rules(path)}
+    for file in body.files:
+        if is_rules(file.path) and file.sample and file.size <= _SAMPLE_BYTES:
+            texts[file.path] = _decode(file.sample).decode("utf-8", "replace")
+    return texts if body.gitIgnore is None else texts | {GITIGNORE: body.gitIgnore}
 
 
 def _head(hub: Hub, name: str, branch: str) -> str:

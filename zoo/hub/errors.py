@@ -2,11 +2,14 @@
 
 import json
 import logging
+import re
 import sys
 import time
+import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
@@ -15,10 +18,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from tilezoo.errors import (
     NotInRegistryError,
     RegistryConflictError,
+    RegistryDamagedError,
     RegistryError,
     RegistryUnreachableError,
 )
 
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._=;:-]{1,200}")
 CONFIG = {
     "version": 1,
     "disable_existing_loggers": False,
@@ -46,7 +51,10 @@ def log(event: str, facts: Mapping[str, object]) -> None:
 
 
 class RequestLog:
-    """Log each request when its answer is through: never a token, never a signed address."""
+    """Log each request when its answer is through: never a token, never a signed address.
+
+    An answer has its request's id, by which it is found in the log.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -57,7 +65,7 @@ class RequestLog:
             await self._app(scope, receive, send)
             return
         seen = {"status": 0, "in": 0, "out": 0}
-        start = time.monotonic()
+        start, request_id = time.monotonic(), _request_id(scope)
 
         async def receive_counted() -> Message:
             message = await receive()
@@ -67,12 +75,21 @@ class RequestLog:
         async def send_counted(message: Message) -> None:
             seen["status"] = message.get("status", seen["status"])
             seen["out"] += len(message.get("body", b""))
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
             await send(message)
 
         try:
             await self._app(scope, receive_counted, send_counted)
         finally:
-            log("request", _request_facts(scope, seen, start))
+            log("request", {"id": request_id, **_request_facts(scope, seen, start)})
+
+
+def _request_id(scope: Scope) -> str:
+    """The id that a client gave its request, if it is a plain one; else a new one."""
+    headers = Headers(scope=scope)
+    given = headers.get("x-request-id") or headers.get("x-amzn-trace-id", "")
+    return given if _REQUEST_ID.fullmatch(given) else str(uuid.uuid4())
 
 
 def _request_facts(scope: Scope, seen: dict[str, int], start: float) -> dict[str, object]:
@@ -95,7 +112,8 @@ def _line(facts: Mapping[str, object]) -> str:
 
 
 # huggingface_hub.utils._http.hf_raise_for_status tells errors apart by these.
-_CODES = {"model": "RepoNotFound", "revision": "RevisionNotFound", "file": "EntryNotFound"}
+MISSING_MODEL = "RepoNotFound"
+_CODES = {"model": MISSING_MODEL, "revision": "RevisionNotFound", "file": "EntryNotFound"}
 
 
 class RefusedError(RegistryError):
@@ -123,9 +141,14 @@ def refusal(status: int, message: str, *, code: str | None = None) -> JSONRespon
 def answer_known(_request: Request, error: Exception) -> Response:
     """Answer an error of the registry."""
     if isinstance(error, NotInRegistryError):
-        return refusal(404, str(error), code=_CODES[error.kind])
+        # clients say more, and repeat what they do not say themselves
+        message = "Repository not found" if error.kind == "model" else str(error)
+        return refusal(404, message, code=_CODES[error.kind])
     if isinstance(error, RefusedError):
         return refusal(error.status, str(error))
+    if isinstance(error, RegistryDamagedError):
+        log("damaged", {"error": str(error)})
+        return refusal(500, f"{error}; its hub's log tells more")
     if isinstance(error, RegistryUnreachableError):
         log("storage", {"error": str(error)})  # it may name what is not the client's to know
         return refusal(503, "this hub's storage does not answer; try again later")
@@ -144,11 +167,6 @@ def answer_http(_request: Request, error: Exception) -> Response:
 def answer_gone(_request: Request, _error: Exception) -> Response:
     """Answer nobody: the client hung up in the middle of its body."""
     return refusal(400, "the request broke off")
-
-
-async def unknown(_request: Request) -> Response:
-    """Answer what Hugging Face has and this hub has not; clients then do without."""
-    return refusal(404, "this hub has no such thing")
 
 
 HANDLERS = {

@@ -22,11 +22,12 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from tilezoo.errors import NotInRegistryError
+from tilezoo.errors import NotInRegistryError, RegistryDamagedError
+from tilezoo.zoo.hub.blobs import is_large
 from tilezoo.zoo.hub.errors import RefusedError, answer_known
 from tilezoo.zoo.hub.schemas import LfsBody, LfsObject, chunks, read_body
-from tilezoo.zoo.hub.state import Hub, base_url, hub_of, model_of
-from tilezoo.zoo.registry import RegistryFile
+from tilezoo.zoo.hub.state import Hub, base_url, hub_of, model_of, ref_of
+from tilezoo.zoo.revisions import RegistryFile
 
 _CHUNK = 1 << 20
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
@@ -40,7 +41,7 @@ _MOST_OBJECTS = 1000
 async def resolve(request: Request) -> Response:
     """Answer GET and HEAD of a file with what huggingface_hub's cache needs to know of it."""
     hub, name = hub_of(request), model_of(request)
-    revision = await run_in_threadpool(hub.registry.resolve, name, request.path_params["revision"])
+    revision = await run_in_threadpool(hub.registry.resolve, name, ref_of(request))
     try:
         path = request.path_params["path"]
         file = await run_in_threadpool(hub.registry.file, name, revision, path)
@@ -48,7 +49,7 @@ async def resolve(request: Request) -> Response:
         answer = answer_known(request, error)
         answer.headers["X-Repo-Commit"] = revision  # by which a client remembers that it is not
         return answer
-    return _answer(request, hub, name, revision, file)
+    return await run_in_threadpool(_answer, request, hub, name, revision, file)
 
 
 def wanted_range(header: str, size: int) -> tuple[int, int] | None:
@@ -74,11 +75,12 @@ def wanted_range(header: str, size: int) -> tuple[int, int] | None:
 
 
 def _answer(request: Request, hub: Hub, name: str, revision: str, file: RegistryFile) -> Response:
-    headers = _headers(revision, file)
-    if f'"{file.sha256}"' in request.headers.get("if-none-match", ""):
+    tag = _tag(hub, name, revision, file)
+    headers = _headers(revision, file, tag)
+    if _is_known(request.headers.get("if-none-match", ""), tag):
         return Response(status_code=304, headers=headers)
     try:
-        part = wanted_range(_range_header(request, file), file.size)
+        part = wanted_range(_range_header(request, tag), file.size)
     except ValueError:
         return Response(status_code=416, headers={"Content-Range": f"bytes */{file.size}"})
     start, end = part or (0, file.size)
@@ -86,36 +88,61 @@ def _answer(request: Request, hub: Hub, name: str, revision: str, file: Registry
     if part:
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{file.size}"
     status = 206 if part else 200
+    opened = _open(hub, name, revision, file)
     if request.method == "HEAD":
+        opened.close()
         return Response(status_code=status, headers=headers)
-    body = _pieces(hub, name, revision, file.path, start, end)
-    return StreamingResponse(body, status_code=status, headers=headers)
+    return StreamingResponse(_pieces(opened, start, end), status_code=status, headers=headers)
 
 
-def _range_header(request: Request, file: RegistryFile) -> str:
+def _tag(hub: Hub, name: str, revision: str, file: RegistryFile) -> str:
+    """What Hugging Face's cache calls a file: a large one by its SHA-256, else as git does."""
+    if is_large(file.path, file.size):
+        return file.sha256
+    return hub.blob_ids.of(hub.registry, name, revision, [file])[file.path]
+
+
+def _is_known(header: str, tag: str) -> bool:
+    """Tell whether an `If-None-Match` names the file."""
+    return header.strip() == "*" or f'"{tag}"' in header
+
+
+def _range_header(request: Request, tag: str) -> str:
     """The range to answer: none where it goes with another state of the file."""
     condition = request.headers.get("if-range", "")
-    holds = not condition or condition.strip('"') == file.sha256
+    holds = not condition or condition.strip('"') == tag
     return request.headers.get("range", "") if holds else ""
 
 
-def _headers(revision: str, file: RegistryFile) -> dict[str, str]:
+def _headers(revision: str, file: RegistryFile, tag: str) -> dict[str, str]:
     name = quote(file.path.rsplit("/", 1)[-1])
-    return {
+    headers = {
         "X-Repo-Commit": revision,
-        "ETag": f'"{file.sha256}"',
-        "X-Linked-Etag": f'"{file.sha256}"',
-        "X-Linked-Size": str(file.size),
+        "ETag": f'"{tag}"',
         "Accept-Ranges": "bytes",
         "Content-Type": "application/octet-stream",
         # nothing that was uploaded is shown, let alone run, as a page of this hub
         "Content-Disposition": f"attachment; filename*=UTF-8''{name}",
         "Content-Security-Policy": "default-src 'none'; sandbox",
     }
+    if is_large(file.path, file.size):
+        headers |= {"X-Linked-Etag": f'"{tag}"', "X-Linked-Size": str(file.size)}
+    return headers
 
 
-def _pieces(hub: Hub, name: str, revision: str, path: str, start: int, end: int) -> Iterator[bytes]:
-    with hub.registry.open(name, revision, path) as file:
+def _open(hub: Hub, name: str, revision: str, file: RegistryFile) -> BinaryIO:
+    """Open a file if it is as long as it should be: once an answer has begun it is too late."""
+    opened = hub.registry.open(name, revision, file.path)
+    size = opened.seek(0, os.SEEK_END)
+    if size != file.size:
+        opened.close()
+        message = f"{name}@{revision}: {file.path} has {size} bytes, listed are {file.size}"
+        raise RegistryDamagedError(f"{message}; publish it again")
+    return opened
+
+
+def _pieces(opened: BinaryIO, start: int, end: int) -> Iterator[bytes]:
+    with opened as file:
         file.seek(start)
         left = end - start
         while left > 0 and (piece := file.read(min(_CHUNK, left))):

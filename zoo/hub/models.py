@@ -1,31 +1,35 @@
 """Answers about models: what there is, of which files, under which refs; and changes of those."""
 
-import hashlib
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import PurePosixPath
+from urllib.parse import unquote
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from tilezoo.errors import NotInRegistryError, RegistryConflictError
-from tilezoo.zoo.hub.errors import RefusedError
+from tilezoo.errors import NotInRegistryError, RegistryConflictError, RegistryError
+from tilezoo.zoo.cards import cut_card
+from tilezoo.zoo.history import Note
+from tilezoo.zoo.hub.contents import describe_sibling, in_iso, is_true
+from tilezoo.zoo.hub.errors import RefusedError, log
 from tilezoo.zoo.hub.page import CardFacts, card_facts, check_front_matter, read_card
 from tilezoo.zoo.hub.schemas import (
     BranchBody,
     CardBody,
+    MoveBody,
     RepositoryBody,
+    SquashBody,
     TagBody,
     read_body,
-    read_paths,
 )
-from tilezoo.zoo.hub.state import Hub, base_url, hub_of, model_of
-from tilezoo.zoo.naming import check_name, check_path
-from tilezoo.zoo.registry import MAIN, RegistryFile
+from tilezoo.zoo.hub.state import Hub, Sender, base_url, hub_of, model_of, ref_of, sender_of
+from tilezoo.zoo.naming import check_name
+from tilezoo.zoo.registry import MAIN
+from tilezoo.zoo.revisions import RegistryFile
 
-_MOST_LISTED = 1000
+# As huggingface.co words it.
+_NO_FACTS = "empty or missing yaml metadata in repo card"
 
 
 async def list_models(request: Request) -> Response:
@@ -40,19 +44,29 @@ async def list_models(request: Request) -> Response:
             continue
         if asked.get("search", "").lower() not in name.lower():
             continue
-        facts = await run_in_threadpool(model_facts, hub, name, MAIN)
-        if wanted <= {*facts.card.tags, facts.card.pipeline_tag}:
+        facts = await run_in_threadpool(facts_unless_damaged, hub, name)
+        if facts and wanted <= {*facts.card.tags, facts.card.pipeline_tag}:
             answers.append(facts.to_json())
         if limit.isdecimal() and len(answers) >= int(limit[:9]):
             break
     return JSONResponse(answers)
 
 
+async def list_others(_request: Request) -> Response:
+    """List datasets or spaces, of which this hub has none."""
+    return JSONResponse([])
+
+
 async def model_info(request: Request) -> Response:
-    """Describe a model at its main branch or at a revision."""
-    revision = request.path_params.get("revision", MAIN)
-    facts = await run_in_threadpool(model_facts, hub_of(request), model_of(request), revision)
-    return JSONResponse(facts.to_json())
+    """Describe a model at its main branch or at a revision; `blobs`: its files, too."""
+    hub, name, ref = hub_of(request), model_of(request), ref_of(request)
+    facts = await run_in_threadpool(model_facts, hub, name, ref)
+    answer = facts.to_json()
+    if is_true(request, "blobs"):
+        files = (hub.registry, name, facts.revision, facts.files)
+        names = await run_in_threadpool(hub.blob_ids.of, *files)
+        answer["siblings"] = [describe_sibling(file, names[file.path]) for file in facts.files]
+    return JSONResponse(answer)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,12 +96,12 @@ class ModelFacts:
             "modelId": self.name,
             "author": self.name.split("/")[0],
             "sha": self.revision,
-            "lastModified": self.modified.strftime("%Y-%m-%dT%H:%M:%S.000Z"),
+            "lastModified": in_iso(self.modified),
             "private": self.is_private,
             "gated": False,
             "disabled": False,
             "usedStorage": sum(file.size for file in self.files),
-            "siblings": [_sibling(file) for file in self.files],
+            "siblings": [{"rfilename": file.path} for file in self.files],
             **self.card.to_json(),
         }
 
@@ -106,32 +120,28 @@ def model_facts(hub: Hub, name: str, ref: str) -> ModelFacts:
     )
 
 
-async def tree(request: Request) -> Response:
-    """List the files and folders of a revision, or of a folder in it."""
-    hub, name = hub_of(request), model_of(request)
-    folder = request.path_params.get("path", "").strip("/")
-    if folder:
-        check_path(folder)
-    files = await run_in_threadpool(_files_at, hub, name, request.path_params["revision"])
-    inside = [file for file in files if file.path.startswith(f"{folder}/" if folder else "")]
-    if folder and not inside:
-        raise NotInRegistryError("file", f"{name} has no folder {folder!r}")
-    entries = {path: _folder(path) for path in _folders(inside) if path.startswith(folder)}
-    entries = {path: entry for path, entry in entries.items() if path != folder}
-    entries |= {file.path: _entry(file) for file in inside}
-    if request.query_params.get("recursive", "").lower() not in ("true", "1"):
-        entries = {path: entry for path, entry in entries.items() if _lies_in(path, folder)}
-    return JSONResponse([entries[path] for path in sorted(entries)])
+def facts_unless_damaged(hub: Hub, name: str) -> ModelFacts | None:
+    """Look up what there is to tell of a model; one that is damaged is told in the log only."""
+    try:
+        return model_facts(hub, name, MAIN)
+    except (RegistryError, OSError) as error:
+        log("damaged", {"model": name, "error": str(error)})
+        return None
 
 
-async def paths_info(request: Request) -> Response:
-    """Describe those of the given paths that a revision has."""
-    hub, name = hub_of(request), model_of(request)
-    paths = await read_paths(request, hub.limits.json_bytes)
-    files = await run_in_threadpool(_files_at, hub, name, request.path_params["revision"])
-    known = {path: _folder(path) for path in _folders(files)}
-    known |= {file.path: _entry(file) for file in files}
-    return JSONResponse([known[path] for path in paths if path in known])
+async def squash(request: Request) -> Response:
+    """Let a branch's history begin where the branch is."""
+    hub, name, branch = hub_of(request), model_of(request), ref_of(request)
+    body = await read_body(request, hub.limits.json_bytes, SquashBody)
+    note = Note(body.message or f"Super-squash branch {branch!r}", "", sender_of(request).name)
+    await run_in_threadpool(hub.registry.squash, name, branch, note)
+    return JSONResponse({"success": True})
+
+
+async def check_right(request: Request) -> Response:
+    """Answer whoever may read a model, or write it, as the address says; others came no further."""
+    await run_in_threadpool(hub_of(request).registry.resolve, model_of(request))
+    return JSONResponse({})
 
 
 async def refs(request: Request) -> Response:
@@ -152,19 +162,34 @@ async def refs(request: Request) -> Response:
 
 async def change_branch(request: Request) -> Response:
     """Make a branch (POST) or delete it (DELETE)."""
-    hub, name, branch = hub_of(request), model_of(request), request.path_params["branch"]
+    hub, name, branch = hub_of(request), model_of(request), unquote(request.path_params["branch"])
     if request.method == "DELETE":
-        await run_in_threadpool(hub.registry.delete_branch, name, branch)
+        if branch == MAIN:
+            raise RefusedError(400, f"Cannot delete refs/heads/{MAIN}; delete {name} instead")
+        await run_in_threadpool(_delete_branch, hub, name, branch)
     else:
         body = await read_body(request, hub.limits.json_bytes, BranchBody)
-        start = body.startingPoint or MAIN
-        await run_in_threadpool(hub.registry.branch, name, branch, start)
+        await run_in_threadpool(_make_branch, hub, name, branch, body.startingPoint or MAIN)
     return JSONResponse({"success": True})
+
+
+def _make_branch(hub: Hub, name: str, branch: str, start: str) -> None:
+    if branch in hub.registry.branches(name):
+        raise RegistryConflictError(f"Reference refs/heads/{branch} already exists in {name}")
+    hub.registry.branch(name, branch, start)
+
+
+def _delete_branch(hub: Hub, name: str, branch: str) -> None:
+    hub.registry.resolve(name)
+    if branch not in hub.registry.branches(name):
+        message = f"Invalid rev id: {name} has no refs/heads/{branch[:100]}"
+        raise NotInRegistryError("revision", message)
+    hub.registry.delete_branch(name, branch)
 
 
 async def change_tag(request: Request) -> Response:
     """Tag a revision (POST), or delete a tag (DELETE)."""
-    hub, name, revision = hub_of(request), model_of(request), request.path_params["revision"]
+    hub, name, revision = hub_of(request), model_of(request), ref_of(request)
     if request.method == "DELETE":
         await run_in_threadpool(hub.registry.delete_tag, name, revision)
     else:
@@ -176,10 +201,11 @@ async def change_tag(request: Request) -> Response:
 async def create_model(request: Request) -> Response:
     """Make a model without files; 409 with its address where it is there already."""
     hub = hub_of(request)
-    name = _full_name(await read_body(request, hub.limits.json_bytes, RepositoryBody))
-    answer = {"url": f"{base_url(request)}/{name}", "name": name, "id": name}
+    body = await read_body(request, hub.limits.json_bytes, RepositoryBody)
+    name = _full_name(body, sender_of(request))
+    answer: dict[str, object] = {"url": f"{base_url(request)}/{name}", "name": name, "id": name}
     try:
-        await run_in_threadpool(hub.registry.create, name)
+        await run_in_threadpool(hub.registry.create, name, sender_of(request).name)
     except RegistryConflictError as error:
         return JSONResponse(answer | {"error": str(error)}, status_code=409)
     return JSONResponse(answer)
@@ -188,10 +214,21 @@ async def create_model(request: Request) -> Response:
 async def delete_model(request: Request) -> Response:
     """Delete a model with all its revisions."""
     hub = hub_of(request)
-    name = _full_name(await read_body(request, hub.limits.json_bytes, RepositoryBody))
+    body = await read_body(request, hub.limits.json_bytes, RepositoryBody)
+    name = _full_name(body, sender_of(request))
     async with hub.turn(name):
         await run_in_threadpool(hub.registry.delete, name)
     return JSONResponse({"success": True})
+
+
+async def move_model(request: Request) -> Response:
+    """Call a model otherwise."""
+    hub = hub_of(request)
+    body = await read_body(request, hub.limits.json_bytes, MoveBody)
+    _refuse_other_kinds(body.type)
+    async with hub.turn(check_name(body.fromRepo)):
+        await run_in_threadpool(hub.registry.rename, body.fromRepo, body.toRepo)
+    return JSONResponse({"success": True, "url": f"{base_url(request)}/{body.toRepo}"})
 
 
 async def validate_yaml(request: Request) -> Response:
@@ -199,69 +236,42 @@ async def validate_yaml(request: Request) -> Response:
     body = await read_body(request, hub_of(request).limits.json_bytes, CardBody)
     problem = await run_in_threadpool(check_front_matter, body.content)
     errors = [{"message": problem}] if problem else []
-    return JSONResponse({"errors": errors, "warnings": []}, status_code=400 if errors else 200)
+    warnings = (
+        [] if problem or cut_card(body.content.lstrip())[0].strip() else [{"message": _NO_FACTS}]
+    )
+    status = 400 if errors else 200
+    return JSONResponse({"errors": errors, "warnings": warnings}, status_code=status)
 
 
 async def who_am_i(request: Request) -> Response:
-    """Say what the token that came may do."""
-    right = request.state.right
-    token = {"displayName": "tilezoo hub", "role": right}
+    """Say whose the token that came is, and what it may do."""
+    sender = sender_of(request)
+    token = {"displayName": "tilezoo hub", "role": sender.right}
     return JSONResponse(
         {
             "type": "user",
-            "name": f"{right}r" if right == "read" else "writer",
-            "fullname": f"a token that may {right}",
+            "id": sender.name,
+            "name": sender.name,
+            "fullname": f"a token that may {sender.right}",
+            "email": None,
+            "avatarUrl": "",
+            "isPro": False,
             "auth": {"type": "access_token", "accessToken": token},
             "orgs": [],
         }
     )
 
 
-def _full_name(body: RepositoryBody) -> str:
-    if body.type not in (None, "model"):
-        raise RefusedError(400, "this hub holds models only")
-    org = body.organization
+def _full_name(body: RepositoryBody, sender: Sender) -> str:
+    """The model's name; without an organisation it is the sender's own."""
+    _refuse_other_kinds(body.type)
+    org = body.organization or (None if "/" in body.name else sender.user)  # it may have no name
     return check_name(f"{org}/{body.name}" if org else body.name)
 
 
-def _files_at(hub: Hub, name: str, ref: str) -> tuple[RegistryFile, ...]:
-    return hub.registry.files(name, hub.registry.resolve(name, ref))
-
-
-def _folders(files: Iterable[RegistryFile]) -> set[str]:
-    return {str(parent) for file in files for parent in PurePosixPath(file.path).parents} - {"."}
-
-
-def _lies_in(path: str, folder: str) -> bool:
-    return path.rpartition("/")[0] == folder
-
-
-def _entry(file: RegistryFile) -> dict[str, object]:
-    return {"type": "file", "path": file.path, "size": file.size, **_git(file, "oid")}
-
-
-def _sibling(file: RegistryFile) -> dict[str, object]:
-    git = _git(file, "sha256")
-    return {
-        "rfilename": file.path,
-        "size": file.size,
-        "blobId": git["oid"],
-        "lfs": git["lfs"],
-    }
-
-
-def _git(file: RegistryFile, key: str) -> dict[str, object]:
-    """What git would hold of a file: every one is a Git LFS pointer, so SHA-256 names them all."""
-    lines = ("version https://git-lfs.github.com/spec/v1", f"oid sha256:{file.sha256}")
-    pointer = "".join(f"{line}\n" for line in (*lines, f"size {file.size}")).encode()
-    blob = b"blob %d\0" % len(pointer) + pointer
-    oid = hashlib.sha1(blob, usedforsecurity=False).hexdigest()
-    return {"oid": oid, "lfs": {key: file.sha256, "size": file.size, "pointerSize": len(pointer)}}
-
-
-def _folder(path: str) -> dict[str, object]:
-    oid = hashlib.sha1(path.encode(), usedforsecurity=False).hexdigest()
-    return {"type": "directory", "path": path, "size": 0, "oid": oid}
+def _refuse_other_kinds(kind: str | None) -> None:
+    if kind not in (None, "model"):
+        raise RefusedError(400, "this hub holds models only")
 
 
 def _ref(name: str, kind: str, revision: str) -> dict[str, str]:

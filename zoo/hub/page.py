@@ -12,10 +12,13 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
+from tilezoo.errors import RegistryDamagedError, RegistryError
 from tilezoo.zoo.cards import cut_card
-from tilezoo.zoo.hub.state import Hub, base_url, hub_of, model_of
+from tilezoo.zoo.hub.errors import log
+from tilezoo.zoo.hub.state import Hub, base_url, hub_of, model_of, ref_of
 from tilezoo.zoo.modeldir import CARD
-from tilezoo.zoo.registry import Registry, RegistryFile
+from tilezoo.zoo.registry import Registry
+from tilezoo.zoo.revisions import RegistryFile
 
 _MOST_BYTES = 256 << 10
 _MOST_FRONT_MATTER = 64 << 10
@@ -33,11 +36,18 @@ _BROKEN = (yaml.YAMLError, ValueError, TypeError, KeyError, RecursionError, Attr
 
 
 def read_card(registry: Registry, name: str, revision: str, files: Iterable[RegistryFile]) -> str:
-    """Read a model's card, or as much of it as a page shows; empty where there is none."""
+    """Read a model's card, or as much of it as a page shows; empty where there is none.
+
+    Nor is a damaged one shown: the log tells of it, and the model is there all the same.
+    """
     if not any(file.path == CARD for file in files):
         return ""
-    with registry.open(name, revision, CARD) as file:
-        return file.read(_MOST_BYTES).decode("utf-8", "replace")
+    try:
+        with registry.open(name, revision, CARD) as file:
+            return file.read(_MOST_BYTES).decode("utf-8", "replace")
+    except RegistryDamagedError as error:
+        log("damaged", {"error": str(error)})
+        return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +80,16 @@ def card_facts(card: str) -> CardFacts:
 
 def front_matter(card: str) -> dict[str, object] | None:
     """Parse a card's front matter into what JSON can hold; None where it is broken."""
-    return _parse(cut_card(card)[0])
+    return _parse(cut_card(card.lstrip())[0])  # clients allow empty lines before it
 
 
 def check_front_matter(card: str) -> str | None:
     """Say what is wrong with a card's front matter, if anything is."""
-    if front_matter(card) is None:
+    facts = front_matter(card)
+    if facts is None:
         return "the front matter is no YAML mapping, or has aliases, or is too long or too deep"
+    if not isinstance(facts.get("model-index", []), list):
+        return "model-index is no list"
     return None
 
 
@@ -154,8 +167,7 @@ async def index(request: Request) -> Response:
 async def model(request: Request) -> Response:
     """Show one model: its files and its card."""
     hub, name = hub_of(request), model_of(request)
-    ref = request.path_params.get("revision", "main")
-    revision = await run_in_threadpool(hub.registry.resolve, name, ref)
+    revision = await run_in_threadpool(hub.registry.resolve, name, ref_of(request))
     files = await run_in_threadpool(hub.registry.files, name, revision)
     card = await run_in_threadpool(read_card, hub.registry, name, revision, files)
     rows = "".join(_row(file) for file in files)
@@ -165,6 +177,14 @@ async def model(request: Request) -> Response:
 
 
 def _model(hub: Hub, name: str) -> str:
+    try:
+        return _sound_model(hub, name)
+    except (RegistryError, OSError) as error:
+        log("damaged", {"model": name, "error": str(error)})
+        return f"<p>{escape(name)} <small>is damaged: this hub's log tells more</small></p>"
+
+
+def _sound_model(hub: Hub, name: str) -> str:
     revision = hub.registry.resolve(name)
     files = hub.registry.files(name, revision)
     card = escape(read_card(hub.registry, name, revision, files)) or "no card"

@@ -4,7 +4,7 @@ Field names are those that Hugging Face's clients send.
 """
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Annotated, TypeVar
@@ -29,6 +29,15 @@ class RepositoryBody:
 
     name: str
     organization: str | None = None
+    type: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MoveBody:
+    """Which model gets which name."""
+
+    fromRepo: str  # noqa: N815
+    toRepo: str  # noqa: N815
     type: str | None = None
 
 
@@ -58,21 +67,24 @@ class PathsBody:
     """Which files are asked about."""
 
     paths: tuple[str, ...] = ()
+    expand: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class AnnouncedFile:
-    """A file that a commit is going to have."""
+    """A file that a commit is going to have; `sample` are its first 512 bytes in base64."""
 
     path: str
     size: Bytes
+    sample: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class PreuploadBody:
-    """Which files a commit is going to have."""
+    """Which files a commit is going to have, and the text of its `.gitignore`."""
 
     files: tuple[AnnouncedFile, ...]
+    gitIgnore: str | None = None  # noqa: N815
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +116,15 @@ class CommitHeader:
     """Value of `header`."""
 
     parentCommit: str | None = None  # noqa: N815
+    summary: str | None = None
+    description: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SquashBody:
+    """What a history that begins anew is called."""
+
+    message: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,16 +160,17 @@ async def read_body(request: Request, limit: int, kind: type[T]) -> T:
     return parse_body(b"".join([chunk async for chunk in chunks(request, limit)]), kind)
 
 
-async def read_paths(request: Request, limit: int) -> Sequence[str]:
-    """Read the `paths` of a form, or of a JSON object."""
+async def read_paths(request: Request, limit: int) -> PathsBody:
+    """Read which files are asked about, from a form or a JSON object."""
     if "json" in request.headers.get("content-type", ""):
-        return (await read_body(request, limit, PathsBody)).paths
+        return await read_body(request, limit, PathsBody)
     body = b"".join([chunk async for chunk in chunks(request, limit)])
     try:
         fields = parse_qs(body.decode(), max_num_fields=_MAX_FIELDS, keep_blank_values=True)
     except ValueError as error:
         raise RefusedError(400, f"the body is no form ({error})") from error
-    return fields.get("paths", [])
+    expand = fields.get("expand", [""])[-1].lower() in ("true", "1")
+    return PathsBody(tuple(fields.get("paths", ())), expand)
 
 
 async def read_lines(request: Request, limit: int, line_limit: int) -> AsyncIterator[bytes]:

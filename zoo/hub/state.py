@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast, get_args
+from urllib.parse import unquote
 
 from anyio import Lock
 from starlette.requests import HTTPConnection, Request
 
-from tilezoo.errors import OptionError
+from tilezoo.errors import NotInRegistryError, OptionError, RegistryError
+from tilezoo.zoo.hub.blobs import BlobIds
 from tilezoo.zoo.hub.errors import RefusedError
 from tilezoo.zoo.naming import check_name
 from tilezoo.zoo.registry import Registry
@@ -25,27 +27,56 @@ Right = Literal["read", "write"]
 # POSTs that change nothing.
 _READING_POSTS = re.compile(r"/api/(validate-yaml|models/[^/]+/[^/]+/paths-info/.*)", re.DOTALL)
 _SIGNED = "/uploads/"
+_WRITE_CHECK = "/auth-check/write"
+_ANYBODY = b"*"
 _PORT = re.compile(r":\d+$")
 _BY_PROXY = ("forwarded", "x-forwarded-for", "x-real-ip")
 
 
 @dataclass(frozen=True, slots=True)
+class Sender:
+    """Whom a request comes from.
+
+    Attributes:
+        right: What they may do.
+        user: What the token file calls them: the author of their commits, and the organisation of
+            models that they name without one. None where it does not say.
+    """
+
+    right: Right
+    user: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What they are called: by what they may do, where nobody says more."""
+        return self.user or {"read": "reader", "write": "writer"}[self.right]
+
+
+@dataclass(frozen=True, slots=True)
 class Tokens:
-    """Tokens and what each allows."""
+    """Tokens and whose each is.
 
-    rights: Mapping[bytes, Right]
+    Attributes:
+        senders: Token → whose it is.
+        is_public: Whether those without a token read.
+    """
 
-    def right_of(self, token: str) -> Right | None:
+    senders: Mapping[bytes, Sender]
+    is_public: bool = False
+
+    def sender_of(self, token: str) -> Sender | None:
         """Look a token up; the time it takes does not depend on the tokens."""
         given, found = token.encode(), None
-        for known, right in self.rights.items():
+        for known, sender in self.senders.items():
             if hmac.compare_digest(known, given):
-                found = right
+                found = sender
         return found
 
 
 def read_tokens(path: Path) -> Tokens:
-    """Read lines `TOKEN read` and `TOKEN write`; `#` begins a comment.
+    """Read lines `TOKEN read` and `TOKEN write`, with a user's name behind; `#` begins a comment.
+
+    A line `* read` lets those read who have no token.
 
     Raises:
         OptionError: The file is missing, has none, or a line is something else.
@@ -54,20 +85,36 @@ def read_tokens(path: Path) -> Tokens:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise OptionError(f"--token-file {path}: {error}") from error
-    rights: dict[bytes, Right] = {}
+    senders: dict[bytes, Sender] = {}
     for number, line in enumerate(lines, start=1):
         words = line.partition("#")[0].split()
-        if words and (len(words) != 2 or words[1] not in get_args(Right)):
-            raise OptionError(f"--token-file {path}: line {number} is not `TOKEN read|write`")
+        if words and not (len(words) in (2, 3) and words[1] in get_args(Right)):
+            raise OptionError(
+                f"--token-file {path}: line {number} is not `TOKEN read|write [USER]`"
+            )
         if words:
-            rights[words[0].encode()] = cast("Right", words[1])
-    if not rights:
-        raise OptionError(f"--token-file {path}: no tokens; add a line `TOKEN read|write`")
-    return Tokens(rights)
+            right = cast("Right", words[1])
+            user = _check_user(path, number, words[2]) if len(words) == 3 else None
+            senders[words[0].encode()] = Sender(right, user)
+    anybody = senders.pop(_ANYBODY, None)
+    if anybody not in (None, Sender("read")):
+        raise OptionError(f"--token-file {path}: who has no token reads at most: `* read`")
+    if not senders:
+        raise OptionError(f"--token-file {path}: no tokens; add a line `TOKEN read|write [USER]`")
+    return Tokens(senders, is_public=anybody is not None)
 
 
-def check_access(request: HTTPConnection, tokens: Tokens | None) -> Right:
-    """Say what the sender may do, if that is enough for the request.
+def _check_user(path: Path, number: int, user: str) -> str:
+    try:
+        check_name(f"{user}/model")
+    except RegistryError as error:
+        message = f"--token-file {path}: line {number}: {user!r} is no name for a user"
+        raise OptionError(f"{message}: letters, digits, '-', '_' and '.' make one") from error
+    return user
+
+
+def check_access(request: HTTPConnection, tokens: Tokens | None) -> Sender:
+    """Say who sends a request and what they may do, if that is enough for it.
 
     Raises:
         RefusedError: 401 without a good token where tokens are asked for, 403 where it does not
@@ -77,12 +124,18 @@ def check_access(request: HTTPConnection, tokens: Tokens | None) -> Right:
     if not path.isprintable():
         raise RefusedError(400, "the address has unprintable characters")
     if method == "PUT" and path.startswith(_SIGNED):
-        return "write"  # the address itself is the permission: see hub/files
-    right = _right_here(request) if tokens is None else _right_by_token(request, tokens)
+        return Sender("write")  # the address itself is the permission: see hub/files
     reads = method in ("GET", "HEAD") or (method == "POST" and _READING_POSTS.fullmatch(path))
-    if right == "read" and not reads:
+    reads = bool(reads) and not path.endswith(_WRITE_CHECK)
+    if tokens is None:
+        sender = _sender_here(request)
+    elif tokens.is_public and reads and "authorization" not in request.headers:
+        sender = Sender("read")
+    else:
+        sender = _sender_by_token(request, tokens)
+    if sender.right == "read" and not reads:
         raise RefusedError(403, _only_reads(tokens))
-    return right
+    return sender
 
 
 def _only_reads(tokens: Tokens | None) -> str:
@@ -91,18 +144,18 @@ def _only_reads(tokens: Tokens | None) -> str:
     return "this token may only read; use one with a line `TOKEN write` in the hub's token file"
 
 
-def _right_by_token(request: HTTPConnection, tokens: Tokens) -> Right:
+def _sender_by_token(request: HTTPConnection, tokens: Tokens) -> Sender:
     scheme, _, value = request.headers.get("authorization", "").partition(" ")
     basic = scheme.lower() == "basic"
     token = _password(value) if basic else value.strip()
-    right = tokens.right_of(token)
+    sender = tokens.sender_of(token)
     if not token:
         raise RefusedError(401, "this hub needs a token: set HF_TOKEN")
-    if right is None:
+    if sender is None:
         # the words that make huggingface_hub say so, instead of "repository not found"
         raise RefusedError(401, "Invalid credentials in Authorization header")
     # a browser sends a password by itself, whichever page made it ask
-    return "read" if basic else right
+    return Sender("read", sender.user) if basic else sender
 
 
 def _password(encoded: str) -> str:
@@ -112,7 +165,7 @@ def _password(encoded: str) -> str:
         return ""
 
 
-def _right_here(request: HTTPConnection) -> Right:
+def _sender_here(request: HTTPConnection) -> Sender:
     """Tell a program on this machine from others, from proxies, and from pages in a browser."""
     headers = request.headers
     relayed = any(header in headers for header in _BY_PROXY)
@@ -120,7 +173,7 @@ def _right_here(request: HTTPConnection) -> Right:
     client = request.client.host if request.client else ""
     host = _PORT.sub("", headers.get("host", "")).lower()
     local = _is_loopback(client) and (_is_loopback(host) or host == "localhost")
-    return "write" if local and not relayed and not page else "read"
+    return Sender("write" if local and not relayed and not page else "read")
 
 
 def _is_loopback(host: str) -> bool:
@@ -159,12 +212,14 @@ class Hub:
         tokens: Who may do what; None for writes from this machine only.
         limits: How large what comes in may be.
         staging: Received files that no commit has used.
+        blob_ids: What git calls small files.
     """
 
     registry: Registry
     tokens: "Tokens | None"
     limits: Limits
     staging: "Staging"
+    blob_ids: BlobIds = field(default_factory=BlobIds)
     _turns: dict[str, Lock] = field(default_factory=dict)
 
     def turn(self, name: str) -> Lock:
@@ -177,10 +232,30 @@ def hub_of(request: Request) -> Hub:
     return cast("Hub", request.app.state.hub)
 
 
+def sender_of(request: Request) -> Sender:
+    """Whom a request comes from."""
+    return cast("Sender", request.state.sender)
+
+
 def model_of(request: Request) -> str:
-    """The model that a request's address names, checked."""
+    """The model that a request's address names, checked.
+
+    Raises:
+        NotInRegistryError: It is no name, where something is read; RegistryError where it is not.
+    """
     org, name = request.path_params["org"], request.path_params["name"]
-    return check_name(f"{org}/{name.removesuffix('.git')}")
+    try:
+        return check_name(f"{org}/{name.removesuffix('.git')}")
+    except RegistryError as error:
+        if request.method in ("GET", "HEAD"):
+            raise NotInRegistryError("model", str(error)) from error
+        raise
+
+
+def ref_of(request: Request, key: str = "revision", default: str = "main") -> str:
+    """The branch, tag or revision that a request's address names; `refs/heads/main` is `main`."""
+    given = unquote(request.path_params.get(key, default))
+    return given.removeprefix("refs/heads/").removeprefix("refs/tags/")
 
 
 def base_url(request: Request) -> str:
