@@ -13,6 +13,7 @@ TileErrorKind = Literal[
     "too_small",
     "too_large",
     "link_loop",
+    "changed",  # the file was written to after the run had listed its tiles
 ]
 
 

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilezoo.bands import BandRequest
+from tilezoo.changes import mark_source, mark_sources
 from tilezoo.errors import ContractError, TileError
-from tilezoo.formats import split_part
 from tilezoo.image import Image
 from tilezoo.opening import gdal
 from tilezoo.progress import begin_telling
@@ -45,6 +45,7 @@ class TilePlan:
         cut: How sources are cut; None for whole files.
         start: First tile of this run (its shard).
         stop: One past its last tile.
+        marks: What the files of each source were when the tiles were listed, shape (N, 2).
     """
 
     sources: Sequence[Source]
@@ -52,6 +53,7 @@ class TilePlan:
     cut: Cut | None
     start: int
     stop: int
+    marks: NDArray[np.int64]
 
     def __len__(self) -> int:
         return self.stop - self.start
@@ -60,25 +62,35 @@ class TilePlan:
         """Tiles `first` to `last` (exclusive), counted from the run's own first."""
         begin, end = self.start + first, self.start + last
         if self.cut is None:
-            yield from (TileRef(source=source) for source in self.sources[begin:end])
+            marks = map(tuple, self.marks[begin:end].tolist())
+            for source, mark in zip(self.sources[begin:end], marks, strict=True):
+                yield TileRef(source=source, mark=mark)
         else:
             yield from (self._find_window(position, self.cut) for position in range(begin, end))
 
-    def digest(self) -> str:
-        """Hash of all tiles' ids and their files' sizes; 64 hex digits."""
+    def digest(self, *, of_sizes: bool = True) -> str:
+        """Hash of all tiles' ids and, unless told otherwise, their files' sizes; 64 hex digits."""
         digest = hashlib.sha256(f"{self.start},{self.stop},{self.cut}".encode())
         grids = (tuple(grid.tolist()) for grid in self.grids) if self.cut else repeat(None)
-        for source, grid in zip(self.sources, grids, strict=False):
-            digest.update(f"{source.id}\0{_measure_size(source)}\0{grid}\n".encode())
+        sizes = self.marks[:, 0].tolist() if of_sizes else repeat("")
+        for source, size, grid in zip(self.sources, sizes, grids, strict=False):
+            digest.update(f"{source.id}\0{size}\0{grid}\n".encode())
         return digest.hexdigest()
+
+    def find_tiles(self, sources: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Mark the run's tiles that are of marked sources, shape (len(self),)."""
+        if self.cut is None:
+            return sources[self.start : self.stop]
+        return np.repeat(sources, np.diff(self._ends, prepend=0))[self.start : self.stop]
 
     def _find_window(self, position: int, cut: Cut) -> TileRef:
         place = int(np.searchsorted(self._ends, position, side="right"))
         source, (width, height) = self.sources[place], self.grids[place].tolist()
+        mark = (int(self.marks[place, 0]), int(self.marks[place, 1]))
         if (width, height) == _UNKNOWN:
-            return TileRef(source=source)
+            return TileRef(source=source, mark=mark)
         number = position - int(self._ends[place]) + cut.count(width, height)
-        return TileRef(source=source, window=cut.window(number, width))
+        return TileRef(source=source, window=cut.window(number, width), mark=mark)
 
     @cached_property
     def _ends(self) -> NDArray[np.int64]:
@@ -103,6 +115,7 @@ def make_plan(
     one tile and becomes an error when it is read.
     """
     begin_telling()
+    marks = mark_sources(sources)  # before anything of them is read
     grids = _read_grids(sources, request, workers) if cut else np.empty((0, 2), np.int32)
     total = int(_count_windows(grids, cut).sum()) if cut else len(sources)
     kept = total if limit is None else min(limit, total)
@@ -113,6 +126,7 @@ def make_plan(
         cut=cut,
         start=kept * index // count,
         stop=kept * (index + 1) // count,
+        marks=marks,
     )
 
 
@@ -174,7 +188,20 @@ class Reader:
         self._contract, self._request, self._finish = contract, request, finish
 
     def read(self, refs: list[TileRef]) -> list[Outcome]:
-        """Read tiles of one source, in a thread with GDAL's settings."""
+        """Read tiles of one source, in a thread with GDAL's settings.
+
+        What was written to after the tiles were listed is no tile: its windows would be of two
+        images, and the run would not know of which.
+        """
+        outcomes, mark = self._read_all(refs), refs[0].mark
+        if mark is None or mark == mark_source(refs[0].source):
+            return outcomes
+        error = TileError(
+            "changed", "changed during the run; run the same command again to read it"
+        )
+        return [_to_failure(ref, error) for ref in refs]
+
+    def _read_all(self, refs: list[TileRef]) -> list[Outcome]:
         try:
             with Image(refs[0].source, self._request) as image:
                 return [self._read_one(image, ref) for ref in refs]
@@ -252,9 +279,3 @@ def _read_grid(source: Source, request: BandRequest) -> tuple[int, int]:
 
 def _count_windows(grids: NDArray[np.int32], cut: Cut) -> NDArray[np.int64]:
     return np.fromiter((cut.count(*grid.tolist()) for grid in grids), np.int64, len(grids))
-
-
-def _measure_size(source: Source) -> int:
-    """Bytes of a source's files, 0 for what is not there: tells changed imagery from unchanged."""
-    paths = source.files.values() if source.endings else [split_part(source.path)[0]]
-    return sum(os.path.getsize(path) for path in paths if os.path.exists(path))

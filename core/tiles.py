@@ -1,6 +1,6 @@
 """Tiles: where each is to be read, and what one is once read."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 import numpy as np
@@ -15,10 +15,17 @@ Window = tuple[int, int, int, int]  # x, y, width, height in pixels of the sourc
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TileRef:
-    """A tile before it is read: a source, whole or by a window."""
+    """A tile before it is read: a source, whole or by a window.
+
+    Attributes:
+        source: Where it is.
+        window: Which part of that; None for the whole.
+        mark: What the source's files were when the tile was listed; None where that is not asked.
+    """
 
     source: Source
     window: Window | None = None
+    mark: tuple[int, int] | None = field(default=None, compare=False)
 
     @property
     def id(self) -> str:

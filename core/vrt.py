@@ -43,6 +43,15 @@ def check_vrt(path: str) -> None:
         raise TileError("unreadable", f"not a VRT's XML ({error})") from error
 
 
+def list_vrt_files(path: str) -> list[str]:
+    """List the files that a VRT is made of; none where it would be refused."""
+    try:
+        folder = os.path.dirname(path)
+        return [os.path.join(folder, name) for name in dict.fromkeys(_find_sources(path))]
+    except (TileError, ET.ParseError, OSError):
+        return []
+
+
 def _find_sources(path: str) -> Iterator[str]:
     """Yield the names of a VRT's files, once every element is known to be harmless."""
     with open(path, "rb") as file:

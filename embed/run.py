@@ -89,7 +89,7 @@ def embed(options: EmbedOptions) -> EmbedResult:
     out = Path(options.out)
     job = _plan_job(options)
     with lock_table(out), letting_go():
-        writer = open_writer(out, _describe(job), overwrite=options.overwrite)
+        writer = open_writer(out, _describe(job), overwrite=options.overwrite, plan=job.plan)
         started = time.monotonic()
         if writer.manifest.complete:
             say(f"{out}: finished already, nothing to do (--overwrite makes it anew)")

@@ -11,15 +11,19 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from msgspec import UNSET
 
+from tilezoo.changes import Marks
 from tilezoo.errors import TableError
 from tilezoo.folder_writer import FolderKind, RunFolder, tell_differences, write_parquet
 from tilezoo.geoparquet import GeoKey, geo_key
 from tilezoo.io import sha256_file, whole_file, write_state
+from tilezoo.progress import say
+from tilezoo.reading import TilePlan
 from tilezoo.space import Precision
 from tilezoo.table import (
     ERROR_SCHEMA,
@@ -35,12 +39,13 @@ from tilezoo.table import (
 )
 from tilezoo.training_ids import TRAINING_IDS
 
+_MARKS = ".files.npz"  # what the files were that the vectors are of
 _TABLE = FolderKind(
     what="table",
     error=TableError,
     manifest=MANIFEST,
     mark="tilezoo_table",
-    files=(ERRORS, TRAINING_IDS, "part-[0-9][0-9][0-9][0-9][0-9].parquet"),
+    files=(ERRORS, TRAINING_IDS, _MARKS, "part-[0-9][0-9][0-9][0-9][0-9].parquet"),
     derived=("index",),
     unfinished=".segments",
 )
@@ -77,13 +82,18 @@ def lock_table(path: Path) -> AbstractContextManager[None]:
     return RunFolder(path, _TABLE).lock()
 
 
-def open_writer(path: Path, wanted: TableManifest, *, overwrite: bool) -> "TableWriter":
+def open_writer(
+    path: Path, wanted: TableManifest, *, overwrite: bool, plan: TilePlan | None = None
+) -> "TableWriter":
     """Start a table, or go on with the one that the same request began.
+
+    Segments of files that changed since are dropped, to be made again.
 
     Args:
         path: Its folder, which is there.
         wanted: The manifest of the run that is asked for.
         overwrite: Throw away what is there.
+        plan: The run's tiles; None where files are not looked at.
 
     Raises:
         TableError: The folder holds another run's table, or files that are no table.
@@ -94,9 +104,19 @@ def open_writer(path: Path, wanted: TableManifest, *, overwrite: bool) -> "Table
     found = None if overwrite else read_table_manifest(path)
     if found is None and not overwrite:
         folder.start()
+    now = None
+    if plan is not None:
+        now = Marks(plan=plan.digest(of_sizes=False), of_sources=plan.marks)
+    before = Marks.load(path / _MARKS) if now else None
+    known = before if before and now and before.plan == now.plan else None
     if found is not None:
-        folder.refuse_other_run(_differences(found, wanted))
-    return TableWriter(folder, found or wanted)
+        there = replace(found, tiles_sha256=wanted.tiles_sha256) if known else found
+        folder.refuse_other_run(_differences(there, wanted))
+        found = there
+    writer = TableWriter(folder, found or wanted, now)
+    if found and known and plan is not None:
+        writer.drop_changed(plan, known)
+    return writer
 
 
 def _differences(there: TableManifest, now: TableManifest) -> list[str]:
@@ -120,8 +140,10 @@ def _list(scalings: Sequence[str]) -> str:
 class TableWriter:
     """One table's folder while it is written."""
 
-    def __init__(self, folder: RunFolder, manifest: TableManifest) -> None:
-        self._folder, self._manifest = folder, manifest
+    def __init__(
+        self, folder: RunFolder, manifest: TableManifest, marks: Marks | None = None
+    ) -> None:
+        self._folder, self._manifest, self._marks = folder, manifest, marks
         self._places = Places(missing=0, approximate=0)
 
     @property
@@ -152,9 +174,77 @@ class TableWriter:
         """
         self._folder.begin()
         write_state(self.path / MANIFEST, self._manifest)
+        if self._marks is not None:
+            self._marks.save(self.path / _MARKS)
         if training_ids and training_ids.is_file():
             with whole_file(self.path / TRAINING_IDS) as temporary:
                 shutil.copyfile(training_ids, temporary)
+
+    def drop_changed(self, plan: TilePlan, before: Marks) -> None:
+        """Drop the segments whose files are not what they were, and tell it; keep all others.
+
+        May be cut short at any moment: marks are written anew only when all of it is done.
+
+        Args:
+            plan: Of the tiles.
+            before: What the files were when the segments were made.
+        """
+        changed = (before.of_sources != plan.marks).any(axis=1)
+        tiles = plan.find_tiles(changed)
+        dropped = [s for s in self._list_segments() if tiles[s.first : s.last].any()]
+        missing = set(self.missing())
+        made = [segment for segment in dropped if segment not in missing]
+        if not made:
+            return
+        first = plan.sources[int(np.flatnonzero(changed)[0])].id
+        told = f"files of {int(changed.sum())} images changed since, {first} first"
+        count = sum(map(len, made))
+        say(f"{self.path}: {told}; {count} of {self._manifest.tiles} tiles are made again")
+        if self._manifest.complete:
+            self._reopen(plan)
+        for part in sorted({segment.part for segment in made}):
+            self._split_part(part, plan)
+        for segment in made:
+            self._errors_of(segment).unlink(missing_ok=True)
+            self._rows_of(segment).unlink(missing_ok=True)
+
+    def _reopen(self, plan: TilePlan) -> None:
+        """Make a finished table an unfinished one: each segment has its own errors again."""
+        self._folder.begin()
+        if (self.path / ERRORS).is_file():
+            errors, first = pq.read_table(self.path / ERRORS), 0
+            for part in range(self.part_count):
+                for segment, rows in self._count_rows(part, plan):
+                    failed = len(segment) - rows
+                    if failed:
+                        self._write(self._errors_of(segment), errors.slice(first, failed))
+                    first += failed
+        self._manifest = replace(self._manifest, complete=False)
+        write_state(self.path / MANIFEST, self._manifest)
+
+    def _split_part(self, part: int, plan: TilePlan) -> None:
+        """Turn a part, if it is there, back into its segments."""
+        if not self._part(part).is_file():
+            return
+        self._folder.begin()
+        counts, first = self._count_rows(part, plan), 0
+        rows = pq.read_table(self._part(part)).replace_schema_metadata(None)
+        for segment, count in counts:
+            self._write(self._rows_of(segment), rows.slice(first, count))
+            first += count
+        self._part(part).unlink()
+
+    def _count_rows(self, part: int, plan: TilePlan) -> list[tuple[TableSegment, int]]:
+        """How many of a part's rows are of each of its segments: ids of both are in one order."""
+        ids = pq.read_table(self._part(part), columns=["id"])["id"].to_pylist()
+        counts, first = [], 0
+        for segment in self._list_segments(part):
+            last = first
+            for ref in plan.tiles(segment.first, segment.last):
+                last += last < len(ids) and ids[last] == ref.id
+            counts.append((segment, last - first))
+            first = last
+        return counts
 
     def missing(self) -> Iterator[TableSegment]:
         """Segments that are still to be made, in order."""
