@@ -448,6 +448,7 @@ def _landsat_l2(sensor: str) -> Callable[[_Scene], Written]:
             scene.tiff(f"{stem}/{stem}_{name}.TIF", np.ones((SIDE, SIDE), np.int16), gsd_m=30)
         scene.text(f"{stem}/{stem}_MTL.txt", _mtl(scene, {}))
         scene.preview(f"{stem}/{stem}_thumb_large.jpeg")
+        scene.preview(f"{stem}/{stem}.jpg")
         return scene.done(stem)
 
     return write
@@ -703,6 +704,7 @@ def _umbra(scene: _Scene) -> Written:
         dtype="uint8",
         known=False,
     )
+    scene.preview(f"{stem}/{stem}.png")
     scene.tiff(f"{stem}/{stem}_CSI.tif", np.ones((3, SIDE, SIDE), np.uint8), gsd_m=0.5)
     collect = {"startAtUTC": scene.at("%Y-%m-%dT%H:%M:%S.214000+00:00")}
     scene.text(f"{stem}/{stem}_METADATA.json", json.dumps({"collects": [collect]}))
