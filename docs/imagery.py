@@ -31,7 +31,8 @@ tilezoo embed scenes/ -m MODEL -o table --value-range 0,3000 --bands nir,red,gre
 - **Numbers are no colours**: in a file of no known product `B4` is a name like any other.
 - **Values** are brought to reflectance × 10,000 where the table or the metadata beside the images say
   how, so that scenes of one product are on one scale; what is done is told on stderr and kept in the
-  manifest. All other values stay as they are stored.
+  manifest. All other values stay as they are stored, and all do with `--values stored` or where a
+  `--value-range` can only be one of stored values.
 - **Time** is the acquisition's: from the metadata named here, else from the name.
 - Names that settle nothing are not recognised: nothing is guessed.
 """

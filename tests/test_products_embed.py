@@ -136,3 +136,31 @@ def test_landsat_and_sentinel_of_one_ground_have_its_colours(tmp_path):
         scene = scenes.write_scene(name, tmp_path / str(place), given=ground)
         pixels = read(source_of(scene.path), COLOURS, given=COLOURS)
         assert np.abs(pixels - expected).max() <= 0.51, name
+
+
+def test_it_is_told_where_an_offset_is_not_known(tmp_path, run, model_of):
+    scene = scenes.write_scene("sentinel-2-l2a: mirror", tmp_path)
+    folder = scene.path.rename(tmp_path / "S2A_26EMU_20230420_0_L2A")
+    table = tmp_path / "table"
+    done = run("embed", folder, "-m", model_of(COLOURS), "-o", table, "--value-range", "0,4500")
+    assert done.returncode == 0
+    assert "not known whether the mirror subtracted 1,000" in done.stderr
+
+
+def test_old_and_new_baselines_of_one_ground_have_one_vector(tmp_path, run, model_of):
+    ground, folder = scenes.ground(), tmp_path / "in"
+    for number, name in enumerate(("sentinel-2-l2a: baseline 02.14", "sentinel-2-l2a")):
+        scenes.write_scene(name, folder, number=number, given=ground)
+    table = tmp_path / "table"
+    how = ("-m", model_of(COLOURS), "--value-range", "0,4500", "--precision", "fp32")
+    done = run("embed", folder, "-o", table, *how)
+    assert done.returncode == 0, done.stderr
+    first, second = making.vectors_of(table)
+    assert making.cosines(first[None], second[None])[0] >= 0.99999
+    said = "processing baseline 05.09: 1,000 subtracted (BOA_ADD_OFFSET)"
+    assert said in done.stderr
+    assert said in (table / "manifest.json").read_text("utf-8")
+    stored = tmp_path / "stored"
+    assert run("embed", folder, "-o", stored, *how, "--values", "stored").returncode == 0
+    first, second = making.vectors_of(stored)
+    assert making.cosines(first[None], second[None])[0] < 0.999
