@@ -227,7 +227,7 @@ def points_of(
     return [GroundControlPoint(row, col, lon, lat, 0.0) for row, col, lon, lat in places]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     st.sampled_from(["EPSG:32633", "EPSG:32701", "EPSG:32660", POLAR_NORTH, POLAR_SOUTH]),
     st.tuples(st.floats(-1, 1), st.floats(-1, 1)),
