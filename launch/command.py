@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
@@ -113,12 +113,34 @@ def read_command(words: Sequence[str]) -> JobCommand:
         raise OptionError(
             f"{len(channels)} places in S3: a job takes {_CHANNELS_MAX}; put them under one folder"
         )
-    return JobCommand(
-        verb=verb,
-        words=tuple(made),
-        channels=tuple(channels.values()),
-        out=_end_folder(out[0]) if out[0].startswith("s3://") else None,
-    )
+    place = _end_folder(out[0]) if out[0].startswith("s3://") else None
+    if place is not None:
+        refuse_overlap("-o", place, channels.values())
+    return JobCommand(verb=verb, words=tuple(made), channels=tuple(channels.values()), out=place)
+
+
+def refuse_overlap(flag: str, place: str, channels: Iterable[Channel]) -> None:
+    """Refuse a place to write to that is, holds, or lies in one that is read.
+
+    In it, results would be read as data the next time; and a job is given all that a place to write
+    to holds before it starts.
+
+    Args:
+        flag: The option that names the place.
+        place: `s3://BUCKET/FOLDER/`.
+        channels: What is read.
+
+    Raises:
+        OptionError: Naming both.
+    """
+    for channel in channels:
+        folder = _end_folder(channel.uri)
+        if place.startswith(folder) or folder.startswith(place):
+            how = "lies in" if place.startswith(folder) else "holds"
+            how = "is" if place == folder else how
+            raise OptionError(
+                f"{flag} {place}: {how} the input {channel.uri}; choose a folder beside it"
+            )
 
 
 def is_s3(uri: str) -> bool:

@@ -15,6 +15,7 @@ JobBackend = Literal["auto", "smddp", "nccl", "gloo"]
 Pairs = tuple[tuple[str, str], ...]
 NAME_MAX = 63
 MAX_HOURS = 28 * 24  # the service's limit on a training job
+_MIN_HOURS = 0.02  # what starts a container cannot do in less than a minute; the service takes 1 s
 _JOB_NAME = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9])*")  # CreateTrainingJob, TrainingJobName
 _ROLE_ARN = re.compile(r"arn:aws[a-z\-]*:iam::\d{12}:role/?[\w+=,.@\-/]+", re.ASCII)
 _ROLE_NAME = re.compile(r"[\w+=,.@\-]{1,64}", re.ASCII)
@@ -130,9 +131,10 @@ class LaunchOptions(Region, Progress):
         for flag, number in (("--count", self.count), ("--volume-gb", self.volume_gb)):
             if number < 1:
                 raise OptionError(f"{flag} {number}: must be 1 or more")
-        if not 0 < self.max_hours <= MAX_HOURS:
+        if not _MIN_HOURS <= self.max_hours <= MAX_HOURS:
             raise OptionError(
-                f"--max-hours {self.max_hours:g}: must be above 0 and at most {MAX_HOURS} (28 days)"
+                f"--max-hours {self.max_hours:g}: must be a minute ({_MIN_HOURS}) or more and at most "
+                f"{MAX_HOURS} (28 days)"
             )
         _check_names(self)
         if bool(self.subnets) != bool(self.security_groups):

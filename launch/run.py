@@ -15,6 +15,7 @@ from tilezoo.launch.aws import (
     open_session,
     split_s3,
 )
+from tilezoo.launch.command import refuse_overlap
 from tilezoo.launch.instances import Estimate, JobPlan, plan_job
 from tilezoo.launch.jobs import attach
 from tilezoo.launch.options import LaunchOptions
@@ -64,6 +65,7 @@ def launch(options: LaunchOptions) -> LaunchResult:
     region = find_region(options.region)
     session = None if options.dry_run else open_session(region)
     places = find_places(plan, region, defaults, session)
+    refuse_overlap("--output: the job's folder", places.job, plan.command.channels)
     with tempfile.TemporaryDirectory(prefix="tilezoo-launch-") as staging:
         request = build_request(plan, places, defaults, Path(staging))
         check_request(request.body, plan.instance)

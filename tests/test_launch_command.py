@@ -51,6 +51,42 @@ def test_a_place_in_s3_to_write_to_is_where_the_job_writes(spelt):
     assert job.words[-1].endswith("/opt/ml/checkpoints")
 
 
+FOLDERS = st.lists(st.sampled_from("abc"), max_size=3).map(lambda parts: "/".join(["b-b", *parts]))
+
+
+@given(data=FOLDERS, out=FOLDERS, slashes=st.tuples(st.booleans(), st.booleans()))
+def test_a_result_lies_beside_its_data_and_never_in_them_or_around_them(
+    data: str, out: str, slashes: tuple[bool, bool]
+) -> None:
+    read, write = (
+        f"s3://{place}{'/' * slash}" for place, slash in zip((data, out), slashes, strict=True)
+    )
+    words = ["embed", "s3://b-other/t", read, "-o", write]
+    if f"{data}/".startswith(f"{out}/") or f"{out}/".startswith(f"{data}/"):
+        with pytest.raises(OptionError, match=r"the input s3://b-b.*choose a folder beside it"):
+            read_command(words)
+    else:
+        assert read_command(words).out == f"s3://{out}/"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("embed s3://b-b/t -o s3://b-b/t/out", "-o s3://b-b/t/out/: lies in the input s3://b-b/t/"),
+        ("pretrain s3://b-b/t -o s3://b-b/t", "-o s3://b-b/t/: is the input s3://b-b/t/"),
+        ("probe s3://b-b/t --labels s3://b-b/x/l.csv --out=s3://b-b/x", "holds the input .*l.csv"),
+        ("compare s3://b-b/t -m a=s3://b-b/m --labels folder -o s3://b-b/m/r", "lies in .*b-b/m/"),
+    ],
+)
+def test_a_place_that_is_read_is_not_written_to(text: str, told: str) -> None:
+    with pytest.raises(OptionError, match=told):
+        made(text)
+
+
+def test_a_name_that_begins_like_anothers_is_another_place() -> None:
+    assert made("embed s3://b-b/tiles -o s3://b-b/tiles2").out == "s3://b-b/tiles2/"
+
+
 def test_a_plain_name_to_write_to_is_a_fresh_place_of_the_job():
     assert made("tilezoo pretrain s3://b-b/shards -o run").out is None
 
