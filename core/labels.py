@@ -6,6 +6,7 @@ means that somebody looked, and none of the classes is there.
 
 import json
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
@@ -16,6 +17,7 @@ import pyarrow.parquet as pq
 from pyarrow import csv
 
 from tilezoo.errors import LabelsError
+from tilezoo.progress import say
 
 LABELS_SCHEMA = pa.schema(
     [
@@ -35,6 +37,13 @@ GROUP_COLUMN = "group"
 _SPLIT_NAMES = {"val": "validation", "valid": "validation"}
 _PARQUET = b"PAR1"
 _VECTOR_FILES = (".gpkg", ".shp", ".geojson", ".fgb")  # what analysts draw and mark labels in
+# What programs write for a cell without a value: pandas' list (io.parsers.readers, STR_NA_VALUES).
+_MISSING = frozenset(
+    [
+        *("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND"),
+        *("1.#QNAN", "<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"),
+    ]
+)
 _DIVIDERS = re.compile(r"[;|]")
 _EXAMPLES = 2
 
@@ -45,7 +54,9 @@ def read_labels(source: str | Path) -> pa.Table:
     Column names are taken in any case. `id` (or `name`, `patch_id`) names the tile; `new_labels`
     or `labels` is a list of classes, `label` one class. Text that begins with `[` is a JSON list
     (`["Pastures", "Inland waters"]`); other text in a column of lists is divided at `;` and `|`.
-    An empty cell is a tile without labels (null), `[]` one without any class. `split` (or
+    An empty cell is a tile without labels (null), as are `NA`, `nan`, `null`, `None` and the like,
+    which is told with their count; `[]` is one without any class. Names are the same however their
+    accents are encoded (Unicode's NFC). `split` (or
     `original_split`) is optional, and so is `group`: tiles that resemble each other because they
     come from one scene, flight or sheet, and so count as one when something is drawn.
 
@@ -62,7 +73,7 @@ def read_labels(source: str | Path) -> pa.Table:
             missing or repeated, or no tile has a label.
     """
     path = Path(source)
-    found = _read(path)
+    found = _drop_missing(_read(path), path)
     ids = _check_ids(found, path)
     labels = _parse_lists(found, path, ids)
     if labels.null_count == len(labels):
@@ -71,9 +82,33 @@ def read_labels(source: str | Path) -> pa.Table:
     return pa.table(columns, schema=LABELS_SCHEMA)
 
 
+def _drop_missing(found: pa.Table, path: Path) -> pa.Table:
+    """Make texts that stand for nothing null in all columns but the ids', and tell their count."""
+    for number, name in enumerate(found.column_names[1:], 1):
+        column = found.column(number).combine_chunks()
+        texts = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+        if not pa.types.is_string(texts.type) and not pa.types.is_large_string(texts.type):
+            continue
+        stripped = pc.utf8_trim_whitespace(texts)
+        missing = pc.is_in(stripped, value_set=pa.array(sorted(_MISSING), texts.type))
+        words = pc.unique(stripped.filter(missing)).to_pylist()
+        named = ", ".join(word for word in words if word)
+        if named:
+            count = pc.sum(missing).as_py()
+            say(f"{path}: {count:,} cells of {name!r} are {named}: taken as missing")
+        emptied = pc.if_else(missing, pa.scalar(None, texts.type), texts)
+        found = found.set_column(number, name, emptied)
+    return found
+
+
+def _unify(name: str) -> str:
+    """Write a name in the one way that Unicode has for all its encodings."""
+    return unicodedata.normalize("NFC", name.strip())
+
+
 def split_name(word: str) -> str | None:
     """Write a split's name in one way: lower case, `val` and `valid` as `validation`."""
-    plain = word.strip().lower()
+    plain = _unify(word).lower()
     return _SPLIT_NAMES.get(plain, plain) or None
 
 
@@ -90,7 +125,7 @@ def folder_labels(ids: Iterable[str]) -> pa.Table:
         LabelsError: A tile lies in no folder, or an id comes twice.
     """
     names = list(ids)
-    classes = [PurePosixPath(name).parent.name for name in names]
+    classes = [_unify(PurePosixPath(name).parent.name) for name in names]
     bare = [name for name, folder in zip(names, classes, strict=True) if not folder]
     if bare or not names:
         reason = f"the id {bare[0]!r} has no folder" if bare else "there are no tiles"
@@ -264,7 +299,7 @@ def _parse_lists(found: pa.Table, path: Path, ids: pa.Array) -> pa.Array:
 
 
 def _to_texts(row: list[object]) -> list[str]:
-    return ["" if value is None else str(value).strip() for value in row]
+    return ["" if value is None else _unify(str(value)) for value in row]
 
 
 def _refuse_multi_hot(
@@ -281,7 +316,7 @@ def _parse_cell(text: str, several: bool, path: Path) -> list[str]:
     """Read one cell: a JSON list; else classes divided by `;` or `|` if there may be several."""
     if not text.lstrip().startswith("["):
         parts = _DIVIDERS.split(text) if several else [text]
-        return [part.strip() for part in parts]
+        return [_unify(part) for part in parts]
     try:
         return _to_texts(_refuse_nested(json.loads(text)))
     except (ValueError, RecursionError) as error:
@@ -302,7 +337,8 @@ def _name_splits(found: pa.Table, path: Path) -> pa.Array:
 
 
 def _take_groups(found: pa.Table, path: Path) -> pa.Array:
-    return _take_optional(found, (GROUP_COLUMN,), path)
+    names = _take_optional(found, (GROUP_COLUMN,), path).to_pylist()
+    return pa.array([name and _unify(name) for name in names], pa.string())
 
 
 def _take_optional(found: pa.Table, names: tuple[str, ...], path: Path) -> pa.Array:

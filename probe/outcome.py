@@ -23,6 +23,7 @@ from tilezoo.probe.options import Probing, Task
 from tilezoo.probe.results import (
     FEW_BLOCKS,
     NEIGHBOURS,
+    SHARED_GROUPS,
     BootstrapRecipe,
     CurvePoint,
     CurveRecipe,
@@ -158,7 +159,28 @@ def list_notes(used: Usable, resampling: Resampling) -> list[str]:
     """Say what must be known with the numbers."""
     few = resampling.blocks is not None and resampling.units < ENOUGH_BLOCKS
     beside = used.split.kind == "random" and used.joined.boxes is not None
-    return [*[FEW_BLOCKS] * few, *[NEIGHBOURS] * beside, *NOTES]
+    shared = say_shared_groups(used)
+    return [*[shared] * bool(shared), *[FEW_BLOCKS] * few, *[NEIGHBOURS] * beside, *NOTES]
+
+
+def say_shared_groups(used: Usable) -> str:
+    """Say how many test tiles are of a scene or flight that is learnt from; empty for none.
+
+    Splits made here keep groups whole, or go by ground; a given one may do neither.
+    """
+    groups, split = used.joined.groups, used.split
+    if split.kind != "given" or groups is None:
+        return ""
+    learnt = groups[np.concatenate([split.train, split.validation])]
+    both = np.isin(groups[split.test], learnt)
+    if not both.any():
+        return ""
+    shared, tested = (len(np.unique(groups[split.test][rows])) for rows in (both, slice(None)))
+    return (
+        f"{SHARED_GROUPS}: {shared:,} of {tested:,} groups of test tiles are learnt from too, "
+        f"{int(both.sum()):,} of {len(both):,} test tiles; scores may be raised. --split random "
+        "keeps groups whole."
+    )
 
 
 def list_versions() -> dict[str, str]:

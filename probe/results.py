@@ -29,6 +29,7 @@ NEIGHBOURS = (
     "The split is random though tiles have places: neighbours of test tiles are learnt from, which "
     "may raise scores. --split both with --block-km tells by how much."
 )
+SHARED_GROUPS = "Groups stand on both sides of the given split"  # how a note about it begins
 _DIGITS = 6
 
 T = TypeVar("T")
@@ -419,6 +420,11 @@ class Results:
     notes: list[str]
     label_efficiency: LabelEfficiency | UnsetType = UNSET
     split_gap: SplitGap | UnsetType = UNSET
+
+    @property
+    def shared_groups(self) -> str | None:
+        """What is said of groups on both sides of the split; None where there are none."""
+        return next((note for note in self.notes if note.startswith(SHARED_GROUPS)), None)
 
     def to_json(self) -> dict[str, Any]:
         """All of it as JSON has it."""

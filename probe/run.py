@@ -43,6 +43,7 @@ from tilezoo.probe.outcome import (
     list_mistakes,
     list_notes,
     list_versions,
+    say_shared_groups,
     score_methods,
     write_predictions,
 )
@@ -309,6 +310,8 @@ def _audit(tables: Mapping[str, Table], used: Usable) -> dict[str, Leakage]:
     audits = {name: audit(name, table, ids, boxes) for name, table in tables.items()}
     for found in audits.values():
         say(found.said)
+    if shared := say_shared_groups(used):
+        say(shared)
     return audits
 
 

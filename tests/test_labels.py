@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import unicodedata
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -72,7 +73,7 @@ def test_groups_are_read_wherever_their_column_stands(csv, header):
         ("[1]", ["1"]),
         (f'"{AGRICULTURE};{WATERS}"', [AGRICULTURE, WATERS]),
         ("a;a", ["a"]),
-        ("NA", ["NA"]),
+        ("NA", None),
         ("01", ["01"]),
     ],
 )
@@ -236,9 +237,12 @@ def test_tiles_without_folders_have_no_labels_by_folder(ids, told):
         folder_labels(ids)
 
 
+NAMES = st.text(min_size=1).map(lambda text: unicodedata.normalize("NFC", text.strip()))
+
+
 @given(
     st.lists(
-        st.none() | st.lists(st.text(min_size=1).map(str.strip).filter(bool), unique=True),
+        st.none() | st.lists(NAMES.filter(bool), unique=True),
         min_size=1,
     ).filter(lambda rows: any(row is not None for row in rows))
 )
@@ -261,3 +265,56 @@ def test_reading_labels_loads_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "word", ["NA", "null", "nan", "None", "NaN", "NULL", "N/A", "<NA>", "#N/A", " NA "]
+)
+@pytest.mark.parametrize("column", ["label", "labels"])
+def test_words_for_nothing_are_missing_and_told_with_a_count(csv, capsys, word, column):
+    rows = f"a,forest,train,g1\nb,{word},test,g2\nc,river,{word},{word}\nd,{word},train,{word}\n"
+    found = read_labels(csv(f"id,{column},split,group\n{rows}")).to_pydict()
+    assert found["labels"] == [["forest"], None, ["river"], None]
+    assert found["split"] == ["train", "test", None, "train"]
+    assert found["group"] == ["g1", "g2", None, None]
+    told = capsys.readouterr().err
+    for name, count in ((column, 2), ("split", 1), ("group", 2)):
+        assert f"{count} cells of '{name}' are {word.strip()}: taken as missing" in told
+
+
+def test_words_for_nothing_in_parquet_are_missing_too(parquet, capsys):
+    for kind in (pa.string(), pa.large_string(), pa.dictionary(pa.int8(), pa.string())):
+        column = pa.array(["forest", "nan", "None", None, "none"]).cast(kind)
+        found = read_labels(parquet(id=list("abcde"), label=column))
+        assert found["labels"].to_pylist() == [["forest"], None, None, None, ["none"]]
+        assert "2 cells of 'label' are nan, None" in capsys.readouterr().err
+
+
+def test_ids_lists_and_folders_are_taken_as_they_are_written(parquet, csv, capsys):
+    """A tile, a listed class or a folder may well be called NA: nothing there stands for nothing."""
+    assert read_labels(csv("id,label\nNA,forest\nnan,river\n"))["id"].to_pylist() == ["NA", "nan"]
+    listed = parquet(id=["a", "b"], labels=[["NA", "KE"], []])
+    assert read_labels(listed)["labels"].to_pylist() == [["NA", "KE"], []]
+    assert read_labels(csv('id,labels\na,"[""NA""]"\n'))["labels"].to_pylist() == [["NA"]]
+    assert folder_labels(["NA/1.tif"])["labels"].to_pylist() == [["NA"]]
+    assert capsys.readouterr().err == ""
+
+
+def test_labels_that_are_all_missing_are_refused(csv):
+    with pytest.raises(LabelsError, match="no row of 2 has a label"):
+        read_labels(csv("id,label\na,NA\nb,nan\n"))
+
+
+@pytest.mark.parametrize("name", ["Häuser", "Café", "Ångström", "가시나무", "Ñandú"])
+def test_a_name_is_the_same_however_its_accents_are_encoded(csv, parquet, name):
+    both = [unicodedata.normalize(form, name) for form in ("NFC", "NFD")]
+    assert both[0] != both[1]
+    ids = ["a", "b"]
+    cells = "".join(f"{i},{one},{one},{one}\n" for i, one in zip(ids, both, strict=True))
+    found = read_labels(csv(f"id,label,split,group\n{cells}")).to_pydict()
+    assert found["labels"] == [[both[0]], [both[0]]]
+    assert len(set(found["split"])) == len(set(found["group"])) == 1
+    listed = read_labels(parquet(id=ids, labels=[both, [both[1]]]))
+    assert listed["labels"].to_pylist() == [[both[0]], [both[0]]]
+    folders = folder_labels([f"{one}/{i}.tif" for i, one in zip(ids, both, strict=True)])
+    assert folders["labels"].to_pylist() == [[both[0]], [both[0]]]

@@ -94,6 +94,26 @@ def run(world, out, labels="many", names=("clear",), **changed):
     return probe(world.at(*names), out=out / "probe", **{**given, **quick, **changed})
 
 
+@pytest.mark.parametrize("whole", [True, False])
+def test_groups_on_both_sides_of_a_given_split_are_told_beside_leakage(
+    world, tmp_path, capsys, whole
+):
+    names = np.array([f"class {number}" for number in range(CLASSES)])[world.single]
+    sheets = [number // 20 for number in range(COUNT)]
+    groups = [
+        f"{world.split[n]} {sheet}" if whole else f"{sheet}" for n, sheet in enumerate(sheets)
+    ]
+    labels = world.labels("sides", label=names, split=world.split, group=groups)
+    result = run(world, tmp_path / "sides", labels=labels, report=True)
+    said = "Groups stand on both sides of the given split: "
+    report = (result.out / "report.md").read_text()
+    texts = (capsys.readouterr().err, result.to_terminal(), report, str(result.results["notes"]))
+    assert [said in text for text in texts] == [not whole] * 4
+    if not whole:
+        leakage = next(line for line in report.splitlines() if "Overlap of pretraining" in line)
+        assert said in leakage
+
+
 def test_groups_that_labels_name_are_resampled_whole(world, tmp_path):
     names = np.array([f"class {number}" for number in range(CLASSES)])[world.single]
     groups = [f"sheet {number // 20}" for number in range(COUNT)]

@@ -28,7 +28,7 @@ _METHODS = ("linear", "knn", "centroid")
 def to_terminal(results: Results) -> str:
     """Write results as text."""
     parts = [
-        _wrap(audit.said for audit in results.leakage.values()),
+        _wrap(filter(None, [*_leakage(results), results.shared_groups])),
         _wrap([_setting(results), *_warnings(results)]),
         *_tables({**results.results, **results.controls}),
         _curve(results),
@@ -36,6 +36,10 @@ def to_terminal(results: Results) -> str:
         _wrap(entry.claim for entry in _headlines(results)),
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def _leakage(results: Results) -> list[str]:
+    return [audit.said for audit in results.leakage.values()]
 
 
 def _wrap(sentences: Iterable[str]) -> str:

@@ -94,9 +94,10 @@ def verdict(results: Results) -> Verdict:
         sentences.append(
             f"unknown for {_enumerate(unknown)}, no list of pretraining tiles is known"
         )
-    return Verdict(
-        text=f"Overlap of pretraining and test tiles: {'; '.join(sentences)}.", mood=mood
-    )
+    said = f"Overlap of pretraining and test tiles: {'; '.join(sentences)}."
+    if results.shared_groups is None:
+        return Verdict(text=said, mood=mood)
+    return Verdict(text=f"{said} {results.shared_groups}", mood="doubt" if mood == "good" else mood)
 
 
 def _overlap(name: str, audit: Leakage) -> str:
