@@ -344,7 +344,8 @@ def propose_bands(wanted: Sequence[str], bands: Sequence[FileBand]) -> Iterator[
     if len(bands) == 1:
         if bands[0].number is not None:
             yield BandProposal(text=_number_each(wanted, [bands[0].number]), reason="single")
-        yield BandProposal(text=",".join([bands[0].name] * len(wanted)), reason="single")
+        if bands[0].name:
+            yield BandProposal(text=",".join([bands[0].name] * len(wanted)), reason="single")
     elif len(bands) >= len(wanted) or len(wanted) <= _MOST_REPEATED:
         yield from _propose_others(wanted, bands)
 

@@ -125,7 +125,7 @@ def test_shares_beyond_the_range_and_without_data_are_those_of_the_pixels(tmp_pa
     assert (red.model, red.source) == ("red", "red")
     assert (red.below, red.above) == (0.0, 0.5)
     assert (green.below, green.above) == (0.0, 0.0)
-    assert any("50% of values are white" in note for note in found.advised.notes)
+    assert any("50% of a band are white" in note for note in found.advised.notes)
 
 
 def test_what_is_refused_is_told_in_the_words_of_a_run(tmp_path, vit, run):
@@ -146,7 +146,7 @@ def test_files_that_are_passed_over_and_broken_ones_are_counted(tmp_path, vit):
     found = inspect(tmp_path, model=vit)
     passed = {one.what: one.files for one in found.passed_over}
     assert passed[".txt"] >= 2
-    assert passed["beside Landsat 8 and 9, collection 2, level 2"] > 3
+    assert passed["side files of Landsat 8 and 9, collection 2, level 2"] > 3
     (broken,) = found.unreadable
     assert (broken.kind, broken.images) == ("unreadable", 1)
     assert sorted(kind.images for kind in found.kinds) == [1, 3]

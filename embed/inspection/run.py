@@ -3,8 +3,9 @@
 from dataclasses import replace
 from pathlib import Path
 
-from tilezoo.embed.inspection.advice import advise, ask, describe_run
+from tilezoo.embed.inspection.advice import advise
 from tilezoo.embed.inspection.findings import Inspection, Passed
+from tilezoo.embed.inspection.runs import ask, describe_run
 from tilezoo.embed.inspection.survey import survey_sources
 from tilezoo.embed.options import InspectOptions
 from tilezoo.options import verb
@@ -45,7 +46,7 @@ def inspect(options: InspectOptions) -> Inspection:
 
 def _list_passed(found: PassedOver) -> tuple[Passed, ...]:
     beside = {
-        f"beside {find_product(key).title}" if key else "side files": count
+        f"side files of {find_product(key).title}" if key else "side files": count
         for key, count in found.beside.items()
     }
     others = {kind or "without suffix": count for kind, count in found.kinds.most_common()}

@@ -62,8 +62,8 @@ def _describe_kind(kind: Kind) -> Iterator[str]:
 
 def _end_of(path: str) -> str:
     """The end of a path that is too long for a line."""
-    room = WIDTH - _LABEL - 4
-    return path if len(path) <= room else f"…/{path.rpartition('/')[2]}"
+    room, name = WIDTH - _LABEL - 3, path.rpartition("/")[2]
+    return next((text for text in (path, f"…/{name}") if len(text) <= room), name)
 
 
 def _say_sizes(kind: Kind) -> str:
@@ -115,8 +115,9 @@ def _cells(band: BandFound) -> list[str]:
 
 
 def _short(value: float) -> str:
-    """Write a number in seven characters at the most."""
-    return next(text for digits in (5, 4, 3, 2, 1) if len(text := f"{value:.{digits}g}") <= 7)
+    """Write a number in seven characters at the most: whole ones of 16 bits as they are."""
+    digits = (5, 4, 3, 2, 1) if value.is_integer() else (4, 3, 2, 1)
+    return next(text for most in digits if len(text := f"{value:.{most}g}") <= 7)
 
 
 def _describe_rest(found: Inspection) -> Iterator[str]:
@@ -125,7 +126,7 @@ def _describe_rest(found: Inspection) -> Iterator[str]:
         images = sum(kind.images for kind in left)
         yield f"{len(left)} more kinds of {_count(images, 'image')} (--json lists them)"
     if found.passed_over:
-        told = ", ".join(f"{one.files:,} {one.what}" for one in found.passed_over)
+        told = ", ".join(f"{one.what} ({one.files:,})" for one in found.passed_over)
         yield _line("passed over", told)
     for one in found.unreadable:
         yield _say_unreadable(one)
@@ -150,7 +151,8 @@ def _say_model(model: ModelAsked) -> str:
     unit = "" if model.unit == "stated" else f"{model.unit}, "
     made_for = "" if model.gsd_m is None else f", made for {_say_range(model.gsd_m)} m"
     values = f"{unit}{low:g} black to {high:g} white"
-    return f"{model.name} takes {_join(model.bands)}: {values}, {model.size_px} px{made_for}"
+    name = model.name.rpartition("/")[2] if model.name.startswith("/") else model.name
+    return f"{name} takes {_join(model.bands)}: {values}, {model.size_px} px{made_for}"
 
 
 def _say_range(limits: tuple[float, float]) -> str:
@@ -184,7 +186,7 @@ def _give_advice(found: Inspection) -> Iterator[str]:
     if found.png:
         yield f"{found.png}: the picture of tiles as the model sees them"
     if run.refusal:
-        yield _wrap(f"No options were found that work: {run.refusal}")
+        yield _wrap("No options were found with which it works.")
         return
     about = "about " if found.looked_at < found.images else ""
     yield f"{about}{_count(run.tiles, 'tile')} by:".capitalize()
@@ -205,12 +207,10 @@ def _join(words: Sequence[str]) -> str:
 
 
 def _line(label: str, text: str) -> str:
-    return _fill(f"  {label:<{_LABEL}} {text}", " " * (_LABEL + 3))
+    first, *more = wrap(text, WIDTH - _LABEL - 3, break_on_hyphens=False)
+    indent = " " * (_LABEL + 3)
+    return "\n".join([f"  {label:<{_LABEL}} {first}", *(f"{indent}{line}" for line in more)])
 
 
 def _wrap(text: str) -> str:
-    return _fill(text, "  ")
-
-
-def _fill(text: str, indent: str) -> str:
-    return "\n".join(wrap(text, WIDTH, subsequent_indent=indent, break_on_hyphens=False))
+    return "\n".join(wrap(text, WIDTH, subsequent_indent="  ", break_on_hyphens=False))
