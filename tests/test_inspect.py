@@ -201,6 +201,71 @@ def test_a_model_for_more_bands_than_there_are_is_told(tmp_path):
     assert "dino-vitt16-overhead" in found.advised.notes[0]
 
 
+def test_most_images_of_a_mixed_folder_are_served_and_the_others_told(
+    tmp_path, vit, run, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    making.write_tiff(tmp_path / "tiles" / "8bit.tif", making.texture(9), photometric="RGB")
+    for number in range(3):
+        pixels = making.texture(number, dtype="uint16", low=300, high=3000)
+        making.write_tiff(tmp_path / "tiles" / f"{number}.tif", pixels, names=making.RGB)
+    found = inspect("tiles", model=vit)
+    assert [kind.images for kind in found.kinds] == [3, 1]
+    assert [fed.refusal is None for fed in found.advised.fed] == [True, False]
+    assert any("1 images fail" in note and "8bit.tif" in note for note in found.advised.notes)
+    words = shlex.split(found.advised.command)
+    assert words[words.index("--max-errors") + 1] == "1"
+    assert run(*words[1:]).returncode == 0
+
+
+def test_nan_that_nothing_declares_is_taken_for_no_data(tmp_path, vit, run, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pixels = making.texture(1, dtype="float32", high=1)
+    pixels[:, :10] = np.nan
+    making.write_tiff(tmp_path / "a.tif", pixels, names=making.RGB)
+    found = inspect("a.tif", model=vit)
+    assert found.kinds[0].broken_share == pytest.approx(1 / 8)
+    assert "--nodata nan" in found.advised.command
+    assert run(*shlex.split(found.advised.command)[1:]).returncode == 0
+
+
+def test_padding_that_nothing_declares_is_hinted_at(tmp_path, vit):
+    pixels = making.texture(1, low=1)
+    pixels[:, :20] = 0
+    making.write_tiff(tmp_path / "a.tif", pixels, photometric="RGB")
+    notes = inspect(tmp_path / "a.tif", model=vit).advised.notes
+    assert any("25% of pixels are 0 in all bands" in n and "--nodata 0" in n for n in notes)
+    assert not any("in all bands" in n for n in inspect(
+        tmp_path / "a.tif", model=vit, nodata="0").advised.notes)  # fmt: skip
+
+
+def test_of_a_file_of_several_pages_one_is_named(tmp_path, vit, run, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pages = [making.as_pillow(making.texture(number)) for number in range(3)]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+    found = inspect("a.tif", model=vit)
+    assert "holds several images" in found.asked.refusal
+    assert found.kinds[0].images == 1
+    assert run(*shlex.split(found.advised.command)[1:]).returncode == 0
+
+
+def test_where_nothing_can_be_read_no_command_is_given(tmp_path, vit, run):
+    (tmp_path / "a.tif").write_text("no image")
+    shown = run("inspect", tmp_path, "-m", vit)
+    assert shown.returncode == 0
+    assert "not a TIFF" in shown.stdout
+    assert "tilezoo embed" not in shown.stdout
+
+
+def test_stored_values_of_products_are_shown_as_stored(tmp_path, vit):
+    scene = scenes.write_scene("landsat-8-9-c2-l2", tmp_path)
+    for values, expected in (("stored", scene.stored), ("harmonized", scene.values)):
+        kind = inspect(scene.path, model=vit, values=values).kinds[0]
+        red = next(band for band in kind.bands if band.common == "red")
+        assert red.percentiles[0] == pytest.approx(expected["SR_B4"].min(), abs=1)
+        assert ("--values stored" in kind.rescaling) == (values == "harmonized")
+
+
 def test_many_bands_and_kinds_fit_the_terminal(tmp_path, vit):
     for count in range(1, 9):
         making.write_tiff(tmp_path / f"{count}.tif", making.texture(count, bands=count, side=8))

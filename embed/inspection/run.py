@@ -5,12 +5,14 @@ from pathlib import Path
 
 from tilezoo.embed.inspection.advice import advise
 from tilezoo.embed.inspection.findings import Inspection, Passed
-from tilezoo.embed.inspection.runs import ask, describe_run
-from tilezoo.embed.inspection.survey import survey_sources
+from tilezoo.embed.inspection.runs import Asked, ask, describe_run
+from tilezoo.embed.inspection.survey import Survey, survey_sources
 from tilezoo.embed.options import InspectOptions
 from tilezoo.options import verb
 from tilezoo.products.product import find_product
 from tilezoo.sources import PassedOver, discover
+
+_ONE_OF_SEVERAL = "proposed: a file holds several images (see unreadable): which one is a guess"
 
 
 @verb(InspectOptions)
@@ -25,23 +27,33 @@ def inspect(options: InspectOptions) -> Inspection:
     asked = ask(options)
     sources = discover(options.source_list)
     survey = survey_sources(sources, asked.request, options.threads)
-    advised, run = advise(asked, survey)
+    named, usable = _name_parts(asked, survey)
+    advised, run = advise(named, usable)
     made = Inspection(
         sources=tuple(map(str, options.source_list)),
         images=len(sources),
         looked_at=len(survey.looked_at),
-        kinds=tuple(group.describe() for group in survey.groups),
+        kinds=tuple(group.describe() for group in usable.groups),
         unreadable=survey.unreadable,
         passed_over=_list_passed(sources.passed_over),
         notes=sources.notes,
         asked=describe_run(asked, survey),
-        advised=run,
+        advised=run if usable is survey else replace(run, notes=(_ONE_OF_SEVERAL, *run.notes)),
     )
     if options.png is None:
         return made
     from tilezoo.embed.inspection.sheet import draw_sheet
 
-    return replace(made, png=draw_sheet(Path(options.png), advised, survey))
+    return replace(made, png=draw_sheet(Path(options.png), advised, usable))
+
+
+def _name_parts(asked: Asked, survey: Survey) -> tuple[Asked, Survey]:
+    """Name one image of each file, and look at these, where all files hold several."""
+    parts = survey.list_parts()
+    if not parts:
+        return asked, survey
+    named = replace(asked, options=replace(asked.options, sources=parts))
+    return named, survey_sources(discover(parts), asked.request, asked.options.threads)
 
 
 def _list_passed(found: PassedOver) -> tuple[Passed, ...]:

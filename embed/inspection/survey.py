@@ -1,6 +1,7 @@
 """What lies under some sources: headers of a spread sample, and values of a few windows of them."""
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,8 @@ from tilezoo.sources import Source
 _LOOKED_AT = 64  # headers read, spread over all images
 _LEAST = 4  # of each class of files
 _SAMPLED_KINDS = 12
+# What a file that holds several images is refused with.
+_ONE_NAMED = re.compile(r"name one: [^;]*:([^:;]+)(?:;|$)")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -124,6 +127,12 @@ class Survey:
         """All sources that were looked at, by id."""
         sources = [*self.failed, *(look.source for look in self.looks)]
         return sorted(sources, key=lambda source: source.id)
+
+    def list_parts(self) -> list[str]:
+        """One image of each file, where all files are refused for holding several."""
+        named = {one.example: _ONE_NAMED.search(one.message) for one in self.unreadable}
+        parts = [f"{path}:{match[1]}" for path, match in named.items() if match]
+        return parts if len(parts) == self.images else []
 
 
 def survey_sources(sources: Sequence[Source], request: BandRequest, threads: int) -> Survey:
