@@ -135,10 +135,15 @@ def _take_scene(scene: Scene, *, whole: bool) -> FileSet:
 
 
 def _find_start(token: str, files: Sequence[str]) -> str:
-    """What the paths of a scene's files begin with: its name, or whole words they have in common."""
+    """What the paths of a scene's files begin with: its name, or whole words they have in common.
+
+    Files of one folder whose names do not begin with the scene's have nothing in common: what they
+    begin with may be the same for all scenes there.
+    """
     folders, names = zip(*map(os.path.split, files), strict=True)
-    if token and len(set(folders)) == 1 and all(n.lower().startswith(token.lower()) for n in names):
-        return str(os.path.join(folders[0], names[0][: len(token)]))
+    if token and len(set(folders)) == 1:
+        begins = all(name.lower().startswith(token.lower()) for name in names)
+        return str(os.path.join(folders[0], names[0][: len(token)] if begins else ""))
     start = os.path.commonprefix(files)  # noqa: RUF071  # characters, not folders
     return _LAST_WORD.sub("", str(start))
 

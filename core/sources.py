@@ -68,12 +68,17 @@ class Source:
 
     @property
     def uri(self) -> str:
-        """The file, or for a set of band files their folder (folder/prefix if not alone there)."""
+        """The file, or for a set of band files their folder.
+
+        Where it is not alone there folder/prefix, or the first file of those without a prefix.
+        """
         if not self.endings:
             return self.path
         folder, prefix = os.path.split(self.path)
         stem = prefix.rstrip(SEPARATORS)
-        return folder if self.fills_folder or not stem else f"{folder}/{stem}"
+        if self.fills_folder:
+            return folder
+        return f"{folder}/{stem}" if stem else f"{self.path}{self.endings[0]}"
 
     @property
     def files(self) -> dict[str, str]:
@@ -145,7 +150,9 @@ def source_at(uri: str) -> Source:
     folder, name = os.path.split(uri)
     if os.path.isfile(split_part(uri)[0]):
         (found,) = _make_sources(folder, [name], folder)
-        return Source(id=name, path=uri) if found.endings else found
+        alone = Source(id=name, path=uri) if found.endings else found
+        around = _find_around(folder) if found.product and found.endings else ()
+        return next((source for source in around if source.uri == uri), alone)
     folder = uri if os.path.isdir(uri) else folder
     if os.path.isdir(folder):
         for source in _find_around(folder):
@@ -352,8 +359,9 @@ def _make_set(folder: str, one: FileSet, base: str, *, whole: bool) -> Source:
     if not one.endings:
         return replace(_make_single(path, base), product=one.product)
     is_patch = whole and is_patch_name(own_name)
-    # A scene of one file is called as the file is.
-    alone = f"{path}{one.endings[0]}" if len(one.endings) == 1 else path.rstrip(SEPARATORS)
+    # A scene of one file is called as the file is, one without a prefix as its first.
+    first = len(one.endings) == 1 or not os.path.basename(path)
+    alone = f"{path}{one.endings[0]}" if first else path.rstrip(SEPARATORS)
     place = folder if whole else alone
     return Source(
         id=own_name if is_patch else _relative_to(place, base),

@@ -16,7 +16,7 @@ from tilezoo.bands import BandRequest, parse_bands
 from tilezoo.image import Image
 from tilezoo.opening import gdal
 from tilezoo.products.product import find_product
-from tilezoo.sources import Source, discover
+from tilezoo.sources import Source, discover, source_at
 from tilezoo.tiles import TileRef
 
 # A scene of each product; of Sentinel-2 and Landsat their other layouts, too.
@@ -82,6 +82,28 @@ def test_numbers_are_a_product_s_own(tmp_path, name):
     for own, number in numbers.items():
         pixels = read(source, ("any",), given=(str(number),), top=top)
         assert np.allclose(pixels[0], scene.values[own], atol=0.51), f"{number} is not {own}"
+
+
+@pytest.mark.parametrize("name", [
+    name for name in scenes.SCENES
+    if not name.startswith("sentinel-2-") and not name.endswith("COGs")
+])  # fmt: skip
+def test_scenes_whose_files_lie_in_one_folder_are_found_apart(tmp_path, name):
+    """But for those that have the same names of files in each scene's folder, or need that."""
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    written = [scenes.write_scene(name, tmp_path / "in", number=n) for n in range(3)]
+    for scene in written:
+        below = [path for path in scene.path.rglob("*") if path.is_file()]
+        for path in below or [scene.path]:
+            path.rename(flat / path.name)
+    found = discover([flat])
+    assert len(found) == 3
+    for source in found:
+        assert source.product == written[0].product
+        assert set(source.files) in ({*written[0].stored}, set())
+        assert source_at(source.uri).files == source.files
+        assert source_at(source.uri).product == source.product
 
 
 @pytest.mark.parametrize("name", WHOLE)
