@@ -166,3 +166,75 @@ def test_a_token_file_that_is_none_is_refused_without_showing_it(tmp_path, text)
     assert "admin" not in str(caught.value)
     with pytest.raises(OptionError, match="No such file"):
         read_tokens(tmp_path / "none")
+
+
+@pytest.fixture(scope="module")
+def public(tmp_path_factory):
+    """A hub that anybody reads, with a private model beside a public one."""
+    base = tmp_path_factory.mktemp("public")
+    (base / "tokens").write_text("r-1 read\nw-2 write ada\n* read\n")
+    with running_hub(base / "root", base / "log", "--token-file", base / "tokens") as hub:
+        for name, private in (("org/public", False), ("org/private", True), ("own/private", True)):
+            org, _, short = name.partition("/")
+            body = {"name": short, "organization": org, "private": private}
+            assert hub.ask("POST", "/api/repos/create", body, **WRITE).status == 200
+            assert hub.commit(name, small("README.md", b"secret"), **WRITE).status == 200
+        yield hub
+
+
+PRIVATE = [
+    ("GET", "/org/private"),
+    ("GET", "/org/private/tree/main"),
+    ("GET", "/org/private/resolve/main/README.md"),
+    ("HEAD", "/org/private/resolve/main/README.md"),
+    ("GET", "/org/private/raw/main/README.md"),
+    ("GET", "/org/private.git/resolve/main/README.md"),
+    ("GET", "/org/private/resolve/refs%2Fheads%2Fmain/README.md"),
+    ("GET", "/api/models/org/private"),
+    ("GET", "/api/models/org/private.git"),
+    ("GET", "/api/models/org/private/revision/main"),
+    ("GET", "/api/models/org/private/refs"),
+    ("GET", "/api/models/org/private/tree/main"),
+    ("GET", "/api/models/org/private/tree/main?recursive=true&expand=true"),
+    ("GET", "/api/models/org/private/commits/main"),
+    ("GET", "/api/models/org/private/auth-check"),
+    ("GET", "/api/models/org/private/nothing"),
+    ("POST", "/api/models/org/private/paths-info/main"),
+]
+
+
+@pytest.mark.parametrize(("method", "path"), PRIVATE)
+def test_who_has_no_token_finds_no_private_model(public, method, path):
+    body = {"paths": ["README.md"]} if method == "POST" else None
+    hidden = public.ask(method, path, body)
+    missing = public.ask(method, path.replace("private", "missing"), body)
+    assert (hidden.status, hidden.body) == (404, missing.body.replace(b"missing", b"private"))
+    assert hidden.headers["x-error-code"] == "RepoNotFound"
+    if not path.endswith("nothing"):
+        assert public.ask(method, path, body, **READ).status == 200
+        assert public.ask(method, path.replace("private", "public"), body).status == 200
+
+
+def test_lists_show_private_models_to_those_with_a_token(public):
+    for headers, names in (
+        ({}, {"org/public"}),
+        (READ, {"org/public", "org/private", "own/private"}),
+    ):
+        listed = public.ask("GET", "/api/models", **headers).json()
+        assert {model["id"] for model in listed} == names
+        assert {model["id"] for model in listed if model["private"]} == names - {"org/public"}
+        page = public.ask("GET", "/", **headers).body.decode()
+        assert ("org/private" in page, "own/private" in page) == (bool(headers), bool(headers))
+
+
+def test_a_model_is_made_private_and_public_by_those_who_write(public):
+    path = "/api/models/org/public/settings"
+    assert public.ask("PUT", path, {"private": True}, **READ).status == 403
+    assert public.ask("PUT", path, {"private": True}).status == 401
+    assert public.ask("PUT", path, {"gated": "auto"}, **WRITE).status == 400
+    assert public.ask("PUT", path, {"visibility": "protected"}, **WRITE).status == 400
+    for body, status in (({"private": True}, 404), ({"visibility": "public"}, 200)):
+        assert public.ask("PUT", path, body, **WRITE).status == 200
+        assert public.ask("GET", "/api/models/org/public").status == status
+    missing = public.ask("PUT", "/api/models/org/none/settings", {"private": True}, **WRITE)
+    assert missing.status == 404

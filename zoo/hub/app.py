@@ -38,6 +38,7 @@ from tilezoo.zoo.hub.errors import (
 from tilezoo.zoo.hub.files import Staging, lfs_batch, put_upload, resolve
 from tilezoo.zoo.hub.models import (
     change_branch,
+    change_settings,
     change_tag,
     check_right,
     create_model,
@@ -53,6 +54,7 @@ from tilezoo.zoo.hub.models import (
 )
 from tilezoo.zoo.hub.page import index, model
 from tilezoo.zoo.hub.state import Hub, Limits, Tokens, check_access, hub_of, read_tokens
+from tilezoo.zoo.hub.visibility import without_private
 from tilezoo.zoo.naming import check_name
 from tilezoo.zoo.options import HubOptions
 from tilezoo.zoo.registry import Registry
@@ -112,6 +114,7 @@ ROUTES = [
     Route(_API, model_info),
     Route(f"{_API}/revision/{{revision}}", model_info),
     Route(f"{_API}/refs", refs),
+    Route(f"{_API}/settings", change_settings, methods=["PUT"]),
     Route(f"{_API}/tree/{{revision}}", tree),
     Route(f"{_API}/tree/{{revision}}/{{path:path}}", tree),
     Route(f"{_API}/commits/{{revision}}", list_commits),
@@ -190,7 +193,10 @@ class Access:
                 answer = answer_known(Request(scope), error)
                 await answer(scope, receive, send)
                 return
-            scope.setdefault("state", {}).update(right=sender.right, sender=sender)
+            state = scope.setdefault("state", {})
+            state.update(right=sender.right, sender=sender)
+            if sender.is_anybody:
+                state["hub"] = without_private(scope["app"].state.hub)
         await self._app(scope, receive, send)
 
 

@@ -19,11 +19,13 @@ from tilezoo.zoo.hub.schemas import (
     CardBody,
     MoveBody,
     RepositoryBody,
+    SettingsBody,
     SquashBody,
     TagBody,
     read_body,
 )
 from tilezoo.zoo.hub.state import Hub, Sender, base_url, hub_of, model_of, ref_of, sender_of
+from tilezoo.zoo.hub.visibility import is_private, set_private
 from tilezoo.zoo.naming import check_name
 from tilezoo.zoo.registry import MAIN
 from tilezoo.zoo.revisions import RegistryFile
@@ -114,10 +116,16 @@ def model_facts(hub: Hub, name: str, ref: str) -> ModelFacts:
         name=name,
         revision=revision,
         modified=hub.registry.last_change(name),
-        is_private=hub.tokens is not None,
+        is_private=_is_private(hub, name),
         files=files,
         card=card_facts(read_card(hub.registry, name, revision, files)),
     )
+
+
+def _is_private(hub: Hub, name: str) -> bool:
+    if hub.tokens is None:
+        return False
+    return not hub.tokens.is_public or is_private(hub.registry, name)
 
 
 def facts_unless_damaged(hub: Hub, name: str) -> ModelFacts | None:
@@ -202,13 +210,34 @@ async def create_model(request: Request) -> Response:
     """Make a model without files; 409 with its address where it is there already."""
     hub = hub_of(request)
     body = await read_body(request, hub.limits.json_bytes, RepositoryBody)
-    name = _full_name(body, sender_of(request))
+    name, private = _full_name(body, sender_of(request)), _asks_private(body)
     answer: dict[str, object] = {"url": f"{base_url(request)}/{name}", "name": name, "id": name}
     try:
         await run_in_threadpool(hub.registry.create, name, sender_of(request).name)
     except RegistryConflictError as error:
         return JSONResponse(answer | {"error": str(error)}, status_code=409)
+    if private:
+        await run_in_threadpool(set_private, hub.registry, name, private=True)
     return JSONResponse(answer)
+
+
+async def change_settings(request: Request) -> Response:
+    """Make a model private or public."""
+    hub, name = hub_of(request), model_of(request)
+    body = await read_body(request, hub.limits.json_bytes, SettingsBody)
+    if body.gated:
+        raise RefusedError(400, "this hub gates no models; make them private")
+    private = _asks_private(body)
+    if private is not None:
+        await run_in_threadpool(set_private, hub.registry, name, private=private)
+    return JSONResponse({"private": await run_in_threadpool(_is_private, hub, name)})
+
+
+def _asks_private(body: RepositoryBody | SettingsBody) -> bool | None:
+    """What a body says of who finds a model, in either of its two words; None for nothing."""
+    if body.visibility not in (None, "public", "private"):
+        raise RefusedError(400, "a model is public or private")
+    return body.private if body.visibility is None else body.visibility == "private"
 
 
 async def delete_model(request: Request) -> Response:

@@ -30,6 +30,17 @@ class RepositoryBody:
     name: str
     organization: str | None = None
     type: str | None = None
+    private: bool | None = None
+    visibility: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SettingsBody:
+    """Who finds a model; `gated` asks for what there is not."""
+
+    private: bool | None = None
+    visibility: str | None = None
+    gated: bool | str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,10 +41,12 @@ class Sender:
         right: What they may do.
         user: What the token file calls them: the author of their commits, and the organisation of
             models that they name without one. None where it does not say.
+        is_anybody: They have no token, and are let in all the same: they find no private models.
     """
 
     right: Right
     user: str | None = None
+    is_anybody: bool = False
 
     @property
     def name(self) -> str:
@@ -130,7 +132,7 @@ def check_access(request: HTTPConnection, tokens: Tokens | None) -> Sender:
     if tokens is None:
         sender = _sender_here(request)
     elif tokens.is_public and reads and "authorization" not in request.headers:
-        sender = Sender("read")
+        sender = Sender("read", is_anybody=True)
     else:
         sender = _sender_by_token(request, tokens)
     if sender.right == "read" and not reads:
@@ -228,8 +230,8 @@ class Hub:
 
 
 def hub_of(request: Request) -> Hub:
-    """The hub that a request came to."""
-    return cast("Hub", request.app.state.hub)
+    """The hub that a request came to, as its sender may see it."""
+    return cast("Hub", getattr(request.state, "hub", None) or request.app.state.hub)
 
 
 def sender_of(request: Request) -> Sender:
