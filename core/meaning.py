@@ -1,5 +1,6 @@
 """What a source's bands and values mean: by its product and metadata, else by what the file says."""
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ from tilezoo.sources import Source
 _COLOURS = ("red", "green", "blue", "nir", "gray")
 _LARGEST = 65_535.0  # of what a product stores: 16 bits
 _AS_STORED = (1.0, 0.0)
+_8_BITS = (0.0, 255.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +43,9 @@ def find_facts(source: Source) -> Facts:
     """Read what lies beside a source of a known product; empty for others."""
     if not source.product or _says_all(find_product(source.product)):
         return Facts()
-    return _cached_facts(source.product, source.path, source.endings)
+    folder = os.path.dirname(source.path)
+    changed_ns = os.stat(folder).st_mtime_ns if os.path.isdir(folder) else 0
+    return _cached_facts(source.product, source.path, source.endings, changed_ns)
 
 
 def _says_all(product: Product) -> bool:
@@ -50,7 +54,7 @@ def _says_all(product: Product) -> bool:
 
 
 @lru_cache(maxsize=256)  # the windows of a scene ask again and again
-def _cached_facts(product: str, path: str, endings: tuple[str, ...]) -> Facts:
+def _cached_facts(product: str, path: str, endings: tuple[str, ...], _changed_ns: int) -> Facts:
     source = Source(id="", path=path, endings=endings, product=product)
     return read_facts(find_product(product), path, source.files or {"": path})
 
@@ -102,9 +106,10 @@ def find_scaling(source: Source, request: BandRequest) -> Scaling:
 
     What is fed is reflectance × 10,000, so that scenes of one product are on one scale whatever
     its version. A value range that no such reflectance reaches is one of stored values, and so
-    these stay as they are.
+    these stay as they are. So do they for a model of 8-bit images, unless a range is stated.
     """
-    if not source.product or request.values == "stored":
+    of_8_bits = request.value_range == _8_BITS and not request.values_stated
+    if not source.product or request.values == "stored" or of_8_bits:
         return _NOTHING
     product, facts = find_product(source.product), find_facts(source)
     scales = {name: scale for name, scale in facts.scales.items() if scale != _AS_STORED}

@@ -28,6 +28,7 @@ from tilezoo.formats import (
     tell_refused,
 )
 from tilezoo.lists import BrokenRow, exists, find_local, is_list, read_list, refuse_foreign
+from tilezoo.products.product import find_product
 from tilezoo.products.scenes import is_container
 from tilezoo.sets import SEPARATORS, FileSet, band_names, find_sets
 
@@ -133,6 +134,7 @@ def discover(named: Sequence[str | Path]) -> "SourceList":
     notes = [note for one in names for note in one.notes]
     if passed_over.kinds:
         notes.append(_tell_passed_over(passed_over.kinds))
+    notes += [_tell_beside(key, count) for key, count in sorted(passed_over.beside.items())]
     sources.notes = tuple(notes)
     if clash := sources.clash():
         one, other = clash
@@ -345,7 +347,7 @@ def _make_sources(
     """Turn one folder's image files into sources, putting files of one image together."""
     found = find_sets(folder, names, container=container)
     if found.beside and passed_over is not None:
-        product = next((one.product for one in found.sets if one.product), "")
+        product = next(one.product for one in found.sets if one.product)
         passed_over.beside[product] += len(found.beside)
     for name in found.singles:
         yield _make_single(os.path.join(folder, name), base)
@@ -409,6 +411,11 @@ def _mark_unwritable(source: Source) -> Source:
 def _relative_to(path: str, base: str) -> str:
     relative = os.path.relpath(path, base)
     return os.path.basename(path) if relative == os.curdir else relative.replace(os.sep, "/")
+
+
+def _tell_beside(key: str, count: int) -> str:
+    files = f"{count} image file{'s' * (count > 1)}"
+    return f"passed over {files} beside the bands of {find_product(key).title} (masks, previews …)"
 
 
 def _tell_passed_over(kinds: Counter[str]) -> str:
