@@ -37,11 +37,18 @@ def give_hints(
     refs: Sequence[TileRef], contract: Contract, request: BandRequest, *, workers: int
 ) -> None:
     """Read tiles and say what is striking about their values, on stderr."""
+    for hint in read_hints(refs, contract, request, workers=workers):
+        say(f"hint: {hint}")
+
+
+def read_hints(
+    refs: Sequence[TileRef], contract: Contract, request: BandRequest, *, workers: int
+) -> list[str]:
+    """Read tiles and find what is striking about their values."""
     reader = Reader(contract, request, thin_out)
     with closing(read_ahead(refs, reader, workers=workers, ahead=_TILES)) as outcomes:
         tiles = [outcome for outcome in outcomes if isinstance(outcome, Tile)]
-    for hint in find_hints(tiles, contract.value_range, stated=request.nodata is not None):
-        say(f"hint: {hint}")
+    return find_hints(tiles, contract.value_range, stated=request.nodata is not None)
 
 
 def thin_out(tile: Tile) -> Tile:

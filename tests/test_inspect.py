@@ -114,18 +114,18 @@ def test_percentiles_are_those_of_the_pixels(tmp_path, vit):
         assert (band.percentiles[0], band.percentiles[-1]) == (own.min(), own.max())
 
 
-def test_shares_beyond_the_range_and_without_data_are_those_of_the_pixels(tmp_path, vit):
-    pixels = np.full((3, 80, 80), 100, np.uint8)
+def test_shares_beyond_the_range_and_without_data_are_those_of_the_pixels(tmp_path, sentinel_vit):
+    pixels = np.full((3, 80, 80), 100, np.uint16)
     pixels[:, :20] = 0  # a quarter has no data
-    pixels[0, 20:50] = 255  # half of the red that has
-    making.write_tiff(tmp_path / "a.tif", pixels, photometric="RGB", nodata=0)
-    found = inspect(tmp_path, model=vit)
+    pixels[0, 20:50] = 3000  # half of the B04 that has
+    making.write_tiff(tmp_path / "a.tif", pixels, names=("B04", "B03", "B02"), nodata=0)
+    found = inspect(tmp_path / "a.tif", model=sentinel_vit)
     assert found.kinds[0].nodata_share == 0.25
     red, green, _ = found.advised.fed[0].bands
-    assert (red.model, red.source) == ("red", "red")
+    assert (red.model, red.source) == ("B04", "B04")
     assert (red.below, red.above) == (0.0, 0.5)
     assert (green.below, green.above) == (0.0, 0.0)
-    assert any("50% of a band are white" in note for note in found.advised.notes)
+    assert any("17% of the first tiles' values are white" in n for n in found.advised.notes)
 
 
 def test_what_is_refused_is_told_in_the_words_of_a_run(tmp_path, vit, run):
@@ -212,7 +212,9 @@ def test_most_images_of_a_mixed_folder_are_served_and_the_others_told(
     found = inspect("tiles", model=vit)
     assert [kind.images for kind in found.kinds] == [3, 1]
     assert [fed.refusal is None for fed in found.advised.fed] == [True, False]
-    assert any("1 images fail" in note and "8bit.tif" in note for note in found.advised.notes)
+    assert any(
+        "1 of the images fail" in note and "8bit.tif" in note for note in found.advised.notes
+    )
     words = shlex.split(found.advised.command)
     assert words[words.index("--max-errors") + 1] == "1"
     assert run(*words[1:]).returncode == 0
@@ -234,7 +236,10 @@ def test_padding_that_nothing_declares_is_hinted_at(tmp_path, vit):
     pixels[:, :20] = 0
     making.write_tiff(tmp_path / "a.tif", pixels, photometric="RGB")
     notes = inspect(tmp_path / "a.tif", model=vit).advised.notes
-    assert any("25% of pixels are 0 in all bands" in n and "--nodata 0" in n for n in notes)
+    assert any(
+        "25% of the first tiles' pixels are 0 in all bands" in n and "--nodata 0" in n
+        for n in notes
+    )
     assert not any("in all bands" in n for n in inspect(
         tmp_path / "a.tif", model=vit, nodata="0").advised.notes)  # fmt: skip
 

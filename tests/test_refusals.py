@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import rasterio
+import rasterio.shutil
 import scenes
 from PIL import Image as Pillow
 from rasterio.transform import from_origin
@@ -232,6 +233,14 @@ def complex_numbers(folder: Path) -> Try:
 
 
 @case
+def numbers_that_are_none(folder: Path) -> Try:
+    values = making.texture(1, dtype="float32", high=1)
+    values[:, :9] = np.nan
+    path = making.write_tiff(folder / "a.tif", values, names=making.RGB)
+    return Try(folder, [path], {"--value-range": "0,1"})
+
+
+@case
 def a_palette_of_classes(folder: Path) -> Try:
     path = folder / "a.tif"
     classes = np.arange(64, dtype=np.uint8).reshape(1, 8, 8).repeat(8, 1).repeat(8, 2)
@@ -287,6 +296,39 @@ def several_pages(folder: Path) -> Try:
         tried.sources = [folder / re.search(r"name one: (\S+?)(?:;|$)", refusal)[1]]
 
     return Try(folder, [folder / "a.tif"], step=name_one)
+
+
+@case
+def a_page_that_is_not_there(folder: Path) -> Try:
+    path = rgb(folder)
+
+    def name_what_is_there(tried: Try, refusal: str) -> None:
+        assert "has no part '2'; there are 1 " in refusal
+        tried.sources = [f"{path}:1"]
+
+    return Try(folder, [f"{path}:2"], step=name_what_is_there)
+
+
+@case
+def several_variables(folder: Path) -> Try:
+    rasterio.shutil.copy(rgb(folder / "in"), folder / "a.nc", driver="netCDF")
+
+    def name_one(tried: Try, refusal: str) -> None:
+        tried.sources = [folder / re.search(r"name one: (\S+?)(?:;|$)", refusal)[1]]
+
+    return Try(folder, [folder / "a.nc"], step=name_one)
+
+
+@case
+def hdf5(folder: Path) -> Try:
+    path = rgb(folder / "in")
+    rasterio.shutil.copy(path, folder / "a.nc", driver="netCDF", format="NC4")
+
+    def write_as_geotiff(tried: Try, refusal: str) -> None:
+        assert "write what you need as GeoTIFF first (gdal_translate" in refusal
+        tried.sources = [path]
+
+    return Try(folder, [folder / "a.nc"], step=write_as_geotiff)
 
 
 @case

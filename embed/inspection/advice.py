@@ -1,25 +1,33 @@
 """The options with which a run works, and what is to be said of them."""
 
 import math
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tilezoo.bands import BandProposal, BandRequest, propose_bands
-from tilezoo.embed.inspection.findings import Fed, Run
-from tilezoo.embed.inspection.runs import Asked, ask, choose, describe_run, values_of
+from tilezoo.embed.inspection.findings import Run
+from tilezoo.embed.inspection.runs import (
+    Asked,
+    ask,
+    choose,
+    describe_run,
+    list_tiles,
+    values_of,
+)
 from tilezoo.embed.inspection.survey import Group, Survey
 from tilezoo.errors import ContractError, TileError
+from tilezoo.hints import read_hints
 from tilezoo.space import Contract
 from tilezoo.zoo.catalog import OFFLINE_DEFAULT
 
 _FAR_LARGER = 4  # times the side it is resized to, from where a file is cut
-_MUCH = 0.1  # share of values at one end of the range from where it deserves a word
-_EMPTY = (0.0, -9999.0, -32768.0, 65535.0)  # what stands for no data, where nothing declares it
-_EMPTY_SHARE = 0.02  # of pixels that are one of these in all bands, from where it deserves a word
+_HINTED = 8  # tiles that are read for hints
 
 _Settled = tuple[Asked, list[str]]
 
@@ -186,9 +194,11 @@ def _settle_errors(run: Run, survey: Survey) -> tuple[int, list[str]]:
     if run.refusal or not images:
         return 0, []
     share = max(1, run.tiles // max(1, survey.images))
-    told = f"{images:,} images fail and become rows of errors.parquet, which --max-errors allows"
-    look = [f"; look at them by themselves: {refused[0].example.source.uri}"] if refused else []
-    return (images - broken) * share + broken, ["".join([told, *look])]
+    told = f"{images:,} of the images fail: they become rows of errors.parquet (--max-errors)"
+    if refused:
+        path = shlex.quote(refused[0].example.source.uri)
+        told = f"{told}; look at these by themselves: tilezoo inspect {path}"
+    return (images - broken) * share + broken, [told]
 
 
 def _give_hints(asked: Asked, run: Run, survey: Survey) -> Iterator[str]:
@@ -196,45 +206,12 @@ def _give_hints(asked: Asked, run: Run, survey: Survey) -> Iterator[str]:
     if run.refusal:
         return
     contract, request = asked.adapt()
-    for group, fed in zip(survey.groups, run.fed, strict=True):
-        if fed.bands and group.sample:
-            values = [values_of(group, place) for place in choose(request, group.looks[0])]
-            yield from _hint_at_range(fed, values, contract)
-            yield from _hint_at_nodata(group, values, asked)
+    refs = list(islice(list_tiles(asked, survey), _HINTED))
+    for hint in read_hints(refs, contract, request, workers=asked.options.threads):
+        yield f"hint: {hint}"
     gsds = [look.footprint.gsd_m for look in survey.looks if look.footprint]
     if contract.gsd_m and gsds:
         smallest, largest = contract.gsd_m[0] / 2, contract.gsd_m[1] * 2
         if not smallest <= min(gsds) <= max(gsds) <= largest:
             made_for = " to ".join(f"{gsd:.4g}" for gsd in dict.fromkeys(contract.gsd_m))
             yield f"hint: pixels are {min(gsds):.3g} m, the model was made for {made_for} m"
-
-
-def _hint_at_range(
-    fed: Fed, values: Sequence[NDArray[np.float64]], contract: Contract
-) -> Iterator[str]:
-    low, high = contract.value_range
-    below = max(band.below or 0.0 for band in fed.bands)
-    above = max(band.above or 0.0 for band in fed.bands)
-    every = np.concatenate(values)
-    if max(below, above) <= _MUCH or not every.size:
-        return
-    end = f"black ({low:g} or less)" if below > above else f"white ({high:g} or more)"
-    near = propose_range(every)
-    if near != (low, high):
-        other = f"--value-range {near[0]:g},{near[1]:g} holds the middle 96 %"
-        yield f"hint: {max(below, above):.0%} of a band are {end}; {other}, in another space"
-
-
-def _hint_at_nodata(
-    group: Group, values: Sequence[NDArray[np.float64]], asked: Asked
-) -> Iterator[str]:
-    if group.declares_nodata or asked.options.nodata is not None:
-        return
-    for value in _EMPTY:
-        share = min(float((own == value).mean()) if own.size else 0.0 for own in values)
-        if share > _EMPTY_SHARE:
-            yield (
-                f"hint: {share:.0%} of pixels are {value:g} in all bands; if that means no data, "
-                f"say --nodata {value:g} (and --max-nodata 0.5 leaves out tiles that are mostly so)"
-            )
-            return

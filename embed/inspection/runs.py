@@ -2,7 +2,7 @@
 
 import glob
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, count
 from pathlib import Path
@@ -23,11 +23,14 @@ from tilezoo.option_texts import to_command
 from tilezoo.options import options_of
 from tilezoo.reading import find_refusal, make_plan
 from tilezoo.space import Contract
+from tilezoo.tiles import TileRef
 from tilezoo.zoo.catalog import entries
 from tilezoo.zoo.downloader import find_model
 
 if TYPE_CHECKING:
     from tilezoo.zoo.backbone import Backbone
+
+_SHOWN, _TRIED = 9, 27  # tiles on a picture; looked at, until so many hold data
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,3 +210,27 @@ def _propose_out(sources: Sequence[str | Path], model: str) -> str:
     name = "-".join(words) or "table"
     names = chain([name], (f"{name}-{number}" for number in count(2)))
     return next(name for name in names if not Path(name).exists())
+
+
+def list_tiles(asked: Asked, survey: Survey) -> Iterator[TileRef]:
+    """Tiles spread over all that were looked at, nine first; of few images, several of each."""
+    _, request = asked.adapt()
+    looks = [look for look in survey.looks if choose(request, look)]
+    cut = asked.options.cut
+    if cut is None:
+        yield from (TileRef(source=looks[place].source) for place in _spread(len(looks)))
+        return
+    each = -(-_TRIED // max(1, len(looks)))
+    counts = [min(each, cut.count(*look.size_px)) for look in looks]
+    tiles = [(look, n) for look, count in zip(looks, counts, strict=True) for n in range(count)]
+    for place in _spread(len(tiles)):
+        look, number = tiles[place]
+        total = cut.count(*look.size_px)
+        window = cut.window((2 * number + 1) * total // (2 * min(each, total)), look.size_px[0])
+        yield TileRef(source=look.source, window=window)
+
+
+def _spread(count: int) -> list[int]:
+    """Numbers below `count`, each once: nine spread evenly, then some others."""
+    spread = ((2 * n + 1) * count // (2 * most) for most in (_SHOWN, _TRIED) for n in range(most))
+    return list(dict.fromkeys(spread))

@@ -1,6 +1,6 @@
 """Values of a few windows of images that are alike: never of whole scenes."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,7 +17,7 @@ from tilezoo.tiles import Window
 _WHOLE_PX = 512  # an image of at most this side is read whole
 _SMALL_IMAGES, _LARGE_IMAGES, _LARGE_WINDOWS = 12, 6, 6  # read of one kind
 _WINDOW_PX = 256
-_SPOTS = ((0.5, 0.5), (0.25, 0.25), (0.75, 0.75), (0.25, 0.75), (0.75, 0.25), (0.5, 0.25))
+_SPOTS = ((0.5, 0.5), (0.1, 0.25), (0.9, 0.75), (0.25, 0.9), (0.75, 0.1), (0.3, 0.4))
 _VALUES_KEPT = 1 << 14  # of one band and window
 
 
@@ -84,22 +84,30 @@ def _try_read(job: tuple[Look, tuple[int, ...] | None, range], request: Places) 
     try:
         with gdal(), Image(look.source, replace(request, places=bands)) as image:
             places = range(len(look.bands)) if bands is None else bands
-            parts = [image.read_values(window) for window in _choose_windows(image.size, spots)]
+            parts = [image.read_values(window) for window in _choose_windows(image, spots)]
     except TileError:  # a tile that fails is told by the run
         return None
     return _take_values(parts, places)
 
 
-def _choose_windows(size: tuple[int, int], spots: range) -> list[Window]:
-    width, height = size
-    if max(size) <= _WHOLE_PX:
-        return [(0, 0, width, height)]
-    found = []
+def _choose_windows(image: Image, spots: range) -> Iterator[Window]:
+    """The whole of a small image; of a large one a few windows, each in one block of its file."""
+    width, height = image.size
+    if max(width, height) <= _WHOLE_PX:
+        yield 0, 0, width, height
+        return
+    across, down = min(width, _WINDOW_PX), min(height, _WINDOW_PX)
+    block_height, block_width = image.layers[0].dataset.block_shapes[0]
     for number in spots:
         x, y = _SPOTS[number % len(_SPOTS)]
-        side_x, side_y = min(width, _WINDOW_PX), min(height, _WINDOW_PX)
-        found.append((int((width - side_x) * x), int((height - side_y) * y), side_x, side_y))
-    return found
+        left = _keep_inside(int((width - across) * x), across, block_width)
+        top = _keep_inside(int((height - down) * y), down, block_height)
+        yield left, top, across, down
+
+
+def _keep_inside(start: int, length: int, block: int) -> int:
+    """Move a stretch back so far that it does not reach into the next block."""
+    return start - max(0, start % block + length - block) if block >= length else start
 
 
 def _take_values(

@@ -1,24 +1,23 @@
 """Tiles as the model sees them, on one picture."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from PIL import Image as Pillow
 from PIL import ImageDraw, ImageFont
 
-from tilezoo.embed.inspection.runs import Asked
+from tilezoo.embed.inspection.runs import Asked, list_tiles
 from tilezoo.embed.inspection.survey import Survey
 from tilezoo.errors import SourceError, TileError
 from tilezoo.image import read_tile
 from tilezoo.io import whole_file
 from tilezoo.pictures import find_colours
 from tilezoo.space import Contract
-from tilezoo.tiles import Tile, TileRef
+from tilezoo.tiles import Tile
 from tilezoo.zoo.network import fit
 
 _MOST = 9
-_TRIED = 27  # tiles, until so many hold data
 _SIDE_PX, _GAP_PX, _TEXT_PX = 224, 16, 15
 _INK, _PALE, _PAPER = (32, 32, 32), (110, 110, 110), (255, 255, 255)
 
@@ -31,7 +30,7 @@ def draw_sheet(path: Path, asked: Asked, survey: Survey) -> Path:
     """
     contract, request = asked.adapt()
     drawn, errors = [], []
-    for ref in _choose_tiles(survey, asked):
+    for ref in list_tiles(asked, survey):
         try:
             tile = read_tile(ref, contract, request)
         except TileError as error:
@@ -46,28 +45,6 @@ def draw_sheet(path: Path, asked: Asked, survey: Survey) -> Path:
     with whole_file(path) as temporary:
         sheet.save(temporary, format="PNG")
     return path
-
-
-def _choose_tiles(survey: Survey, asked: Asked) -> Iterator[TileRef]:
-    """Tiles spread over all that were looked at, nine first; of few images, several of each."""
-    looks, cut = survey.looks, asked.options.cut
-    if cut is None:
-        yield from (TileRef(source=looks[place].source) for place in _spread(len(looks)))
-        return
-    each = -(-_TRIED // len(looks))
-    counts = [min(each, cut.count(*look.size_px)) for look in looks]
-    tiles = [(look, n) for look, count in zip(looks, counts, strict=True) for n in range(count)]
-    for place in _spread(len(tiles)):
-        look, number = tiles[place]
-        total = cut.count(*look.size_px)
-        window = cut.window((2 * number + 1) * total // (2 * min(each, total)), look.size_px[0])
-        yield TileRef(source=look.source, window=window)
-
-
-def _spread(count: int) -> Iterator[int]:
-    """Numbers below `count`: nine spread evenly, then some others."""
-    for most in (_MOST, _TRIED):
-        yield from dict.fromkeys((2 * n + 1) * count // (2 * most) for n in range(most))
 
 
 def _show(tile: Tile, contract: Contract) -> Pillow.Image:
