@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 LIST_SUFFIXES = frozenset({".parquet", ".csv", ".tsv", ".txt"})
 PATH_COLUMNS = ("path", "source_uri", "file", "filename", "uri")
+_ID = "id"  # of tiles, as labels have it
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _WHOLE_LINE = "\x1f"  # in no path: a line is one cell
 _UTF8_MARK, _UTF16_MARKS = b"\xef\xbb\xbf", (b"\xff\xfe", b"\xfe\xff")
@@ -86,7 +87,7 @@ def read_list(path: str) -> PathList:
     Raises:
         SourceError: It cannot be read, has no column of paths, or no row.
     """
-    texts, dialect = _read_rows(path)
+    texts, named, dialect = _read_rows(path)
     if not texts:
         raise SourceError(f"{path}: lists no path; put one on each line below {PATH_COLUMNS[0]!r}")
     folder = os.path.dirname(os.path.abspath(path))
@@ -96,9 +97,10 @@ def read_list(path: str) -> PathList:
     if broken and not places:
         raise SourceError(f"{path}: {broken[0].path}: {broken[0].message}")
     paths = tuple(dict.fromkeys(place for place, _ in places))
+    base = _find_named_base([place for place, _ in places], named)
     return PathList(
         paths=paths,
-        base=_choose_base(folder, {anchor for _, anchor in places}),
+        base=base or _choose_base(folder, {anchor for _, anchor in places}),
         broken=broken,
         notes=tuple(_tell(path, dialect, len(places) - len(paths))),
     )
@@ -194,6 +196,18 @@ def _choose_base(folder: str, anchors: set[str]) -> str | None:
     return next(iter(written)) if len(written) == 1 else folder if written else None
 
 
+def _find_named_base(places: Sequence[str], ids: Sequence[str | None]) -> str | None:
+    """The folder that the list's own ids are relative to: `a.tif` beside `tiles/a.tif`.
+
+    None where it has no column of ids, or they are not the ends of its paths.
+    """
+    if not places or len(ids) != len(places) or not ids[0]:
+        return None
+    base = places[0].removesuffix(os.sep + ids[0])
+    agree = all(f"{base}{os.sep}{own}" == place for own, place in zip(ids, places, strict=True))
+    return base if agree else None
+
+
 def _tell(path: str, dialect: Sequence[str], repeats: int) -> Iterable[str]:
     name = os.path.basename(path)
     if dialect:
@@ -202,14 +216,17 @@ def _tell(path: str, dialect: Sequence[str], repeats: int) -> Iterable[str]:
         yield f"{name}: {repeats} of its paths are repeats; each image is taken once"
 
 
-def _read_rows(path: str) -> tuple[Sequence[str | None], Sequence[str]]:
-    """Read the paths of a list, None where a row has none, and what about it is no plain CSV."""
+_Rows = Sequence[str | None]
+
+
+def _read_rows(path: str) -> tuple[_Rows, _Rows, Sequence[str]]:
+    """Read a list's paths, None where a row has none; its ids, if any; and how it is no plain CSV."""
     if suffix_of(path) == ".parquet":
-        return _read_parquet(path), ()
+        return *_read_parquet(path), ()
     return _read_text(path)
 
 
-def _read_parquet(path: str) -> list[str | None]:
+def _read_parquet(path: str) -> tuple[_Rows, _Rows]:
     import pyarrow as pa
     from pyarrow import parquet, types
 
@@ -223,7 +240,9 @@ def _read_parquet(path: str) -> list[str | None]:
             kind = kind.value_type if types.is_dictionary(kind) else kind
             if not (types.is_string(kind) or types.is_large_string(kind)):
                 raise SourceError(f"{path}: its column {name!r} holds {kind}, no paths")
-            return list(file.read([name])[name].to_pylist())
+            ids = [field.name for field in columns if field.name == _ID and field.type == kind]
+            table = file.read([name, *ids])
+            return table[name].to_pylist(), table[_ID].to_pylist() if ids else ()
     except (pa.ArrowException, OSError) as error:
         raise SourceError(f"{path}: not a readable list of paths ({error})") from error
 
@@ -263,6 +282,7 @@ class _Layout:
     Attributes:
         delimiter: Between cells.
         column: Which cell of a row is the path.
+        id_column: Which is its id; None for none.
         cells: Of a row, at most; None where a line is a path whatever it holds.
         header: The first row is no path.
         quoting: Whether quotes stand around cells.
@@ -270,6 +290,7 @@ class _Layout:
 
     delimiter: str
     column: int = 0
+    id_column: int | None = None
     cells: int | None = None
     header: bool
     quoting: bool = True
@@ -283,11 +304,11 @@ class _Layout:
             yield "one path a line" if whole else f"no header, paths in column {self.column + 1}"
 
 
-def _read_text(path: str) -> tuple[list[str | None], tuple[str, ...]]:
+def _read_text(path: str) -> tuple[_Rows, _Rows, Sequence[str]]:
     text, encoding = _decode(path)
     first = next((line for line in text.splitlines() if line.strip()), None)
     if first is None:
-        return [], ()
+        return [], [], ()
     layout = _find_header(path, first) or _find_without_header(path, first, text)
     if layout is None:
         raise SourceError(_tell_missing(path, _split_line(first, _find_divider(first))))
@@ -297,10 +318,12 @@ def _read_text(path: str) -> tuple[list[str | None], tuple[str, ...]]:
         quoting=csv.QUOTE_MINIMAL if layout.quoting else csv.QUOTE_NONE,
     )
     try:
-        found = [_take_cell(row, layout) for row in rows if any(map(str.strip, row)) or row == [""]]
+        kept = [row for row in rows if any(map(str.strip, row)) or row == [""]][layout.header :]
     except csv.Error as error:
         raise SourceError(f"{path}: line {rows.line_num} cannot be read ({error})") from error
-    return found[layout.header :], (*encoding, *layout.tell())
+    at = layout.id_column
+    ids = [] if at is None else [row[at] if at < len(row) else None for row in kept]
+    return [_take_cell(row, layout) for row in kept], ids, (*encoding, *layout.tell())
 
 
 def _decode(path: str) -> tuple[str, tuple[str, ...]]:
@@ -326,8 +349,13 @@ def _find_header(path: str, first: str) -> _Layout | None:
         if name := _find_column(names):
             if len(names) == 1:
                 return _Layout(delimiter=_WHOLE_LINE, header=True)
-            column = names.index(name)
-            return _Layout(delimiter=delimiter, column=column, cells=len(names), header=True)
+            return _Layout(
+                delimiter=delimiter,
+                column=names.index(name),
+                id_column=names.index(_ID) if _ID in names else None,
+                cells=len(names),
+                header=True,
+            )
     return None
 
 

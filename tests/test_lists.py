@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import making
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -351,3 +352,18 @@ def test_files_of_one_folder_named_one_by_one_are_called_like_it(tmp_path: Path)
     assert ids(discover(files)) == ["s1"]
     assert ids(listed(tmp_path / "s1", "path\nB02.tif\nB03.tif\n")) == ["s1"]
     assert os.path.basename(discover(files)[0].uri) == "s1"  # noqa: PTH119
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_a_lists_own_ids_are_those_of_its_tiles(tmp_path: Path, suffix: str) -> None:
+    for name in ("a.tif", "sub/b.tif"):
+        (tmp_path / "tiles" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "tiles" / name).write_bytes(b"II*\0")
+    own = ["a.tif", "sub/b.tif"]
+    frame = pl.DataFrame({"path": [f"tiles/{name}" for name in own], "id": own})
+    path = tmp_path / f"labels.{suffix}"
+    frame.write_csv(path) if suffix == "csv" else frame.write_parquet(path)
+    assert [source.id for source in discover([path])] == own
+    other = frame.with_columns(id=pl.lit("x"))  # no part of the paths: these are the ids
+    other.write_csv(path) if suffix == "csv" else other.write_parquet(path)
+    assert [source.id for source in discover([path])] == [f"tiles/{name}" for name in own]
