@@ -52,10 +52,10 @@ def read_json(path: str | Path) -> Any:
 
 
 def bytes_of(folder: str | Path) -> dict[str, bytes]:
-    """All files of a folder by their names, but locks, pictures and TensorBoard's."""
+    """All files of a folder by their names, but hidden ones (locks, marks of files), pictures and TensorBoard's."""
     paths = [path for path in Path(folder).rglob("*") if path.is_file()]
     beside = {"tensorboard", "locks"}
-    own = [path for path in paths if path.suffix != ".png" and path.name != ".lock"]
+    own = [path for path in paths if path.suffix != ".png" and path.name[0] != "."]
     own = [path for path in own if not beside & set(path.parts)]
     return {str(path.relative_to(folder)): path.read_bytes() for path in own}
 

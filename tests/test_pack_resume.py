@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +137,8 @@ def test_no_renaming_is_a_bad_moment_to_die(
                 break
         pack(tiles, out=out, **how)
         check_equal(out, tmp_path / "whole")
-    assert deaths == 1 + 3 * 4 + 3  # the job; four files a segment; rows, errors, manifest
+    # The job, marks of files; four files a segment; rows, errors, what segments are, manifest.
+    assert deaths == 2 + 3 * 4 + 4
 
 
 def test_failures_after_the_last_full_shard_are_told_and_no_shard(tmp_path: Path) -> None:
@@ -254,10 +256,9 @@ def test_other_labels_on_the_same_pack_are_refused(finished: tuple[Path, Path]) 
         pack(tiles, out=out, labels=labels)
 
 
-def test_more_or_changed_tiles_are_refused(finished: tuple[Path, Path]) -> None:
+def test_more_tiles_are_refused(finished: tuple[Path, Path]) -> None:
     tiles, out = finished
-    with (tiles / "tile_0000.tif").open("ab") as file:
-        file.write(b"more")
+    making.write_tiles(tiles, 7)
     with pytest.raises(PackError, match=r"another run \(other tiles, or files have changed\)"):
         pack(tiles, out=out)
 
@@ -365,3 +366,124 @@ def test_a_job_that_cannot_be_read_is_told(tiles: Path, tmp_path: Path) -> None:
     with pytest.raises(PackError, match=r"job.json is damaged; --overwrite starts anew"):
         pack(tiles, out=tmp_path / "p", **OPTIONS)
     pack(tiles, out=tmp_path / "p", limit=5, max_errors=1, overwrite=True)
+
+
+def rewrite(folder: Path, number: int, seed: int, *, broken: bool = False) -> None:
+    """Write a tile anew: other pixels, or none that can be read."""
+    path = folder / f"{number:04d}.tif"
+    before = path.stat().st_mtime_ns
+    path.unlink()
+    if broken:
+        path.write_text("text")
+    else:
+        making.write_tiff(path, making.texture(seed), photometric="RGB")
+    if path.stat().st_mtime_ns == before:  # a clock that ticks in milliseconds
+        os.utime(path, ns=(before, before + 1))
+
+
+def few_tiles(folder: Path, count: int = 300) -> Path:
+    """Tiles of which 54 fill a shard of 1 MiB: links to twenty."""
+    originals = making.write_tiles(folder / "originals", ORIGINALS)
+    (folder / "in").mkdir()
+    for number in range(count):
+        os.link(originals[number % ORIGINALS], folder / f"in/{number:04d}.tif")
+    return folder / "in"
+
+
+MANY: dict[str, Any] = {"shard_mb": 1, "max_errors": 99}
+
+
+@pytest.mark.parametrize(
+    ("broken", "changes", "kept"),
+    [
+        ({}, {60: "other"}, {0, 2, 3, 4, 5}),
+        ({}, {0: "other", 299: "other"}, {1, 2, 3, 4}),
+        ({}, {120: "broken"}, {0, 1}),  # all after it are moved by one
+        ({120: "broken"}, {120: "other"}, {0, 1}),
+        ({10: "broken", 299: "broken"}, {70: "other"}, {0, 2, 3, 4, 5}),
+        ({10: "broken"}, {10: "still broken"}, {1, 2, 3, 4, 5}),
+        ({}, {299: "broken"}, {0, 1, 2, 3, 4}),
+    ],
+    ids=str,
+)
+def test_a_finished_pack_becomes_what_a_fresh_run_makes(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    broken: dict[int, str],
+    changes: dict[int, str],
+    kept: set[int],
+) -> None:
+    tiles = few_tiles(tmp_path)
+    for number in broken:
+        rewrite(tiles, number, 0, broken=True)
+    out = tmp_path / "p"
+    pack(tiles, out=out, **MANY)
+    before = {int(p.stem[-5:]): p.stat().st_mtime_ns for p in out.glob("shard-*.npy")}
+    for number, kind in changes.items():
+        rewrite(tiles, number, 50 + number, broken="broken" in kind)
+    pack(tiles, out=out, **MANY)
+    first = min(changes)
+    told = f"files of {len(changes)} images changed since, {first:04d}.tif first"
+    assert f"{out}: {told}" in capsys.readouterr().err
+    after = {int(p.stem[-5:]): p.stat().st_mtime_ns for p in out.glob("shard-*.npy")}
+    assert {number for number in before if before[number] == after.get(number)} == kept
+    pack(tiles, out=tmp_path / "fresh", **MANY)
+    check_equal(out, tmp_path / "fresh")
+    assert is_pack(out)
+    pack(tiles, out=out, **MANY)
+    assert "finished already, nothing to do" in capsys.readouterr().err
+
+
+def test_a_chosen_part_of_the_tiles_is_looked_at_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiles = few_tiles(tmp_path, 60)
+    pack(tiles, out=tmp_path / "p", limit=20, **MANY)
+    rewrite(tiles, 40, 9)
+    pack(tiles, out=tmp_path / "p", limit=20, **MANY)
+    assert "finished already" in capsys.readouterr().err
+    rewrite(tiles, 4, 9)
+    pack(tiles, out=tmp_path / "p", limit=20, **MANY)
+    assert "0004.tif first; 20 of 20 tiles are made again" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("renaming", range(1, 24, 2))
+def test_a_pack_whose_making_again_is_cut_short_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renaming: int
+) -> None:
+    tiles = few_tiles(tmp_path, 120)
+    rewrite(tiles, 50, 0, broken=True)
+    out = tmp_path / "p"
+    pack(tiles, out=out, **MANY)
+    rewrite(tiles, 60, 99)
+    with monkeypatch.context() as patch, suppress(Died):  # it may have fewer files to rename
+        patch.setattr(Path, "replace", dies_at(renaming, before=renaming % 4 == 1))
+        pack(tiles, out=out, **MANY)
+    rewrite(tiles, 61, 98)
+    pack(tiles, out=out, **MANY)
+    pack(tiles, out=tmp_path / "fresh", **MANY)
+    check_equal(out, tmp_path / "fresh")
+
+
+def test_a_first_tile_of_another_size_starts_anew(tmp_path: Path) -> None:
+    tiles = few_tiles(tmp_path, 5)
+    pack(tiles, out=tmp_path / "p", **MANY)
+    (tiles / "0000.tif").unlink()
+    making.write_tiff(tiles / "0000.tif", making.texture(0, side=40), photometric="RGB")
+    with pytest.raises(PackError, match=r"the first tile has another size .*--overwrite"):
+        pack(tiles, out=tmp_path / "p", **MANY)
+
+
+def test_a_pack_that_does_not_know_its_files_goes_on_by_their_sizes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiles = few_tiles(tmp_path, 5)
+    pack(tiles, out=tmp_path / "p", **MANY)
+    (tmp_path / "p/.files.npz").unlink()
+    os.utime(tiles / "0001.tif", ns=(5, 6))
+    pack(tiles, out=tmp_path / "p", **MANY)
+    assert "finished already" in capsys.readouterr().err
+    with (tiles / "0001.tif").open("ab") as file:
+        file.write(b"more")
+    with pytest.raises(PackError, match="other tiles, or files have changed"):
+        pack(tiles, out=tmp_path / "p", **MANY)

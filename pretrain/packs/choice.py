@@ -72,6 +72,10 @@ class Choice:
     def __len__(self) -> int:
         return len(self.plan) if self.positions is None else len(self.positions)
 
+    def mark(self, tiles: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Marks of the plan's tiles as those of the choice's."""
+        return tiles if self.positions is None else tiles[self.positions]
+
     def tiles(self, first: int) -> Iterator[TileRef]:
         """Yield tiles from number `first` of the choice on."""
         if self.positions is None:

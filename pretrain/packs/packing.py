@@ -82,7 +82,7 @@ def pack(options: PackOptions) -> PackResult:
         tiles_sha256=plan.digest(),
     )
     with lock_pack(Path(options.out)), letting_go():
-        store = open_pack_store(Path(options.out), job, overwrite=options.overwrite)
+        store = open_pack_store(Path(options.out), job, overwrite=options.overwrite, choice=choice)
         if store.manifest is not None:
             store.clear_up()
             say(f"{options.out}: finished already, nothing to do (--overwrite makes it anew)")
@@ -119,30 +119,37 @@ def _fill(
     """Make the segments that are missing, and the manifest; reading runs ahead across segments."""
     shaping = _settle_shaping(store, choice, shaping)
     form = _shard_form(shaping, options.shard_mb)
-    done, number = store.done()
+    done, number = store.skip(0, 0)
     refs = [next(choice.tiles(place)) for place in spread(len(choice))]
     give_hints(refs, shaping.contract, shaping.request, workers=options.threads)
-    with (
-        closing(_read_tiles(choice.tiles(done), shaping, form, options.threads)) as outcomes,
-        progress(len(choice) - done, "packing", shown=options.show_progress) as advance,
-    ):
+    left = len(choice) - store.kept()
+    with progress(left, "packing", shown=options.show_progress) as advance:
         try:
             while done < len(choice):
-                with store.segment(number, done, form, labels) as segment:
-                    _fill_segment(segment, outcomes, advance)
-                done, number = done + segment.outcomes, number + 1
+                tiles = choice.tiles(done)
+                with closing(_read_tiles(tiles, shaping, form, options.threads)) as outcomes:
+                    while done < len(choice):
+                        with store.segment(number, done, form, labels) as segment:
+                            _fill_segment(segment, outcomes, advance)
+                        place = (done + segment.outcomes, number + 1)
+                        done, number = store.skip(*place)
+                        if (done, number) != place:  # tiles of finished segments are not read
+                            break
         except KeyboardInterrupt:
             raise InterruptedRunError(
-                f"stopped; {done} of {len(choice)} tiles are kept in {store.path}: "
+                f"stopped; {store.kept()} of {len(choice)} tiles are kept in {store.path}: "
                 "run the same command to go on"
             ) from None
-    return store.finish(shaping, form)
+    return store.finish(shaping, form, number)
 
 
 def _settle_shaping(store: PackStore, choice: Choice, shaping: Shaping) -> Shaping:
     """Settle size and unit by the first tile that fits, once a pack, and put the job down."""
     if known := store.settled:
         settled = replace(shaping, size_px=known.size_px, unit=known.unit)
+        if store.changed and _settle_by_first(choice, shaping) != settled:
+            what = "the first tile has another size or unit since its file changed"
+            raise PackError(f"{store.path}: {what}; --overwrite starts anew")
     else:
         settled = _settle_by_first(choice, shaping)
     store.begin(Settled(size_px=settled.size_px, unit=settled.unit))

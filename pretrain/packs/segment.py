@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tilezoo.folder_writer import write_parquet
 from tilezoo.io import whole_file
 from tilezoo.labels import LABELS_SCHEMA
 from tilezoo.pretrain.packs.choice import Labels
@@ -119,6 +120,12 @@ def write_segment(
         yield Segment(form, file, tiles, failures)
         file.seek(0)
         file.write(_npy_header(form, tiles.count))
+
+
+def write_rows(path: Path, schema: pa.Schema, rows: pa.Table) -> None:
+    """Write a finished segment's rows again, in groups as they were written first."""
+    groups = (rows.slice(first, _ROWS_PER_GROUP) for first in range(0, len(rows), _ROWS_PER_GROUP))
+    write_parquet(path, schema, groups, compression="zstd")
 
 
 class _Rows(Generic[Item]):
