@@ -78,17 +78,17 @@ def cut_tiles(folder: Path, picture: Pillow.Image, side: int, count: int) -> Non
 
 
 def read_by_gdal(path: str) -> NDArray[np.generic]:
-    """Read a picture with GDAL alone."""
+    """Read a picture with GDAL alone: no place, no time, no mask."""
     with open_dataset(path) as dataset:
-        assert dataset.mask_flag_enums
         pixels: NDArray[np.generic] = dataset.read([1, 2, 3])
         return pixels
 
 
 def read_here(path: str) -> NDArray[np.generic]:
-    """Read a picture's bands and masks as `embed` does."""
-    with Image(Source(id=path, path=path), REQUEST) as image:
-        return image._read_window((0, 0, *image.size))[0]
+    """Read a picture as `embed` does."""
+    source = Source(id=path, path=path)
+    with Image(source, REQUEST) as image:
+        return image.read(TileRef(source=source), contract()).pixels
 
 
 def measure_tiles(folder: Path, picture: Pillow.Image, count: int, rounds: int) -> None:

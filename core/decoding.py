@@ -102,7 +102,10 @@ class _PillowPixels:
         if part.mode not in {"L", "RGB"}:  # CMYK and YCCK
             part = part.convert("RGB")
         values = np.asarray(part).reshape(height, width, -1)  # (h, w, C)
-        return np.ascontiguousarray(values.transpose(2, 0, 1)[[index - 1 for index in indexes]])
+        taken = np.empty((len(indexes), height, width), np.uint8)
+        for place, index in enumerate(indexes):
+            taken[place] = values[:, :, index - 1]
+        return taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +205,7 @@ def letting_go() -> Iterator[None]:
 
 def tell_size(path: str, size: int) -> str:
     """Say that a picture is too large to be decoded once for all its windows."""
-    name, mib = Path(path).name, MAX_DECODED_BYTES >> 20
+    name, mib = Path(path).name, DECODED.limit >> 20
     return (
         f"{name}: {size >> 20} MiB once decoded, more than the {mib} that are kept: GDAL decodes it "
         "for each few windows, which is slow, and a JPEG's pixels are then GDAL's; "

@@ -304,7 +304,7 @@ class Image:
         """When the image was taken; None where nothing says it."""
         if said := find_facts(self._source).datetime:
             return said
-        spaces = (None, "ENVI", "IMAGERY")
+        spaces = (None, "IMAGERY", *(["ENVI"] if self._grid.driver == "ENVI" else []))
         tags = {key: text for space in spaces for key, text in self._grid.tags(ns=space).items()}
         path = self._source.path + next(iter(self._source.endings), "")
         *folders, folder, name = ("", "", *path.split("/"))

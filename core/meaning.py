@@ -64,8 +64,14 @@ def describe_bands(raster: Raster, source: Source) -> tuple[FileBand, ...]:
     stack = find_stack(raster.dataset.count, source)
     if stack is not None:
         return stack
-    count, colours = raster.band_count, raster.colours
-    written = [*raster.dataset.descriptions, *[""] * len(colours)]  # a palette's three are one
+    return _name_by_file(raster.band_count, raster.colours, tuple(raster.dataset.descriptions))
+
+
+@lru_cache(maxsize=256)  # files of one run are called alike
+def _name_by_file(
+    count: int, colours: tuple[str, ...], descriptions: tuple[str | None, ...]
+) -> tuple[FileBand, ...]:
+    written = [*descriptions, *[""] * len(colours)]  # a palette's three are one
     described = name_bands([text or "" for text in written[:count]])
     if any(band.common or band.telling for band in described):
         return described

@@ -47,6 +47,8 @@ def mark_data(
     flags_of = dataset.mask_flag_enums
     flags = {flag for index in indexes for flag in flags_of[index - 1]}
     valid = np.ones(stored.shape, np.bool_)
+    if stated is None and flags == {MaskFlags.all_valid}:
+        return valid
     if stated is not None:
         valid &= differ(stored, stated)
     elif flags >= {MaskFlags.nodata, MaskFlags.per_dataset}:
@@ -139,10 +141,10 @@ def fill(pixels: NDArray[np.generic], valid: NDArray[np.bool_], low: float) -> N
 def _has_mask(dataset: "DatasetReader", flags: "set[object]") -> bool:
     from rasterio.enums import MaskFlags
 
+    if MaskFlags.alpha not in flags:
+        return MaskFlags.per_dataset in flags
     alpha = find_alpha([colour.name for colour in dataset.colorinterp])
-    if MaskFlags.alpha in flags and alpha is not None and alpha_is_data(dataset, alpha):
-        return False
-    return bool(flags & {MaskFlags.alpha, MaskFlags.per_dataset})
+    return alpha is None or not alpha_is_data(dataset, alpha)
 
 
 def _differ_from_colour(

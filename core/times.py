@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Literal
 
 # Tags that mean acquisition, the most exact first; a day and its time of day may be two tags.
@@ -266,6 +267,7 @@ def _find_written(tags: Mapping[str, str], names: Iterable[str]) -> _Moment | No
     return found if found is not None and _is_plausible(found) else None
 
 
+@lru_cache(maxsize=4096)  # tiles of one folder ask again and again
 def _find_in_product(name: str) -> _Moment | None:
     for pattern in _PRODUCT_NAMES:
         match = pattern.search(name)
