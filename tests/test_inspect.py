@@ -10,6 +10,7 @@ import pytest
 import scenes
 from PIL import Image as Pillow
 
+from tilezoo.bands import canonical
 from tilezoo.embed import inspect
 from tilezoo.embed.inspection.advice import propose_range
 from tilezoo.embed.inspection.terminal import to_terminal
@@ -78,6 +79,19 @@ def test_the_printed_command_run_as_printed_works(
     table = open_table(Path(words[words.index("--out") + 1]))
     expected = inspect(written[name], model=request.getfixturevalue(model)).advised
     assert table.manifest.rows == expected.tiles
+
+
+@pytest.mark.parametrize("key", [name for name in scenes.SCENES if ":" not in name])
+def test_each_product_is_told_and_works_by_some_command(key, tmp_path, vit):
+    scene = scenes.write_scene(key, tmp_path)
+    found = inspect(tmp_path, model=vit)
+    (kind,) = found.kinds
+    assert (kind.images, kind.product.key) == (1, key)
+    assert {time.replace(microsecond=0) for time in kind.times} == {scene.time}
+    assert {band.name for band in kind.bands} == {canonical(name) for name in scene.stored}
+    assert found.advised.refusal is None
+    assert all(len(fed.bands) == 3 for fed in found.advised.fed)
+    assert not any("hint" in note for note in found.advised.notes)
 
 
 def test_a_kind_is_told_as_its_files_say_it(tmp_path, vit):
@@ -260,6 +274,17 @@ def test_where_nothing_can_be_read_no_command_is_given(tmp_path, vit, run):
     assert shown.returncode == 0
     assert "not a TIFF" in shown.stdout
     assert "tilezoo embed" not in shown.stdout
+
+
+@pytest.mark.parametrize("key", ["landsat-8-9-c2-l2", "sentinel-2-l2a"])
+def test_a_proposed_range_is_one_of_values_as_they_are_fed(key, tmp_path, vit):
+    scene = scenes.write_scene(key, tmp_path)
+    found = inspect(scene.path, model=vit)
+    fed = found.advised.fed[0].bands
+    (low, high), red = found.advised.model.value_range, scene.values[fed[0].source].ravel()
+    assert fed[0].below == pytest.approx((red <= low).mean(), abs=0.01)
+    assert fed[0].above == pytest.approx((red >= high).mean(), abs=0.01)
+    assert not any("hint" in note for note in found.advised.notes)
 
 
 def test_stored_values_of_products_are_shown_as_stored(tmp_path, vit):

@@ -3,7 +3,7 @@
 import math
 import shlex
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from tilezoo.embed.inspection.runs import (
     list_tiles,
     values_of,
 )
-from tilezoo.embed.inspection.survey import Group, Survey
+from tilezoo.embed.inspection.survey import Group, Survey, sample_values
 from tilezoo.errors import ContractError, TileError
 from tilezoo.hints import read_hints
 from tilezoo.space import Contract
@@ -32,16 +32,40 @@ _HINTED = 8  # tiles that are read for hints
 _Settled = tuple[Asked, list[str]]
 
 
-def advise(asked: Asked, survey: Survey) -> tuple[Asked, Run]:
+@dataclass(frozen=True, kw_only=True)
+class Advice:
+    """What is to be done.
+
+    Attributes:
+        asked: The run that works.
+        survey: With values as that run feeds them.
+        run: What it does.
+    """
+
+    asked: Asked
+    survey: Survey
+    run: Run
+
+
+def advise(asked: Asked, survey: Survey) -> Advice:
     """Find the options with which a run works, changing what is asked as little as needed."""
-    notes: list[str] = []
-    for settle in (_settle_bands, _settle_range, _settle_cut, _settle_nodata):
+    asked, notes = _settle_bands(asked, survey)
+    refused = _find_refused(asked, survey)
+    # A stated range is one of values that a product's scale and offset are applied to.
+    stated = replace(asked.request, value_range=None, values_stated=True)
+    request = asked.request if refused is None else stated
+    survey = sample_values(survey, request, asked.options.threads)
+    if refused is not None:
+        asked, told = _propose_range(asked, survey.groups[refused])
+        notes += told
+    for settle in (_settle_cut, _settle_nodata):
         asked, told = settle(asked, survey)
         notes += told
     run = describe_run(asked, survey)
     errors, told = _settle_errors(run, survey)
     hints = _give_hints(asked, run, survey)
-    return asked, describe_run(asked, survey, [*notes, *told, *hints], errors)
+    run = describe_run(asked, survey, [*notes, *told, *hints], errors)
+    return Advice(asked=asked, survey=survey, run=run)
 
 
 def _settle_bands(asked: Asked, survey: Survey) -> _Settled:
@@ -106,28 +130,36 @@ def _and(words: Sequence[str] | Iterator[str]) -> str:
     return f"{', '.join(most)} and {last}" if most else last
 
 
-def _settle_range(asked: Asked, survey: Survey) -> _Settled:
-    """Choose `--value-range` where pixels are in no unit that the model takes."""
+def _find_refused(asked: Asked, survey: Survey) -> int | None:
+    """The first kind of image that is in no unit that the model takes, where most images are."""
     try:
         contract, request = asked.adapt()
     except ContractError:
-        return asked, []
-    served = [(g, p) for g in survey.groups if (p := choose(request, g.looks[0]))]
-    refused = [(g, p) for g, p in served if _is_refused(g, p, contract, request)]
-    if 2 * sum(group.images for group, _ in refused) <= sum(group.images for group, _ in served):
-        return asked, []
-    group, places = refused[0]
+        return None
+    served = {n: p for n, g in enumerate(survey.groups) if (p := choose(request, g.looks[0]))}
+    groups = {n: survey.groups[n] for n in served}
+    refused = [n for n, p in served.items() if _is_refused(groups[n], p, contract, request)]
+    images = sum(group.images for group in groups.values())
+    most = 2 * sum(groups[n].images for n in refused) > images
+    return refused[0] if most else None
+
+
+def _propose_range(asked: Asked, group: Group) -> _Settled:
+    """Choose `--value-range` by the values of a kind of image."""
+    places = choose(asked.request, group.looks[0])
     if _find_dtype(group, places) == "uint8":
-        low, high, why = 0.0, 255.0, ""
-    else:
-        values = np.concatenate([values_of(group, place) for place in places])
-        if not values.size:
-            return asked, []
-        low, high = propose_range(values)
-        why = f"proposed: --value-range {low:g},{high:g} is from the sample's percentiles (2 and 98 %)"
-        why += "; take the same for all runs that are to be compared"
-    options = replace(asked.options, value_range=f"{low:g},{high:g}")
-    return replace(asked, options=options), [why] if why else []
+        return _state_range(asked, 0, 255), []
+    values = np.concatenate([values_of(group, place) for place in places])
+    if not values.size:
+        return asked, []
+    low, high = propose_range(values)
+    why = f"--value-range {low:g},{high:g} is from the sample's percentiles (2 and 98 %)"
+    note = f"proposed: {why}; take the same for all runs that are to be compared"
+    return _state_range(asked, low, high), [note]
+
+
+def _state_range(asked: Asked, low: float, high: float) -> Asked:
+    return replace(asked, options=replace(asked.options, value_range=f"{low:g},{high:g}"))
 
 
 def _find_dtype(group: Group, places: Sequence[int]) -> str:

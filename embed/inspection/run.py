@@ -4,15 +4,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from tilezoo.embed.inspection.advice import advise
-from tilezoo.embed.inspection.findings import Inspection, Passed
+from tilezoo.embed.inspection.findings import Inspection, Passed, Run
 from tilezoo.embed.inspection.runs import Asked, ask, describe_run
 from tilezoo.embed.inspection.survey import Survey, survey_sources
 from tilezoo.embed.options import InspectOptions
 from tilezoo.options import verb
 from tilezoo.products.product import find_product
 from tilezoo.sources import PassedOver, discover
-
-_ONE_OF_SEVERAL = "proposed: a file holds several images (see unreadable): which one is a guess"
 
 
 @verb(InspectOptions)
@@ -28,23 +26,24 @@ def inspect(options: InspectOptions) -> Inspection:
     sources = discover(options.source_list)
     survey = survey_sources(sources, asked.request, options.threads)
     named, usable = _name_parts(asked, survey)
-    advised, run = advise(named, usable)
+    advice = advise(named, usable)
+    run = advice.run if usable is survey else _tell_parts(advice.run)
     made = Inspection(
         sources=tuple(map(str, options.source_list)),
         images=len(sources),
         looked_at=len(survey.looked_at),
-        kinds=tuple(group.describe() for group in usable.groups),
+        kinds=tuple(group.describe() for group in advice.survey.groups),
         unreadable=survey.unreadable,
         passed_over=_list_passed(sources.passed_over),
         notes=sources.notes,
-        asked=describe_run(asked, survey),
-        advised=run if usable is survey else replace(run, notes=(_ONE_OF_SEVERAL, *run.notes)),
+        asked=describe_run(asked, advice.survey if usable is survey else survey),
+        advised=run,
     )
     if options.png is None:
         return made
     from tilezoo.embed.inspection.sheet import draw_sheet
 
-    return replace(made, png=draw_sheet(Path(options.png), advised, usable))
+    return replace(made, png=draw_sheet(Path(options.png), advice.asked, advice.survey))
 
 
 def _name_parts(asked: Asked, survey: Survey) -> tuple[Asked, Survey]:
@@ -54,6 +53,11 @@ def _name_parts(asked: Asked, survey: Survey) -> tuple[Asked, Survey]:
         return asked, survey
     named = replace(asked, options=replace(asked.options, sources=parts))
     return named, survey_sources(discover(parts), asked.request, asked.options.threads)
+
+
+def _tell_parts(run: Run) -> Run:
+    several = "proposed: a file holds several images (see unreadable): which one is a guess"
+    return replace(run, notes=(several, *run.notes))
 
 
 def _list_passed(found: PassedOver) -> tuple[Passed, ...]:

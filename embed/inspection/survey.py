@@ -136,19 +136,14 @@ class Survey:
 
 
 def survey_sources(sources: Sequence[Source], request: BandRequest, threads: int) -> Survey:
-    """Look at a spread sample of headers, and read windows of some of them.
+    """Look at a spread sample of headers; `sample_values` reads pixels.
 
     Args:
         sources: Sorted by id.
         request: How values are read; its bands do not matter.
         threads: That read.
     """
-    every = Places(
-        wanted=(),
-        values=request.values,
-        value_range=request.value_range,
-        nodata=request.nodata,
-    )
+    every = _ask_every(request)
     groups: dict[tuple[object, ...], list[Look]] = {}
     images: Counter[tuple[object, ...]] = Counter()
     failures: dict[tuple[str, str], _Failed] = {}
@@ -168,18 +163,34 @@ def survey_sources(sources: Sequence[Source], request: BandRequest, threads: int
                     groups.setdefault(one.key, []).append(one)
                     counted[one.key] += 1
             images.update({key: max(1, round(count * share)) for key, count in counted.items()})
-        made = [Group(images=images[key], looks=tuple(looks)) for key, looks in groups.items()]
-        made.sort(key=lambda group: -group.images)
-        for place, group in enumerate(made[:_SAMPLED_KINDS]):
-            sample = read_sample(group.looks, every, pool)
-            scaling = _tell_scaling(group.looks[0].source, request)
-            made[place] = replace(group, sample=sample, rescaling=scaling)
-    DECODED.clear()
+    made = [Group(images=images[key], looks=tuple(looks)) for key, looks in groups.items()]
     return Survey(
         images=len(sources),
-        groups=tuple(made),
+        groups=tuple(sorted(made, key=lambda group: -group.images)),
         unreadable=tuple(one.describe() for one in failures.values()),
         failed=tuple(failed),
+    )
+
+
+def sample_values(survey: Survey, request: BandRequest, threads: int) -> Survey:
+    """Read windows of some images of each kind, as they are fed by a request."""
+    every, groups = _ask_every(request), list(survey.groups)
+    with ThreadPoolExecutor(threads) as pool:
+        for place, group in enumerate(groups[:_SAMPLED_KINDS]):
+            sample = read_sample(group.looks, every, pool)
+            scaling = _tell_scaling(group.looks[0].source, request)
+            groups[place] = replace(group, sample=sample, rescaling=scaling)
+    DECODED.clear()
+    return replace(survey, groups=tuple(groups))
+
+
+def _ask_every(request: BandRequest) -> Places:
+    return Places(
+        wanted=(),
+        values=request.values,
+        values_stated=request.values_stated,
+        value_range=request.value_range,
+        nodata=request.nodata,
     )
 
 
