@@ -17,6 +17,7 @@ from tilezoo.formats import split_part, suffix_of
 from tilezoo.io import whole_file
 from tilezoo.sources import Source
 from tilezoo.vrt import list_vrt_files
+from tilezoo.zips import split_zipped
 
 Mark = tuple[int, int]  # bytes of a source's files; their time of change in ns, mixed if several
 _GONE = (0, 0)
@@ -39,8 +40,9 @@ def mark_sources(sources: Sequence[Source]) -> NDArray[np.int64]:
 
 
 def _look_at(path: str) -> Mark:
+    zipped = split_zipped(path)
     try:
-        found = os.stat(path)
+        found = os.stat(zipped[0] if zipped else path)
     except (OSError, ValueError):  # told when it is read
         return _GONE
     return found.st_size, found.st_mtime_ns

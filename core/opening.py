@@ -13,6 +13,7 @@ from tilezoo.errors import TileError, TileErrorKind
 from tilezoo.formats import IMAGE_SUFFIXES, START_BYTES, find_driver, split_part
 from tilezoo.tiff import Page, has_one_page, read_geo_keys, read_pages
 from tilezoo.vrt import check_vrt
+from tilezoo.zips import count_bytes, open_stored
 
 if TYPE_CHECKING:
     from rasterio.env import Env
@@ -86,7 +87,7 @@ def open_dataset(path: str) -> "DatasetReader":
 def count_stored(dataset: "DatasetReader", path: str) -> int:
     """Bytes on disk that an open dataset is made of."""
     made_of = dataset.files if dataset.driver in _LEADING else [split_part(path)[0]]
-    return sum(map(os.path.getsize, made_of))
+    return sum(map(count_bytes, made_of))
 
 
 def crs_wkt(dataset: "DatasetReader") -> str | None:
@@ -124,7 +125,7 @@ def one_line(error: BaseException) -> str:
 
 def _find_image(path: str, part: str | None) -> tuple[str, str]:
     """GDAL's driver, and what it calls the image that is meant: the file, or one of its parts."""
-    with open(path, "rb", buffering=0) as file:
+    with open_stored(path) as file:
         start = file.read(START_BYTES)
         driver = find_driver(path, start)
         if part is None and driver == "GTiff" and has_one_page(file, start):

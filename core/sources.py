@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from tilezoo.bigearthnet.labels import is_patch_name
-from tilezoo.errors import SourceError, TileErrorKind
+from tilezoo.errors import SourceError, TileError, TileErrorKind
 from tilezoo.formats import (
     COMMON_SUFFIXES,
     IMAGE_SUFFIXES,
@@ -31,6 +31,7 @@ from tilezoo.lists import BrokenRow, exists, find_local, is_list, read_list, ref
 from tilezoo.products.product import find_product
 from tilezoo.products.scenes import is_container
 from tilezoo.sets import SEPARATORS, FileSet, band_names, find_sets
+from tilezoo.zips import is_zipped_product, list_zipped, split_zipped
 
 _AT_ONCE = 4096
 _KINDS_SHOWN = 6  # of what is passed over
@@ -155,6 +156,10 @@ def source_at(uri: str) -> Source:
         alone = Source(id=name, path=uri) if found.endings else found
         around = _find_around(folder) if found.product and found.endings else ()
         return next((source for source in around if source.uri == uri), alone)
+    if zipped := split_zipped(uri):
+        for source in _unzip(zipped[0], os.path.dirname(zipped[0]), PassedOver()):
+            if source.uri == uri:
+                return source
     folder = uri if os.path.isdir(uri) else folder
     if os.path.isdir(folder):
         for source in _find_around(folder):
@@ -208,11 +213,20 @@ def _expand_name(name: str) -> _Named:
 
 def _refuse_packed(path: str) -> None:
     """Refuse an archive, or what else cannot be an image, at once when it is named."""
-    if suffix_of(path) in COMMON_SUFFIXES:
+    if suffix_of(path) in COMMON_SUFFIXES or _holds_product(path):
         return
     why = tell_refused(path)
     if why:
         raise SourceError(f"{path}: {why}")
+
+
+def _holds_product(path: str) -> bool:
+    if suffix_of(path) != ".zip" or not os.path.isfile(path):
+        return False
+    try:
+        return is_zipped_product(path) or list_zipped(path) is not None
+    except TileError:
+        return False
 
 
 def _expand_glob(pattern: str) -> tuple[str, ...]:
@@ -260,6 +274,8 @@ def _find_all(named: Sequence[_Named], base: str, passed_over: PassedOver) -> It
         path = os.path.abspath(root)
         if os.path.isdir(path):
             yield from _walk(path, base, frozenset(), passed_over)
+        elif _holds_product(path):
+            yield from _unzip(path, base, passed_over)
         else:
             folder, name = os.path.split(path)
             loose.setdefault(folder, {})[name] = None
@@ -288,7 +304,30 @@ def _walk(
     passed_over.kinds.update(others)
     yield from _make_sources(folder, images, base, passed_over=passed_over)
     for below in folders:
-        yield from _walk(os.path.join(folder, below), base, above | {real}, passed_over)
+        path = os.path.join(folder, below)
+        if is_zipped_product(path) and os.path.isfile(path):
+            yield from _unzip(path, base, passed_over)
+        else:
+            yield from _walk(path, base, above | {real}, passed_over)
+
+
+def _unzip(path: str, base: str, passed_over: PassedOver) -> Iterator[Source]:
+    """The scenes of a product in a zip file, called by that file."""
+    own_id = _relative_to(path, base)
+    try:
+        found = list_zipped(path)
+    except TileError as error:
+        yield _make_broken(path, base, error.kind, str(error))
+        return
+    if found is None:
+        yield _make_broken(
+            path, base, "unreadable", "holds no folder of a known product; unpack it"
+        )
+        return
+    root, names = found
+    images = [name for name in names if suffix_of(name) in IMAGE_SUFFIXES]
+    for source in _make_sources(root, images, root, container=True, passed_over=passed_over):
+        yield replace(source, id=own_id if source.fills_folder else f"{own_id}/{source.id}")
 
 
 def _list_below(folder: str) -> list[str]:
@@ -316,6 +355,8 @@ def _list_folder(folder: str) -> tuple[list[str], list[str], list[str]]:
                 (others if suffix_of(name) in STORE_SUFFIXES else folders).append(name)
             elif suffix_of(name) in IMAGE_SUFFIXES:
                 images.append(name)
+            elif is_zipped_product(name):
+                folders.append(name)
             else:
                 others.append(name)
     more, passed_over = sort_out(folder, others) if others else ([], [])
@@ -380,6 +421,8 @@ def _make_single(file: str, base: str) -> Source:
 
 
 def _find_problem(file: str) -> tuple[TileErrorKind, str] | None:
+    if split_zipped(file):
+        return None
     try:
         file, _part = split_part(file)
         if not stat.S_ISREG(os.stat(file).st_mode):  # to open a pipe is to wait for ever
