@@ -341,3 +341,30 @@ def test_a_jpeg_keeps_the_place_of_its_world_file(tmp_path: Path) -> None:
     assert tile.crs == "EPSG:32633"
     assert tile.footprint is not None
     assert tile.footprint.gsd_m == pytest.approx(10, rel=0.01)
+
+
+def save_other(folder: Path, kind: str) -> Path:
+    """Write a picture of another format that Pillow and GDAL read, 80 px squared."""
+    name, suffix = kind.split(".")
+    picture = Pillow.fromarray(making.texture(3).transpose(1, 2, 0))
+    mode = {"grey": "L", "bit": "1", "opaque": "RGBA"}.get(name, "RGB")
+    made = picture.quantize(60) if name == "palette" else picture.convert(mode)
+    how = {"lossless": True} if name == "lossless" else {}
+    made.save(folder / kind, **how)
+    return folder / f"{name}.{suffix}"
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("lossy.webp", "lossless.webp", "opaque.webp"),
+        *("colours.bmp", "grey.bmp", "bit.bmp", "palette.bmp", "grey.gif", "palette.gif"),
+    ],
+)
+def test_other_pictures_have_the_pixels_that_pillow_gives_them(tmp_path: Path, kind: str) -> None:
+    path = save_other(tmp_path, kind)
+    grey = kind.startswith(("grey", "bit"))
+    whole = as_rgb(path)
+    assert np.array_equal(read(path, grey=grey).pixels, whole)
+    part = read(path, grey=grey, window=(7, 9, 40, 40)).pixels
+    assert np.array_equal(part, whole[:, 9:49, 7:47])

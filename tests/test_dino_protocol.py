@@ -60,6 +60,7 @@ def crops(world, **changed):
         "backbone": lambda: load(world / "vit", device="cpu", pooling="last4"),
         "precision": "fp32",
         "sources": discover([world / "tiles"]),
+        "nodata": None,
         "cut": None,
         "workers": 2,
     }
