@@ -1,6 +1,5 @@
 """Files that hold several images by name (NetCDF, GeoPackage, HDF5), and how one of them is meant."""
 
-import os
 from collections.abc import Sequence
 
 from tilezoo.errors import TileError
@@ -20,7 +19,7 @@ def find_inside(path: str, driver: str, part: str | None) -> tuple[str, str]:
     if driver == "HDF5":
         raise TileError("contract", _tell_hdf5(path, names))
     if part is None and len(names) > 1:
-        fix = f"name one: {os.path.basename(path)}:{names[0]}"
+        fix = f"name one: {path}:{names[0]}"
         raise TileError("contract", f"holds several images: {_tell_names(names)}; {fix}")
     if part is None:
         return driver, path
@@ -45,7 +44,7 @@ def _write_name(path: str, driver: str, name: str) -> str:
 
 
 def _tell_hdf5(path: str, names: Sequence[str]) -> str:
-    one = f'HDF5:"{os.path.basename(path)}"://{names[0]}' if names else os.path.basename(path)
+    one = f'HDF5:"{path}"://{names[0]}' if names else path
     held = f"; it holds {_tell_names(names)}" if names else ""
     fix = f"write what you need as GeoTIFF first (gdal_translate '{one}' OUT.tif)"
     return f"HDF5, which may lead to other files, is not read: {fix}{held}"

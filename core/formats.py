@@ -22,7 +22,10 @@ _BESIDE_SUFFIXES = frozenset(
     {".aux", ".aux.xml", ".hdr", ".prj", ".ovr", ".msk", ".wld", ".rrd", ".ige", ".rpb", ".imd"}
     | {".xml", ".json", ".geojson", ".stx", ".clr"}
 )
-_WORLD_FILE = re.compile(r"\.[a-z]\w?\w?\w?w", re.IGNORECASE)  # .tfw, .jgw, .tifw
+# World files (.tfw, .jgw, .tifw), and metadata in text as Landsat and Maxar write them.
+_BESIDE = re.compile(
+    r"\.[a-z]\w?\w?\w?w$|_(?:MTL|ANG|GCP|VER|RPC|MD5|metadata)\.txt$", re.IGNORECASE
+)
 START_BYTES = 512  # of a file, that tell its format
 _ENVI, _ESRI = (
     re.compile(rb"ENVI\s"),
@@ -135,7 +138,7 @@ def _tell_store(path: str) -> str:
     """What to do with a Zarr store, by its first array."""
     arrays = (os.path.relpath(f, path) for f, _, names in os.walk(path) if _ARRAY_MARKS & {*names})
     first = next(arrays, ".").removeprefix(".")
-    own = f'ZARR:"{os.path.basename(path)}":/{first}'
+    own = f'ZARR:"{path}":/{first}'
     return f"a Zarr store; write an array of it as GeoTIFF first (gdal_translate '{own}' OUT.tif)"
 
 
@@ -160,7 +163,7 @@ def sort_out(folder: str, names: Iterable[str]) -> tuple[list[str], list[str]]:
         raw = kind in _RAW_SUFFIXES and (name in headers or stem in headers)
         if (raw or kind in _DOUBTFUL_SUFFIXES) and _is_image(os.path.join(folder, name)):
             images.append(name)
-        elif kind not in _BESIDE_SUFFIXES and not _WORLD_FILE.fullmatch(kind):
+        elif kind not in _BESIDE_SUFFIXES and not _BESIDE.search(name):
             passed_over.append(kind)
     return images, passed_over
 

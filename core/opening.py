@@ -170,7 +170,8 @@ def _refuse_several(file: str, pages: Sequence[Page]) -> None:
     """Refuse a TIFF whose first image is a preview, or one of several."""
     full = [page for page in pages if not page.reduced]
     if len(full) > 1 or (full and pages[0].reduced):
-        fix = f"name one: {os.path.basename(file)}:{full[0].number}"
+        largest = max(full, key=lambda page: page.size[0] * page.size[1])
+        fix = f"name one: {file}:{largest.number}"
         raise TileError("contract", f"holds several images: {_tell_pages(pages)}; {fix}")
 
 

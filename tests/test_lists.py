@@ -305,7 +305,17 @@ def test_several_lists_and_folders_have_ids_by_what_they_share(tmp_path: Path) -
 
 
 def test_what_is_passed_over_is_counted_by_suffix_in_one_line(tmp_path: Path) -> None:
-    names = ["a.tif", "a.tif.aux.xml", "a.tfw", "a.prj", "a.tif.ovr", "a.tif.msk", "a.json", ".x"]
+    names = [
+        "a.tif",
+        "a.tif.aux.xml",
+        "a.tfw",
+        "a.prj",
+        "a.tif.ovr",
+        "a.tif.msk",
+        "a.json",
+        ".x",
+        "L_MTL.txt",
+    ]
     passed = ["x.zip", "y.zip", "sub/z.ZIP", "notes.txt", "sub/m.nc", "LICENSE", "labels.csv"]
     for name in [*names, *passed]:
         touch(tmp_path / name)
