@@ -1,6 +1,7 @@
 """A hub leaves out what `.gitignore` files name, as git does."""
 
 import subprocess
+import time
 from base64 import b64encode
 from pathlib import Path
 
@@ -23,7 +24,7 @@ RULES = st.builds(
     st.sampled_from(["", "/"]),
     st.lists(ATOMS, min_size=1, max_size=3),
     st.sampled_from(["", "/", " "]),
-)
+).filter(lambda rule: rule.split("/").count("**") <= 2)
 TEXTS = st.lists(RULES, min_size=1, max_size=5).map("\n".join)
 PATHS = st.lists(
     st.lists(st.sampled_from(WORDS), min_size=1, max_size=3).map("/".join), max_size=30
@@ -58,10 +59,18 @@ def test_what_is_left_out_is_what_git_leaves_out(repository, top, nested, folder
     assert {path for path in asked if rules.ignores(path)} == {*done.stdout.split("\0")} - {""}
 
 
-@pytest.mark.parametrize("text", ["a*" * 7, "x\n" * 1001, "x" * 70_000])
+@pytest.mark.parametrize("text", ["a*" * 4, "**/a/" * 3, "x\n" * 1001, "x" * 70_000])
 def test_rules_that_could_take_for_ever_are_refused(text):
     with pytest.raises(RefusedError, match="more than"):
         IgnoreRules({".gitignore": text})
+
+
+@pytest.mark.parametrize("rule", ["a*a*a*b", "**/a/**/b", "*/*/*/*/*/*/*b", "[!b]*[!b]*[!b]*b"])
+@pytest.mark.parametrize("path", ["a" * 200, "a/" * 300 + "a", "/".join(["a" * 100] * 6)])
+def test_the_costliest_rules_that_are_taken_take_little_time(rule, path):
+    start = time.perf_counter()
+    assert not IgnoreRules({".gitignore": rule}).ignores(path)
+    assert time.perf_counter() - start < 5
 
 
 @pytest.fixture(scope="module")

@@ -223,6 +223,7 @@ def test_twenty_commits_at_once_to_two_hubs_lose_none(tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_forty_commits_at_once_to_two_hubs_of_one_bucket_lose_none(bucket, tmp_path):
     root = f"{bucket}/writers"
     with running_hub(root, tmp_path / "1") as one, running_hub(root, tmp_path / "2") as two:

@@ -84,17 +84,20 @@ class BlobIds:
         self, registry: Registry, name: str, revision: str, files: Iterable[RegistryFile]
     ) -> Mapping[str, str]:
         """Path → git's name, of files of a revision; small ones are read the first time."""
-
-        def name_file(file: RegistryFile) -> str:
-            if is_large(file.path, file.size):
-                return blob_id(pointer_of(file))
-            return self._known.get(file.sha256) or self._read(registry, name, revision, file)
-
         listed = tuple(files)
-        with ThreadPoolExecutor(_READERS) as pool:
-            return dict(
-                zip((file.path for file in listed), pool.map(name_file, listed), strict=True)
-            )
+        names = {file.path: self._name(file) for file in listed}
+        unread = [file for file in listed if not names[file.path]]
+        if unread:
+            with ThreadPoolExecutor(_READERS) as pool:
+                read = pool.map(lambda file: self._read(registry, name, revision, file), unread)
+                names.update(zip((file.path for file in unread), read, strict=True))
+        return names
+
+    def _name(self, file: RegistryFile) -> str:
+        """Name a file without reading it; empty where that can't be done."""
+        if is_large(file.path, file.size):
+            return blob_id(pointer_of(file))
+        return self._known.get(file.sha256, "")
 
     def _read(self, registry: Registry, name: str, revision: str, file: RegistryFile) -> str:
         try:

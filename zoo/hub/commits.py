@@ -14,7 +14,7 @@ from tilezoo.zoo.history import Note
 from tilezoo.zoo.hub.blobs import is_large
 from tilezoo.zoo.hub.errors import RefusedError
 from tilezoo.zoo.hub.files import check_sha256
-from tilezoo.zoo.hub.ignore import GITIGNORE, MOST_BYTES, IgnoreRules, is_rules
+from tilezoo.zoo.hub.ignore import GITIGNORE, MOST_BYTES, IgnoreRules, find_rules
 from tilezoo.zoo.hub.schemas import (
     CommitDeletion,
     CommitFile,
@@ -168,7 +168,7 @@ def _ignored(
     hub: Hub, name: str, files: Mapping[str, NewFile], before: Mapping[str, RegistryFile]
 ) -> Sequence[str]:
     """New files that the `.gitignore` files say to leave out; git goes on with those it has."""
-    sources = {path: file.source for path, file in files.items() if is_rules(path)}
+    sources = {path: files[path].source for path in find_rules(files)}
     rules = IgnoreRules({path: _text(hub, name, source) for path, source in sources.items()})
     return [path for path in files if path not in before and rules.ignores(path)]
 
@@ -284,10 +284,11 @@ def _announced_rules(
     hub: Hub, name: str, head: str, there: Iterable[str], body: PreuploadBody
 ) -> dict[str, str]:
     """Path → text: what the body says goes before what it samples, this before what is stored."""
-    texts = {path: _text(hub, name, (head, path)) for path in there if is_rules(path)}
-    for file in body.files:
-        if is_rules(file.path) and file.sample and file.size <= _SAMPLE_BYTES:
-            texts[file.path] = _decode(file.sample).decode("utf-8", "replace")
+    texts = {path: _text(hub, name, (head, path)) for path in find_rules(there)}
+    announced = {file.path: file for file in body.files if file.size <= _SAMPLE_BYTES}
+    for path in find_rules(announced):
+        if sample := announced[path].sample:
+            texts[path] = _decode(sample).decode("utf-8", "replace")
     return texts if body.gitIgnore is None else texts | {GITIGNORE: body.gitIgnore}
 
 

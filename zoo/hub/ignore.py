@@ -1,7 +1,7 @@
 """Which files of a commit are left out, by git's rules of `.gitignore`; clients leave that to a hub."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
@@ -12,8 +12,11 @@ from tilezoo.zoo.hub.errors import RefusedError
 GITIGNORE = ".gitignore"
 MOST_BYTES = 64 << 10
 _MOST_RULES = 1000
-# A rule becomes a regular expression, whose worst time grows with this power of a path's length.
-_MOST_STARS = 6
+_MOST_FILES = 100
+# A rule becomes a regular expression, whose worst time grows with these powers of the length of a
+# path's part, and, for `**`, of the number of its parts.
+_MOST_STARS = 3
+_MOST_DEEP = 2
 _STARS = re.compile(r"(?<!\\)\*+")
 _SPACES = re.compile(r"(?<!\\) +$")  # behind a rule, where git does not read them
 _BELOW = "ps_d"  # pathspec's name of the "/" behind which a rule takes whatever lies below
@@ -71,9 +74,16 @@ class IgnoreRules:
         return False
 
 
-def is_rules(path: str) -> bool:
-    """Tell whether a file is a `.gitignore`."""
-    return PurePosixPath(path).name == GITIGNORE
+def find_rules(paths: Iterable[str]) -> list[str]:
+    """Find the `.gitignore` files.
+
+    Raises:
+        RefusedError: 400 where there are too many.
+    """
+    found = [path for path in paths if PurePosixPath(path).name == GITIGNORE]
+    if len(found) > _MOST_FILES:
+        raise RefusedError(400, f"more than {_MOST_FILES} files called {GITIGNORE}")
+    return found
 
 
 def _parts(path: str) -> Iterator[str]:
@@ -87,10 +97,16 @@ def _parse(path: str, text: str) -> Sequence[_Rule]:
     lines = text.split("\n")
     if len(text) > MOST_BYTES or len(lines) > _MOST_RULES:
         raise RefusedError(400, f"{path}: more than {_MOST_RULES} rules, or {MOST_BYTES} bytes")
-    for line in lines:
-        if len(_STARS.findall(line)) > _MOST_STARS:
-            raise RefusedError(400, f"{path}: a rule has more than {_MOST_STARS} stars")
+    if any(_is_costly(line) for line in lines):
+        most = f"{_MOST_STARS} `*` in a part, or {_MOST_DEEP} `**`"
+        raise RefusedError(400, f"{path}: a rule has more than {most}")
     return [rule for line in lines for rule in _rules(line)]
+
+
+def _is_costly(line: str) -> bool:
+    parts = line.split("/")
+    stars = max(len(_STARS.findall(part)) for part in parts)
+    return stars > _MOST_STARS or parts.count("**") > _MOST_DEEP
 
 
 def _rules(line: str) -> Iterator[_Rule]:

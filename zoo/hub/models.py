@@ -294,7 +294,10 @@ async def who_am_i(request: Request) -> Response:
 def _full_name(body: RepositoryBody, sender: Sender) -> str:
     """The model's name; without an organisation it is the sender's own."""
     _refuse_other_kinds(body.type)
-    org = body.organization or (None if "/" in body.name else sender.user)  # it may have no name
+    org = body.organization or (None if "/" in body.name else sender.user)
+    if org is None and "/" not in body.name:
+        fix = "call it ORG/NAME, or name the token's user in the token file: TOKEN write USER"
+        raise RefusedError(400, f"{body.name[:100]!r} has no organisation: {fix}")
     return check_name(f"{org}/{body.name}" if org else body.name)
 
 
