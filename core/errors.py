@@ -1,5 +1,6 @@
 """Every error a user can cause. Each message says what, where and what next, in one line."""
 
+import shlex
 from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Literal
@@ -15,6 +16,11 @@ TileErrorKind = Literal[
     "link_loop",
     "changed",  # the file was written to after the run had listed its tiles
 ]
+
+
+def where_to_look(uri: str) -> str:
+    """Say what shows a source that is refused, and what would do for it."""
+    return f"tilezoo inspect {shlex.quote(uri)} shows what is there"
 
 
 class TilezooError(Exception):

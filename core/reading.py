@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import shlex
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 
 from tilezoo.bands import BandRequest
 from tilezoo.changes import mark_source, mark_sources
-from tilezoo.errors import ContractError, TileError
+from tilezoo.errors import ContractError, TileError, where_to_look
 from tilezoo.image import Image
 from tilezoo.opening import gdal
 from tilezoo.progress import begin_telling
@@ -139,8 +138,7 @@ def refuse_hopeless(plan: TilePlan, request: BandRequest, check: Callable[[Image
     found = find_refusal(plan, request, check)
     if found is not None:
         source, why = found
-        look = f"tilezoo inspect {shlex.quote(source.uri)}"
-        raise ContractError(f"{source.uri}: {why}; {look} shows what is there")
+        raise ContractError(f"{source.uri}: {why}; {where_to_look(source.uri)}")
 
 
 def find_refusal(

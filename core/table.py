@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from tilezoo.bands import Values
 from tilezoo.centres import find_centres, narrow_boxes
-from tilezoo.errors import SpaceError, TableError, TileErrorKind
+from tilezoo.errors import SpaceError, TableError, TileErrorKind, where_to_look
 from tilezoo.geoparquet import BBOX, GeoKey, bbox_row, merged_geo_key, read_boxes
 from tilezoo.io import canonical_json, read_state, sha256_text, to_builtins
 from tilezoo.row_groups import RowGroups, tell_damage, to_rows
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 TABLE_VERSION = 1
 MANIFEST = "manifest.json"
 ERRORS = "errors.parquet"
+_OF_FITTING = frozenset({"contract", "too_large", "invalid_pixels"})  # what options mend
 _PART_NAME = re.compile(r"part-\d{5,}\.parquet")
 _AGAIN = "make the table again"
 
@@ -137,11 +138,16 @@ def tell_first_fault(errors: Path, *, nodata: bool) -> str:
     with pq.ParquetFile(errors) as file:
         rows = chain.from_iterable(batch.to_pylist() for batch in file.iter_batches())
         faults = (
-            f"{row['source_uri']}: {row['message']}"
+            _tell_fault(row["source_uri"], row["kind"], row["message"])
             for row in rows
             if row["kind"] != "nodata" or (nodata and row["pixel_bbox"] is None)
         )
         return next(faults, "none that counts")
+
+
+def _tell_fault(uri: str, kind: TileErrorKind, message: str) -> str:
+    told = f"{uri}: {message}"
+    return f"{told}; {where_to_look(uri)}" if kind in _OF_FITTING else told
 
 
 @dataclass(frozen=True, kw_only=True)

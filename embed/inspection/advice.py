@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tilezoo.bands import BandProposal, BandRequest, propose_bands
 from tilezoo.embed.inspection.findings import Run
-from tilezoo.embed.inspection.runs import (
+from tilezoo.embed.inspection.plans import (
     Asked,
     ask,
     choose,

@@ -1,8 +1,13 @@
-"""One source by its headers: which bands it has, in what, where and when."""
+"""One source by its headers and a few windows: its bands and values, where and when; never all of it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
 
 from tilezoo.bands import BandRequest, FileBand
 from tilezoo.errors import TileError
@@ -10,6 +15,13 @@ from tilezoo.geo import Footprint
 from tilezoo.image import Image, Layer
 from tilezoo.opening import crs_name, gdal
 from tilezoo.sources import Source
+from tilezoo.tiles import Window
+
+_WHOLE_PX = 512  # an image of at most this side is read whole
+_SMALL_IMAGES, _LARGE_IMAGES, _LARGE_WINDOWS = 12, 6, 6  # read of one kind
+_WINDOW_PX = 256
+_SPOTS = ((0.5, 0.5), (0.1, 0.25), (0.9, 0.75), (0.25, 0.9), (0.75, 0.1), (0.3, 0.4))
+_VALUES_KEPT = 1 << 14  # of one band and window
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,3 +139,114 @@ def _read_header(image: Image, layer: Layer) -> Header:
         nodata=layer.dataset.nodatavals[stored],
         masked=bool(flags & {MaskFlags.alpha, MaskFlags.per_dataset}),
     )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Sample:
+    """Values of some windows.
+
+    Attributes:
+        values: Of each band, those that are data, shape (N,).
+        nodata_share: Share of pixels without data.
+        broken_share: Share of values that are NaN or infinite, and are said to be data.
+    """
+
+    values: tuple[NDArray[np.float64], ...]
+    nodata_share: float | None
+    broken_share: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class _Read:
+    """Values of some bands in some windows: data of each band; pixels, and those without data."""
+
+    values: Mapping[int, NDArray[np.float64]]
+    pixels: int
+    empty: int
+    broken: int
+
+
+def read_sample(looks: Sequence[Look], request: Places, pool: ThreadPoolExecutor) -> Sample | None:
+    """Read a few windows of some of the images that are alike; None where none can be read."""
+    small = max(max(look.size_px) for look in looks) <= _WHOLE_PX
+    count = min(len(looks), _SMALL_IMAGES if small else _LARGE_IMAGES)
+    chosen = [looks[number * len(looks) // count] for number in range(count)]
+    each = max(1, _LARGE_WINDOWS // count)
+    jobs = [
+        (look, bands, range(number, number + each))
+        for number, look in enumerate(chosen)
+        for bands in _list_jobs(look)
+    ]
+    read = [one for one in pool.map(partial(_try_read, request=request), jobs) if one]
+    bands = range(len(looks[0].bands))
+    values = tuple(
+        _join([one.values[band] for one in read if band in one.values]) for band in bands
+    )
+    pixels = sum(one.pixels for one in read)
+    if not pixels:
+        return None
+    return Sample(
+        values=values,
+        nodata_share=sum(one.empty for one in read) / pixels,
+        broken_share=sum(one.broken for one in read) / pixels,
+    )
+
+
+def _list_jobs(look: Look) -> Iterable[tuple[int, ...] | None]:
+    """What is read at once: a file's bands together, a set's each from its file."""
+    if not look.source.endings:
+        return [None]
+    return [(place,) for place, header in enumerate(look.headers) if header]
+
+
+def _try_read(job: tuple[Look, tuple[int, ...] | None, range], request: Places) -> _Read | None:
+    look, bands, spots = job
+    try:
+        with gdal(), Image(look.source, replace(request, places=bands)) as image:
+            places = range(len(look.bands)) if bands is None else bands
+            parts = [image.read_values(window) for window in _choose_windows(image, spots)]
+    except TileError:  # a tile that fails is told by the run
+        return None
+    return _take_values(parts, places)
+
+
+def _choose_windows(image: Image, spots: range) -> Iterator[Window]:
+    """The whole of a small image; of a large one a few windows, each in one block of its file."""
+    width, height = image.size
+    if max(width, height) <= _WHOLE_PX:
+        yield 0, 0, width, height
+        return
+    across, down = min(width, _WINDOW_PX), min(height, _WINDOW_PX)
+    block_height, block_width = image.layers[0].dataset.block_shapes[0]
+    for number in spots:
+        x, y = _SPOTS[number % len(_SPOTS)]
+        left = _keep_inside(int((width - across) * x), across, block_width)
+        top = _keep_inside(int((height - down) * y), down, block_height)
+        yield left, top, across, down
+
+
+def _keep_inside(start: int, length: int, block: int) -> int:
+    """Move a stretch back so far that it does not reach into the next block."""
+    return start - max(0, start % block + length - block) if block >= length else start
+
+
+def _take_values(
+    parts: Sequence[tuple[NDArray[np.generic], NDArray[np.bool_]]], places: Iterable[int]
+) -> _Read:
+    kept: dict[int, list[NDArray[np.float64]]] = {place: [] for place in places}
+    pixels = empty = broken = 0
+    for values, valid in parts:
+        pixels += valid[0].size
+        empty += int((~valid.any(axis=0)).sum())
+        for place, own, good in zip(kept, values, valid, strict=True):
+            data = own[good]
+            finite = np.isfinite(data)
+            broken += int((~finite).sum())
+            step = max(1, data.size // _VALUES_KEPT)
+            kept[place].append(data[finite][::step].astype(np.float64))
+    joined = {place: _join(some) for place, some in kept.items()}
+    return _Read(values=joined, pixels=pixels, empty=empty, broken=broken // max(1, len(kept)))
+
+
+def _join(arrays: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    return np.concatenate(arrays) if arrays else np.empty(0)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tilezoo.embed.inspection.advice import advise
 from tilezoo.embed.inspection.findings import Inspection, Passed, Run
-from tilezoo.embed.inspection.runs import Asked, ask, describe_run
+from tilezoo.embed.inspection.plans import Asked, ask, describe_run
 from tilezoo.embed.inspection.survey import Survey, survey_sources
 from tilezoo.embed.options import InspectOptions
 from tilezoo.options import verb

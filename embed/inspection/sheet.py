@@ -7,7 +7,7 @@ import torch
 from PIL import Image as Pillow
 from PIL import ImageDraw, ImageFont
 
-from tilezoo.embed.inspection.runs import Asked, list_tiles
+from tilezoo.embed.inspection.plans import Asked, list_tiles
 from tilezoo.embed.inspection.survey import Survey
 from tilezoo.errors import SourceError, TileError
 from tilezoo.image import read_tile

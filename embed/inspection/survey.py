@@ -14,8 +14,7 @@ import numpy as np
 from tilezoo.bands import BandRequest
 from tilezoo.decoding import DECODED
 from tilezoo.embed.inspection.findings import PERCENTS, BandFound, Kind, ProductFound, Unreadable
-from tilezoo.embed.inspection.looks import Look, Places, try_look
-from tilezoo.embed.inspection.samples import Sample, read_sample
+from tilezoo.embed.inspection.looks import Look, Places, Sample, read_sample, try_look
 from tilezoo.errors import TileError
 from tilezoo.formats import suffix_of
 from tilezoo.meaning import find_nodata, find_scaling
