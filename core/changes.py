@@ -49,6 +49,8 @@ def _look_at(path: str) -> Mark:
 
 
 def _list_files(source: Source) -> Iterable[str]:
+    if zipped := split_zipped(source.path):
+        return [zipped[0]]
     if source.endings:
         return [source.path + ending for ending in source.endings]
     path, _part = split_part(source.path)

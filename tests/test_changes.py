@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from test_zips import zip_scene
 
 from tilezoo.changes import Marks, mark_source
 from tilezoo.embed import embed
@@ -253,3 +254,12 @@ def test_too_many_changed_files_fail_a_run_as_others_do(vit: Path, tmp_path: Pat
     rewrite(tmp_path / "in", 1, 0, broken=True)
     with pytest.raises(TooManyFailedError, match=r"1 of 2 .* the first: .*tile_0001.tif: not a T"):
         embed(tmp_path / "in", out=tmp_path / "t", model=vit, **OPTIONS)
+
+
+def test_a_zip_file_counts_for_the_scene_in_it(tmp_path: Path) -> None:
+    path = zip_scene("sentinel-2-l2a", tmp_path / "z")
+    (source,) = discover([tmp_path / "z"])
+    before = mark_source(source)
+    assert before[0] == path.stat().st_size
+    os.utime(path, ns=(5, 6))
+    assert mark_source(source) != before
