@@ -67,7 +67,8 @@ def refuse_used_folder(folder: Path, flag: str, error: type[TilezooError]) -> No
     """
     there = next((each for each in (folder, *folder.parents) if each.exists()), None)
     if there is not None and not there.is_dir():
-        raise error(f"{folder}: {there} is a file, no folder; choose another {flag}")
+        above = "" if there == folder else f"{folder}: "
+        raise error(f"{above}{there} is a file, no folder; choose another {flag}")
     if there == folder and any(folder.iterdir()):
         raise error(f"{folder} is not empty; choose another {flag}")
 

@@ -195,6 +195,16 @@ def build_network(recipe: Recipe, bands: int, *, drop_path: float) -> Network:
     return Network(backbone, head)
 
 
+def check_network(recipe: Recipe, bands: int) -> None:
+    """Refuse an architecture that cannot be trained, without building its weights.
+
+    Raises:
+        OptionError: As `build_network` does.
+    """
+    with torch.device("meta"):
+        _backbone(recipe, bands, recipe.drop_path)
+
+
 def _backbone(recipe: Recipe, bands: int, drop_path: float) -> TimmVit:
     """Have timm build the recipe's backbone, if it is one that DINO's algorithm is stated for."""
     name = recipe.architecture

@@ -43,6 +43,11 @@ class Bounds:
 
 ABOVE_0, LEAST_0 = Bounds(0, above=True), Bounds(0)
 SHARE, HALF = Bounds(0, 1), Bounds(0, 0.5)
+# Sizes that no network of this kind has; beyond, no memory holds what they ask for.
+SIDE, OUTPUTS, WIDTH = Bounds(1, 4096), Bounds(1, 2**20), Bounds(1, 2**14)
+CROPS, JITTER = Bounds(0, 256), Bounds(0, 100)
+SEEDS = Bounds(0, 2**24 - 1)  # with a step and a process it makes torch's, of 64 bits
+_MOST_STEPS = 20_000_000  # of a run; a schedule holds a number for each
 
 
 def setting(help: str, bounds: Bounds | None = None) -> Any:
@@ -61,13 +66,13 @@ class Recipe:
     architecture: str = setting("timm's name of a vision transformer.")
     # Crops and colours: facebookresearch/dino at 7c446df, main_dino.py, DataAugmentationDINO.
     global_px: int = setting(
-        "Side of the two global crops, pixels; the size the network is built for.", ABOVE_0
+        "Side of the two global crops, pixels; the size the network is built for.", SIDE
     )
     global_scale: tuple[float, float] = setting(
         "Smallest and largest share of the tile's area a global crop covers."
     )
-    local_crops: int = setting("How many local crops a tile gives.", LEAST_0)
-    local_px: int = setting("Side of a local crop, pixels.", ABOVE_0)
+    local_crops: int = setting("How many local crops a tile gives.", CROPS)
+    local_px: int = setting("Side of a local crop, pixels.", SIDE)
     local_scale: tuple[float, float] = setting(
         "Smallest and largest share of the tile's area a local crop covers."
     )
@@ -76,9 +81,9 @@ class Recipe:
         "Probability of an upside-down crop; overhead imagery has no up, DINO's is 0.", SHARE
     )
     jitter: float = setting("Probability of colour jitter.", SHARE)
-    brightness: float = setting("Factors are drawn from 1 ± this; so for the next two.", LEAST_0)
-    contrast: float = setting("See brightness.", LEAST_0)
-    saturation: float = setting("See brightness; RGB bands only.", LEAST_0)
+    brightness: float = setting("Factors are drawn from 1 ± this; so for the next two.", JITTER)
+    contrast: float = setting("See brightness.", JITTER)
+    saturation: float = setting("See brightness; RGB bands only.", JITTER)
     hue: float = setting(
         "Shift drawn from ± this, turns of the colour circle; RGB bands only.", HALF
     )
@@ -90,9 +95,9 @@ class Recipe:
     blur_local: float = setting("The same of local crops.", SHARE)
     solarize: float = setting("Probability of solarising the second global crop.", SHARE)
     # The head: arXiv:2104.14294, appendix C.
-    out_dim: int = setting("K, outputs of the projection head.", ABOVE_0)
-    hidden_dim: int = setting("Width of its hidden layers.", ABOVE_0)
-    bottleneck_dim: int = setting("Width before its last layer.", ABOVE_0)
+    out_dim: int = setting("K, outputs of the projection head.", OUTPUTS)
+    hidden_dim: int = setting("Width of its hidden layers.", WIDTH)
+    bottleneck_dim: int = setting("Width before its last layer.", WIDTH)
     norm_last_layer: bool = setting("Keep the last layer's weights at length one.")
     drop_path: float = setting("Stochastic depth of the student.", SHARE)
     # The loss: arXiv:2104.14294, section 3.1.
@@ -126,7 +131,7 @@ class Recipe:
     split: str = setting(
         "Tiles that are trained on; all for every one. Packs without splits are taken whole."
     )
-    seed: int = setting("Of everything random.")
+    seed: int = setting("Of everything random.", SEEDS)
     checkpoint_every_epochs: int = setting("How often a checkpoint is kept for good.", ABOVE_0)
     keep_checkpoints: int = setting("How many of those are kept, the newest.", ABOVE_0)
     knn_every_epochs: int = setting(
@@ -279,12 +284,18 @@ def make_schedules(recipe: Recipe, steps_per_epoch: int) -> Schedules:
     """Work out every step's learning rate, weight decay, momentum and teacher temperature.
 
     Raises:
-        OptionError: The teacher's temperature would warm up for longer than the run.
+        OptionError: The teacher's temperature would warm up for longer than the run, or the run is
+            too long.
 
     Source:
         facebookresearch/dino at 7c446df, main_dino.py, train_dino and DINOLoss.
     """
     steps = recipe.epochs * steps_per_epoch
+    if steps > _MOST_STEPS:
+        raise OptionError(
+            f"epochs={recipe.epochs}: {steps:,} steps of {recipe.batch_size} tiles; a run has at most "
+            f"{_MOST_STEPS:,}"
+        )
     return Schedules(
         lr=cosine(
             recipe.lr * recipe.batch_size / _REFERENCE_BATCH,

@@ -23,6 +23,7 @@ from tilezoo.pretrain.distributed import (
 from tilezoo.pretrain.knn_task import KnnTask, find_knn_task
 from tilezoo.pretrain.log import Log, curve, read_log
 from tilezoo.pretrain.loop import Loop, Stop, stop_on_signals
+from tilezoo.pretrain.network import check_network
 from tilezoo.pretrain.options import PretrainOptions
 from tilezoo.pretrain.packs.shards import Pack, is_pack, open_pack
 from tilezoo.pretrain.recipe import find_recipe
@@ -83,13 +84,29 @@ def pretrain(options: PretrainOptions) -> PretrainResult:
             precision=choose_precision(options.precision, device),
             compiled=options.compiled,
         )
+        knn = _check(training)
         if world.first:
             settle(training)
         wait_for_all(world)
         with stop_on_signals() as stop:
-            done = _train(training, stop, options)
+            done = _train(training, knn, stop, options)
     _say_stopped(training, stop, done)
     return _result(training, done)
+
+
+def _check(training: Training) -> KnnTask | None:
+    """See that the recipe can be followed, before anything of the run is put down.
+
+    Returns:
+        The tiles for kNN accuracy; None for none.
+
+    Raises:
+        OptionError: No such network, or a schedule that is none.
+        PretrainError: There are no labelled tiles for kNN.
+    """
+    check_network(training.recipe, len(training.pack.bands))
+    _ = training.schedules
+    return _knn_task(training)
 
 
 @contextmanager
@@ -124,7 +141,7 @@ def _find_pack(options: PretrainOptions, world: World) -> Pack:
     return open_pack(folder)
 
 
-def _train(training: Training, stop: Stop, options: PretrainOptions) -> int:
+def _train(training: Training, knn: KnnTask | None, stop: Stop, options: PretrainOptions) -> int:
     """Go on from the newest checkpoint to the end, or to a signal; returns the steps done."""
     checkpoint = find_newest(training.run)
     first = checkpoint.step if checkpoint else 0
@@ -146,7 +163,7 @@ def _train(training: Training, stop: Stop, options: PretrainOptions) -> int:
             training=training,
             trainer=trainer,
             log=log,
-            knn=_knn_task(training),
+            knn=knn,
             checkpoint_seconds=60 * options.checkpoint_minutes,
             stop=stop,
             advance=bar,

@@ -15,14 +15,22 @@ from numpy.typing import NDArray
 
 from tilezoo.errors import ModelError, SourceError, TileError
 from tilezoo.image import Image
-from tilezoo.io import make_readable, whole_file, write_json, write_text
+from tilezoo.io import write_json, write_text
 from tilezoo.opening import gdal
 from tilezoo.sources import discover
 from tilezoo.space import Contract, Precision
 from tilezoo.tiles import Tile, TileRef
 from tilezoo.zoo.backbone import Backbone, build
 from tilezoo.zoo.cards import Origin, card_text, front_matter
-from tilezoo.zoo.modeldir import CARD, GOLDEN, MLM, WEIGHTS, ModelDir, write_checksums
+from tilezoo.zoo.modeldir import (
+    CARD,
+    GOLDEN,
+    MLM,
+    WEIGHTS,
+    ModelDir,
+    whole_tensors,
+    write_checksums,
+)
 
 AGREEMENT: dict[Precision, float] = {"fp32": 0.9999, "bf16": 0.999}
 _TILES = 4
@@ -103,12 +111,13 @@ def write_golden(model: ModelDir, sources: Sequence[str | Path] = ()) -> Path:
     vectors = backbone.encode(tiles)
     backbone.use("bf16")
     agreement = float(_cosines(vectors, backbone.encode(tiles)).min())
+    if not np.isfinite(vectors).all():
+        raise ModelError(f"{model.path}: its vectors hold NaN or infinity; such a model is no use")
     path = model.path / GOLDEN
-    with whole_file(path) as temporary:
+    with whole_tensors(path) as temporary:
         facts = {"pooling": model.pooling, "bf16_cosine": f"{agreement:.6f}"}
         save_file({"pixels": pixels, "embeddings": vectors}, temporary, metadata=facts)
         _sort_facts(temporary)
-        make_readable(temporary)
     return path
 
 

@@ -7,7 +7,8 @@ complete; whatever else lies in the folder or the repository stays where it is.
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Required, TypedDict
@@ -179,14 +180,31 @@ def write_model_dir(
 
     path.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
-    with whole_file(path / WEIGHTS) as temporary:
+    with whole_tensors(path / WEIGHTS) as temporary:
         save_file(tensors, temporary, metadata={"format": "pt"})
-        make_readable(temporary)
     # timm passes img_size to networks of a fixed size only
     timm_config = _timm_config(contract, pooling, config, fixed_size="pos_embed" in tensors)
     own = _own_config(path / WEIGHTS, contract, pooling, config)
     write_json(path / CONFIG, {**timm_config, "tilezoo": own})
     return read_model_dir(path)
+
+
+@contextmanager
+def whole_tensors(path: Path) -> Iterator[Path]:
+    """Yield a name for a safetensors file that is renamed to `path` only if the block succeeds.
+
+    Raises:
+        ModelError: The disk is full, or cannot be written.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        with whole_file(path) as temporary:
+            yield temporary
+            make_readable(temporary)
+    except SafetensorError as error:
+        fix = "make room, then run the same command again"
+        raise ModelError(f"{path}: not written ({error}); {fix}") from error
 
 
 def _timm_config(
