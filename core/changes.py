@@ -13,7 +13,7 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from tilezoo.formats import split_part, suffix_of
+from tilezoo.formats import list_headers, split_part, suffix_of
 from tilezoo.io import whole_file
 from tilezoo.sources import Source
 from tilezoo.vrt import list_vrt_files
@@ -55,7 +55,7 @@ def _list_files(source: Source) -> Iterable[str]:
         return [source.path + ending for ending in source.endings]
     path, _part = split_part(source.path)
     if suffix_of(path) != ".vrt":
-        return [path]
+        return [path, *list_headers(path)]
     behind = _list_behind(path, *_look_at(path))
     return [path, *(behind if len(behind) <= _MOST_BEHIND else ())]
 

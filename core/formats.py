@@ -117,6 +117,14 @@ def find_driver(path: str, start: bytes) -> str:
     return found
 
 
+def list_headers(path: str) -> list[str]:
+    """List the headers beside a file that may be of plain numbers; none for another."""
+    if suffix_of(path) not in _RAW_SUFFIXES:
+        return []
+    near = (f"{os.path.splitext(path)[0]}.hdr", f"{path}.hdr")
+    return [header for header in near if header != path and os.path.isfile(header)]
+
+
 def tell_refused(path: str) -> str | None:
     """Why a file or store cannot be an image, and what to do; None where it may be one."""
     if suffix_of(path) in STORE_SUFFIXES and os.path.isdir(path):
@@ -179,9 +187,7 @@ def _is_image(path: str) -> bool:
 
 def _find_raw_driver(path: str) -> str | None:
     """The driver of plain numbers that a header beside them tells of."""
-    for header in (f"{os.path.splitext(path)[0]}.hdr", f"{path}.hdr"):
-        if header == path or not os.path.isfile(header):
-            continue
+    for header in list_headers(path):
         with open(header, "rb") as file:
             start = file.read(START_BYTES)
         if _ENVI.match(start):

@@ -159,7 +159,7 @@ def _find_broken(path: str, number: int, text: str | None) -> BrokenRow | None:
         )
         return BrokenRow(id=own_id, path=path, kind="unreadable", message=ragged)
     shown = str(text.strip())
-    if not exists(text) and (why := _tell_foreign(shown)):
+    if (why := _tell_foreign(shown)) and not exists(text):
         return BrokenRow(id=shown, path=shown, kind="missing", message=f"row {number}: {why}")
     return None
 
@@ -172,6 +172,8 @@ class _Ragged(str):
 
 def _resolve(folder: str, text: str) -> tuple[str, str]:
     """Where a row leads, and what its path is relative to; Windows' separators count if need be."""
+    if os.path.lexists(place := os.path.join(folder, text)):  # nearly all
+        return os.path.normpath(place), _find_anchor(folder, folder, text)
     forms = dict.fromkeys([text, text.strip(), find_local(text.strip())])
     if os.sep == "/":
         forms |= dict.fromkeys([form.replace("\\", "/") for form in forms])

@@ -256,6 +256,17 @@ def test_too_many_changed_files_fail_a_run_as_others_do(vit: Path, tmp_path: Pat
         embed(tmp_path / "in", out=tmp_path / "t", model=vit, **OPTIONS)
 
 
+def test_a_header_of_plain_numbers_counts(tmp_path: Path) -> None:
+    import rasterio.shutil
+
+    path = making.write_tiff(tmp_path / "a.tif", making.texture(0))
+    rasterio.shutil.copy(path, tmp_path / "x.dat", driver="ENVI")
+    source = source_at(str(tmp_path / "x.dat"))
+    before = mark_source(source)
+    os.utime(tmp_path / "x.hdr", ns=(5, 6))
+    assert mark_source(source) != before
+
+
 def test_a_zip_file_counts_for_the_scene_in_it(tmp_path: Path) -> None:
     path = zip_scene("sentinel-2-l2a", tmp_path / "z")
     (source,) = discover([tmp_path / "z"])
