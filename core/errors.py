@@ -33,7 +33,8 @@ class UnknownModelError(TilezooError):
     """No model has this name."""
 
     def __init__(self, name: str, known: Iterable[str]) -> None:
-        near = get_close_matches(name, list(known), n=3, cutoff=0.5)
+        others = [other for other in known if other != name]
+        near = get_close_matches(name, others, n=3, cutoff=0.5)
         hint = f"Did you mean {' or '.join(map(repr, near))}? " if near else ""
         super().__init__(
             f"No model {name!r}, and no folder of that name. {hint}`tilezoo models` shows every name."

@@ -209,7 +209,8 @@ def _backbone(recipe: Recipe, bands: int, drop_path: float) -> TimmVit:
     """Have timm build the recipe's backbone, if it is one that DINO's algorithm is stated for."""
     name = recipe.architecture
     if not is_model_in_modules(name, _MODULES):
-        near = get_close_matches(name, timm.list_models("vit_*"), n=1)
+        known = [one for one in timm.list_models("vit_*") if is_model_in_modules(one, _MODULES)]
+        near = get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]}?" if near else "take vit_small_patch16_224, say"
         raise OptionError(f"architecture={name}: no vision transformer of timm's; {hint}")
     bare = name.partition(".")[0]  # a tag names weights, and there are none here

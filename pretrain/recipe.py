@@ -216,7 +216,9 @@ def _read_change(text: str) -> tuple[str, object]:
     """Read one `key=value` in the type of the field it names."""
     name, equals, written = text.partition("=")
     kinds = {each.name: each for each in fields(Recipe)}
-    if not equals or name not in kinds:
+    if name in kinds and not equals:
+        raise OptionError(f"--set {text}: write {name}=VALUE ({kinds[name].metadata['help']})")
+    if name not in kinds:
         near = get_close_matches(name, kinds, n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else "see the recipe in RUN/run.json"
         raise OptionError(f"--set {text}: no such field; {hint}")

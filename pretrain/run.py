@@ -1,6 +1,7 @@
 """The main path: packed tiles → crops → student and teacher → checkpoints."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -8,9 +9,9 @@ from pathlib import Path
 
 import torch
 
-from tilezoo.errors import InterruptedRunError, PretrainError
+from tilezoo.errors import InterruptedRunError, PretrainError, TilezooError
 from tilezoo.folder_writer import one_writer
-from tilezoo.options import verb
+from tilezoo.options import options_of, verb
 from tilezoo.pretrain.checkpoint import find_newest
 from tilezoo.pretrain.distributed import (
     World,
@@ -24,7 +25,7 @@ from tilezoo.pretrain.knn_task import KnnTask, find_knn_task
 from tilezoo.pretrain.log import Log, curve, read_log
 from tilezoo.pretrain.loop import Loop, Stop, stop_on_signals
 from tilezoo.pretrain.network import check_network
-from tilezoo.pretrain.options import PretrainOptions
+from tilezoo.pretrain.options import PackOptions, PretrainOptions
 from tilezoo.pretrain.packs.shards import Pack, is_pack, open_pack
 from tilezoo.pretrain.recipe import find_recipe
 from tilezoo.pretrain.setup import Training, find_order, settle, stored_contract
@@ -33,6 +34,7 @@ from tilezoo.progress import progress, say
 from tilezoo.zoo.runs import CHECKPOINTS
 
 _PACKED = "pack"  # in the run's folder, where the source is no pack
+_FLAG = re.compile(r"--[a-z][a-z-]*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,17 +130,33 @@ def _find_pack(options: PretrainOptions, world: World) -> Pack:
     if world.first:
         from tilezoo.pretrain.packs.packing import pack
 
-        pack(
-            sources,
-            out=folder,
-            bands=options.bands,
-            value_range=options.value_range,
-            nodata=options.nodata,
-            labels=options.labels,
-            show_progress=options.show_progress,
-        )
+        with _explain_pack_options():
+            pack(
+                sources,
+                out=folder,
+                bands=options.bands,
+                value_range=options.value_range,
+                nodata=options.nodata,
+                labels=options.labels,
+                show_progress=options.show_progress,
+            )
     wait_for_all(world)
     return open_pack(folder)
+
+
+@contextmanager
+def _explain_pack_options() -> Iterator[None]:
+    """Say whose options they are, where packing names some that pretraining has not."""
+    try:
+        yield
+    except TilezooError as error:
+        own = {one.flag for one in options_of(PretrainOptions)}
+        theirs = {one.flag for one in options_of(PackOptions)} - own
+        named = dict.fromkeys(flag for flag in _FLAG.findall(str(error)) if flag in theirs)
+        if named:
+            whose = "of `tilezoo pack SOURCE -o SHARDS`; then pretrain SHARDS"
+            error.args = (f"{error} ({', '.join(named)}: {whose})",)
+        raise
 
 
 def _train(training: Training, knn: KnnTask | None, stop: Stop, options: PretrainOptions) -> int:

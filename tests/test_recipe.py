@@ -5,14 +5,21 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
+import making
 import pretraining
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from tilezoo.errors import OptionError, TilezooError
+from tilezoo.errors import (
+    ModelError,
+    OptionError,
+    TilezooError,
+    UnknownModelError,
+)
 from tilezoo.pretrain import pretrain
 from tilezoo.pretrain.recipe import Recipe, find_recipe, make_schedules
+from tilezoo.zoo import find_model
 
 NAME = "dino-vits16-bigearthnet"
 KINDS: dict[str, Any] = {each.name: each.type for each in fields(Recipe)}
@@ -110,3 +117,36 @@ def test_a_recipe_that_cannot_be_followed_leaves_no_run_behind(
         with pytest.raises(TilezooError, match=wrong.partition("=")[0]):
             pretrain(shards, out=tmp_path, recipe=NAME, settings=[*pretraining.SMALL, wrong])
         assert not (tmp_path / "run.json").exists()
+
+
+@pytest.mark.parametrize("name", sorted(KINDS))
+def test_a_field_without_a_value_is_not_suggested_instead_of_itself(name: str) -> None:
+    with pytest.raises(OptionError, match=f"--set {name}: write {name}=VALUE"):
+        find_recipe(NAME, [name])
+
+
+def test_no_architecture_is_suggested_that_is_refused_again(tmp_path: Path, shards: Path) -> None:
+    for wrong in ("vit_base_r26_s32_224", "vit_tiny_patch16_dinov3", "samvit_base_patch16"):
+        asked = [*pretraining.SMALL, f"architecture={wrong}"]
+        with pytest.raises(OptionError, match=f"architecture={wrong}: ") as refused:
+            pretrain(shards, out=tmp_path, recipe=NAME, settings=asked)
+        assert f"did you mean {wrong}?" not in str(refused.value)
+
+
+def test_options_of_packing_that_pretraining_has_not_are_told_as_packings(tmp_path: Path) -> None:
+    for number, side in enumerate((40, 48)):
+        pixels = making.texture(number, side=side)
+        making.write_tiff(tmp_path / "tiles" / f"{number}.tif", pixels, photometric="RGB")
+    with pytest.raises(TilezooError, match=r"of `tilezoo pack SOURCE -o SHARDS`; then pretrain"):
+        pretrain(tmp_path / "tiles", out=tmp_path / "run", recipe=NAME, settings=pretraining.SMALL)
+
+
+def test_no_name_is_suggested_instead_of_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "Did you mean" not in str(UnknownModelError("org/vit", ["org/vit"]))
+    assert "'org/vit2'" in str(UnknownModelError("org/vit", ["org/vit", "org/vit2"]))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "dino-vits16-imagenet").mkdir()
+    with pytest.raises(ModelError, match="stands before the model of that name: rename it"):
+        find_model("dino-vits16-imagenet")

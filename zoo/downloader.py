@@ -87,7 +87,15 @@ def find_model(name: str | Path) -> ModelDir:
         ModelError: The directory is incomplete or damaged.
     """
     folder = Path(name).expanduser()
-    return read_model_dir(folder.resolve()) if folder.is_dir() else download(str(name))
+    if not folder.is_dir():
+        return download(str(name))
+    try:
+        return read_model_dir(folder.resolve())
+    except ModelError as error:
+        if str(name) not in {entry.name for entry in entries()}:
+            raise
+        hidden = f"the folder {folder.resolve()} stands before the model of that name"
+        raise ModelError(f"{error}; {hidden}: rename it, or run from another folder") from error
 
 
 @verb(DownloadOptions)
