@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 MAX_DECODED_BYTES = 512 << 20
 _FROM_START = frozenset({"PNG", "JPEG", "GIF", "WEBP"})  # drivers that cannot begin in the middle
 _BROKEN = (SyntaxError, ValueError, EOFError, TypeError, IndexError, KeyError, struct.error)
+# Pixels that are taken out of a picture at once: few enough that malloc has the room at hand.
+_STRIP_PX = 40_000
 _VIRTUAL = "/vsi"  # what the names of GDAL's own files begin with: in archives, in memory
 _SCAN, _END = b"\xff\xda", b"\xff\xd9"  # markers, which compressed data never holds
 _Key = tuple[str, int, int]  # path, size, time of its last change in ns
@@ -96,16 +98,20 @@ class _PillowPixels:
 
     def read(self, indexes: Sequence[int], window: Window) -> NDArray[np.generic]:
         x, y, width, height = window
-        part = self.picture
-        if part.size != (width, height):
-            part = part.crop((x, y, x + width, y + height))
+        taken = np.empty((len(indexes), height, width), np.uint8)
+        rows = max(1, _STRIP_PX // width)
+        for top in range(0, height, rows):
+            bottom = min(top + rows, height)
+            values = self._crop((x, y + top, x + width, y + bottom))  # (rows, w, C)
+            for place, index in enumerate(indexes):
+                taken[place, top:bottom] = values[:, :, index - 1]
+        return taken
+
+    def _crop(self, box: tuple[int, int, int, int]) -> NDArray[np.uint8]:
+        part = self.picture if box == (0, 0, *self.picture.size) else self.picture.crop(box)
         if part.mode not in {"L", "RGB"}:  # CMYK and YCCK
             part = part.convert("RGB")
-        values = np.asarray(part).reshape(height, width, -1)  # (h, w, C)
-        taken = np.empty((len(indexes), height, width), np.uint8)
-        for place, index in enumerate(indexes):
-            taken[place] = values[:, :, index - 1]
-        return taken
+        return np.asarray(part).reshape(part.height, part.width, -1)
 
 
 @dataclass(frozen=True, slots=True)
