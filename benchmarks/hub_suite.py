@@ -49,13 +49,13 @@ KINDS = {
         r"discussions|create_pr=1|refs%2Fpr|refs/pr|refs%2Fconvert"
     ),
     "pickles (.bin, .pkl, …)": re.compile(r"\.(bin|ckpt|joblib|pickle|pkl|pth?)\b"),
-    "tokens and rights": re.compile(
-        r'whoami-v2|user-access-request|"(private|visibility|gated|resourceGroupId)":|"gated"|'
-        r"/settings|resource-groups"
-    ),
     "services of huggingface.co": re.compile(
         r"/api/(collections|users|organizations|settings/webhooks|papers|jobs|tasks|quicksearch|"
-        r"trending|daily_papers|telemetry|agent|notifications)|/likes?\b|/duplicate|lfs-files"
+        r"trending|daily_papers|telemetry|agent|notifications)|/likes?\b|/duplicate|lfs-files|"
+        r"EnterpriseOrg"
+    ),
+    "tokens and gates": re.compile(
+        r'whoami-v2|user-access-request|"gated"|resourceGroupId|resource-groups'
     ),
 }
 NEEDED = (

@@ -238,3 +238,14 @@ def test_a_model_is_made_private_and_public_by_those_who_write(public):
         assert public.ask("GET", "/api/models/org/public").status == status
     missing = public.ask("PUT", "/api/models/org/none/settings", {"private": True}, **WRITE)
     assert missing.status == 404
+
+
+def test_who_has_no_token_is_not_led_to_a_private_model(public):
+    made = {"name": "before", "organization": "org", "private": True}
+    public.ask("POST", "/api/repos/create", made, **WRITE)
+    move = {"fromRepo": "org/before", "toRepo": "org/after"}
+    assert public.ask("POST", "/api/repos/move", move, **WRITE).status == 200
+    assert public.ask("GET", "/api/models/org/before").status == 404
+    assert public.ask("GET", "/api/models/org/after").status == 404
+    assert public.ask("GET", "/api/models/org/before", **READ).status == 307
+    public.ask("DELETE", "/api/repos/delete", {"name": "org/after"}, **WRITE)

@@ -210,7 +210,12 @@ def test_a_model_gets_another_name_with_all_it_has(hub):
     assert refused.status == 409
     assert "called org/taken already exists" in refused.json()["error"]
     assert hub.ask("POST", "/api/repos/move", move | {"toRepo": "new/name"}).status == 200
-    assert hub.ask("GET", "/api/models/org/old").status == 404
+    for path in ("/api/models/{}", "/{}/resolve/v1/a?download=true", "/api/models/{}/tree/v1"):
+        led = hub.ask("GET", path.format("org/old"))
+        assert (led.status, led.headers["location"]) == (307, path.format("new/name"))
+    assert hub.ask("GET", "/org/old/resolve/v1/none").status == 307
+    assert hub.commit("org/old", small("a", b"2")).status == 404
+    assert "org/old" not in {model["id"] for model in hub.ask("GET", "/api/models").json()}
     assert hub.files("new/name", "v1") == {"a": b"1"}
     assert titles(hub, "new/name") == ["one", "initial commit"]
     for wrong in (
@@ -221,6 +226,12 @@ def test_a_model_gets_another_name_with_all_it_has(hub):
     ):
         body = {"fromRepo": "new/name", "toRepo": "new/other"} | wrong
         assert hub.ask("POST", "/api/repos/move", body).status == 400
+    back = {"fromRepo": "new/name", "toRepo": "org/old"}
+    assert hub.ask("POST", "/api/repos/move", back).status == 200
+    assert hub.files("org/old") == {"a": b"1"}
+    assert hub.ask("GET", "/api/models/new/name").headers["location"] == "/api/models/org/old"
+    hub.ask("DELETE", "/api/repos/delete", {"name": "old", "organization": "org"})
+    assert hub.ask("GET", "/api/models/new/name").status == 404
 
 
 def test_users_have_names_and_models_without_an_organisation_are_theirs(tmp_path):

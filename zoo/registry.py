@@ -43,6 +43,7 @@ from tilezoo.zoo.revisions import (
 from tilezoo.zoo.stores import Store, retry_overtaken
 
 MAIN = "main"
+_MOVED = "moved"  # a file of this name is where a model was, and says what it is called now
 PUBLISHED = Note("tilezoo publish")
 
 
@@ -309,6 +310,17 @@ class Registry:
                 self.store.copy(f"{name}/{path}", f"{new}/{path}")
             self.store.delete(f"{name}/{main}")
             self.store.delete_folder(name)
+            self.store.write(f"{name}/{_MOVED}", new.encode())
+            if self.store.exists(f"{new}/{_MOVED}"):  # it is called as it was before
+                self.store.delete(f"{new}/{_MOVED}")
+
+    def moved_to(self, name: str) -> str | None:
+        """What a model is called now that had this name; None where no other has it."""
+        try:
+            new = self.store.read(f"{check_name(name)}/{_MOVED}").decode("ascii", "replace")
+            return new if self.has(new) else None
+        except (FileNotFoundError, RegistryError):
+            return None
 
     def lock(self, name: str) -> AbstractContextManager[object]:
         """Keep others from moving this model's refs; a thread that has it must not ask again."""

@@ -1,8 +1,8 @@
 """The hub: a registry served over Hugging Face's HTTP API, for reading and writing.
 
 huggingface_hub, `hf`, timm and transformers use it with `HF_ENDPOINT`; uploads need
-`HF_HUB_DISABLE_XET=1` besides, for there is no Xet here. Every file is what Hugging Face calls an
-LFS file: its ETag is its SHA-256.
+`HF_HUB_DISABLE_XET=1` besides, for there is no Xet here. Large files are what Hugging Face calls LFS
+files, with their SHA-256 as ETag; small ones are called as git calls them, see blobs.
 """
 
 import re
@@ -21,7 +21,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from tilezoo.errors import OptionError, RegistryError
+from tilezoo.errors import NotInRegistryError, OptionError, RegistryError
 from tilezoo.options import verb
 from tilezoo.zoo.hub.commits import commit, preupload
 from tilezoo.zoo.hub.contents import list_commits, paths_info, tree
@@ -89,6 +89,21 @@ def _asked_name(path: str) -> str | None:
         return None
     named = words[:2]
     return "/".join(named if kind == "models" else [kind, *named])
+
+
+def answer_missing(request: Request, error: Exception) -> Response:
+    """Answer where there is no such model, revision or file; lead on to a model's new name."""
+    params = request.path_params
+    if request.method in ("GET", "HEAD") and {"org", "name"} <= params.keys():
+        name = f"{params['org']}/{params['name']}"
+        lacking = isinstance(error, NotInRegistryError) and error.kind == "model"
+        new = hub_of(request).registry.moved_to(name) if lacking else None
+        path = request.scope["raw_path"].decode("ascii")
+        if new and f"/{name}" in path:
+            query = f"?{request.url.query}" if request.url.query else ""
+            place = path.replace(f"/{name}", f"/{new}", 1) + query
+            return Response(status_code=307, headers={"Location": place})
+    return answer_known(request, error)
 
 
 def _is_there(hub: Hub, name: str) -> bool:
@@ -218,7 +233,7 @@ def make_app(
             Middleware(Access, tokens=tokens),
             Middleware(SlashedRefs),
         ],
-        exception_handlers={**HANDLERS, 404: unknown},
+        exception_handlers={**HANDLERS, NotInRegistryError: answer_missing, 404: unknown},
         lifespan=_lifespan,
     )
     app.router.redirect_slashes = False
