@@ -340,7 +340,9 @@ class BandProposal:
 
 def propose_bands(wanted: Sequence[str], bands: Sequence[FileBand]) -> Iterator[BandProposal]:
     """What `--bands` may do for a file, the surest first; none where it has too few by far."""
-    yield BandProposal(text=",".join(map(to_meaning, wanted)), reason="named")
+    meanings = [to_meaning(name) for name in wanted]
+    if {band.common for band in bands} >= set(meanings):
+        yield BandProposal(text=",".join(meanings), reason="named")
     if len(bands) == 1:
         if bands[0].number is not None:
             yield BandProposal(text=_number_each(wanted, [bands[0].number]), reason="single")

@@ -111,6 +111,11 @@ class Image:
         self._stack.close()
 
     @property
+    def source(self) -> Source:
+        """The source; a plain image where a file that is called one band's holds several."""
+        return self._source
+
+    @property
     def layers(self) -> tuple[Layer, ...]:
         """The bands that are asked for, in that order."""
         return self._layers

@@ -32,7 +32,8 @@ _ACQUISITION_TAGS: tuple[tuple[str, ...], ...] = (
 )
 # Words of programs that scan paper and film: what they call the original's time is the scan's.
 _SCANNER = re.compile(r"scan|silverfast|plustek|perfection", re.IGNORECASE)
-_UNSET = datetime(1970, 1, 1, tzinfo=UTC)  # what a clock says that was never set
+# What a clock says that was never set, and GDAL of a NITF file that it writes without a time.
+_UNSET = {datetime(1970, 1, 1, tzinfo=UTC), datetime(2002, 12, 16, 15, 16, 29, tzinfo=UTC)}
 _FIRST_YEAR = 1858  # Nadar's balloon over the Bièvre; a tag's year 1 means nothing
 _WIDEST_ZONE = timedelta(hours=14)
 
@@ -232,7 +233,7 @@ def _list_tagged(tags: Mapping[str, str]) -> list[_Moment]:
 
 
 def _is_plausible(moment: _Moment) -> bool:
-    return moment.at.year >= _FIRST_YEAR and moment.at != _UNSET
+    return moment.at.year >= _FIRST_YEAR and moment.at not in _UNSET
 
 
 def _find_in_exif(tags: Mapping[str, str]) -> _Moment | None:

@@ -234,6 +234,27 @@ def test_most_images_of_a_mixed_folder_are_served_and_the_others_told(
     assert run(*words[1:]).returncode == 0
 
 
+def test_images_of_a_kind_that_fail_are_counted(tmp_path, vit, run, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for number in range(3):
+        for band in ("B02", "B03", "B04"):
+            crs = "EPSG:32634" if (number, band) == (1, "B04") else making.UTM
+            file = tmp_path / "s" / f"{number}_{band}.tif"
+            making.write_tiff(file, making.texture(number, bands=1), crs=crs)
+    found = inspect("s", model=vit)
+    (fed,) = found.advised.fed
+    assert (fed.failing, len(fed.bands)) == (1, 3)
+    assert "in two CRS" in fed.refusal
+    assert run(*shlex.split(found.advised.command)[1:]).returncode == 0
+
+
+def test_a_file_that_is_called_a_bands_and_holds_several_is_shown_whole(tmp_path, vit):
+    name = "CAPELLA_C02_SM_GEO_HH_20201126192221_20201126192225.tif"
+    making.write_tiff(tmp_path / name, making.texture(1), photometric="RGB")
+    (kind,) = inspect(tmp_path, model=vit).kinds
+    assert [band.name for band in kind.bands] == ["red", "green", "blue"]
+
+
 def test_nan_that_nothing_declares_is_taken_for_no_data(tmp_path, vit, run, monkeypatch):
     monkeypatch.chdir(tmp_path)
     pixels = making.texture(1, dtype="float32", high=1)

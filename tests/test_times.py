@@ -259,6 +259,7 @@ def test_acquisition_tags_win_over_names_and_names_over_the_time_of_writing() ->
         ),
         ({"NC_GLOBAL#time_coverage_start": "2020-02-23T10:30:15Z"}, utc(2020, 2, 23, 10, 30, 15)),
         ({"NITF_IDATIM": "20200223103015"}, utc(2020, 2, 23, 10, 30, 15)),
+        ({"NITF_IDATIM": "20021216151629"}, None),  # GDAL's own, where it is told none
         ({"DATETIME": "0001-01-01T00:00:00"}, None),
         ({"EXIF_DateTimeOriginal": "1970:01:01 00:00:00"}, None),
     ],

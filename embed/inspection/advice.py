@@ -19,6 +19,7 @@ from tilezoo.embed.inspection.plans import (
     describe_run,
     list_tiles,
     values_of,
+    write_command,
 )
 from tilezoo.embed.inspection.survey import Group, Survey, sample_values
 from tilezoo.errors import ContractError, TileError
@@ -64,7 +65,8 @@ def advise(asked: Asked, survey: Survey) -> Advice:
     run = describe_run(asked, survey)
     errors, told = _settle_errors(run, survey)
     hints = _give_hints(asked, run, survey)
-    run = describe_run(asked, survey, [*notes, *told, *hints], errors)
+    command = write_command(asked, errors=errors)
+    run = replace(run, command=command, notes=(*notes, *told, *hints))
     return Advice(asked=asked, survey=survey, run=run)
 
 
@@ -220,17 +222,18 @@ def _settle_nodata(asked: Asked, survey: Survey) -> _Settled:
 
 def _settle_errors(run: Run, survey: Survey) -> tuple[int, list[str]]:
     """Let the run end well where it is known that some images fail."""
-    refused = [g for g, fed in zip(survey.groups, run.fed, strict=True) if fed.refusal]
+    failing = [fed for fed in run.fed if fed.failing]
+    refused = sum(fed.failing for fed in failing)
     broken = sum(one.images for one in survey.unreadable)
-    images = sum(group.images for group in refused) + broken
-    if run.refusal or not images:
+    if run.refusal or not refused + broken:
         return 0, []
     share = max(1, run.tiles // max(1, survey.images))
-    told = f"{images:,} of the images fail: they become rows of errors.parquet (--max-errors)"
-    if refused:
-        path = shlex.quote(refused[0].example.source.uri)
+    told = f"{refused + broken:,} of the images fail: they become rows of errors.parquet"
+    others = next((fed for fed in failing if not fed.bands), None)
+    if others is not None:
+        path = shlex.quote(survey.groups[others.kind].looks[0].source.uri)
         told = f"{told}; look at these by themselves: tilezoo inspect {path}"
-    return (images - broken) * share + broken, [told]
+    return refused * share + broken, [told]
 
 
 def _give_hints(asked: Asked, run: Run, survey: Survey) -> Iterator[str]:

@@ -143,11 +143,13 @@ class Fed:
 
     Attributes:
         kind: Which of the inspection's kinds, from 0.
-        refusal: Why such images are refused; None if they are not.
-        bands: In the model's order; empty where they are refused.
+        failing: How many of the kind's images are refused, by those looked at.
+        refusal: Why the first of these is; None where none is.
+        bands: In the model's order; empty where all are refused.
     """
 
     kind: int
+    failing: int
     refusal: str | None
     bands: tuple[BandFed, ...]
 

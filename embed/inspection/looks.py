@@ -93,17 +93,17 @@ def try_look(source: Source, request: Places) -> Look | TileError:
 
 def _look_at(source: Source, request: Places) -> Look:
     """Open a source for its headers; of a set, each file by itself: they need not fit together."""
-    if not source.endings:
+    if len(source.endings) < 2:
         with Image(source, request) as image:
             headers = tuple(_read_header(image, layer) for layer in image.layers)
-            return _make_look(source, image, headers)
+            return _make_look(image, headers)
     found: dict[int, Header] = {}
     looks, errors = [], []
     for place in range(len(source.endings)):
         try:
             with Image(source, replace(request, places=(place,))) as image:
                 found[place] = _read_header(image, image.layers[0])
-                looks.append(_make_look(source, image, ()))
+                looks.append(_make_look(image, ()))
         except TileError as error:
             errors.append(error)
     if not looks:
@@ -113,10 +113,10 @@ def _look_at(source: Source, request: Places) -> Look:
     return replace(finest, headers=headers_found)
 
 
-def _make_look(source: Source, image: Image, headers: tuple[Header | None, ...]) -> Look:
+def _make_look(image: Image, headers: tuple[Header | None, ...]) -> Look:
     wkt = image.crs_wkt
     return Look(
-        source=source,
+        source=image.source,
         bands=image.bands,
         headers=headers,
         crs=wkt and crs_name(wkt),
@@ -194,7 +194,7 @@ def read_sample(looks: Sequence[Look], request: Places, pool: ThreadPoolExecutor
 
 def _list_jobs(look: Look) -> Iterable[tuple[int, ...] | None]:
     """What is read at once: a file's bands together, a set's each from its file."""
-    if not look.source.endings:
+    if len(look.source.endings) < 2:
         return [None]
     return [(place,) for place, header in enumerate(look.headers) if header]
 

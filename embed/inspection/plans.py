@@ -80,14 +80,14 @@ def _name_model(options: InspectOptions, backbone: "Backbone") -> InspectOptions
     return replace(options, model=backbone.model.path)
 
 
-def describe_run(asked: Asked, survey: Survey, notes: Sequence[str] = (), errors: int = 0) -> Run:
+def describe_run(asked: Asked, survey: Survey) -> Run:
     """Say what `tilezoo embed` would do, with the words that it would say it in."""
     refusal: str | None
     try:
         contract, request = asked.adapt()
     except ContractError as error:
         contract, refusal = asked.contract, str(error)
-        fed = tuple(_refuse(number, refusal) for number in range(len(survey.groups)))
+        fed = tuple(_refuse(number, g, refusal) for number, g in enumerate(survey.groups))
     else:
         refusal = _find_refusal(survey, contract, request) or _tell_unreadable(survey)
         fed = tuple(
@@ -95,17 +95,17 @@ def describe_run(asked: Asked, survey: Survey, notes: Sequence[str] = (), errors
             for number, group in enumerate(survey.groups)
         )
     return Run(
-        command=to_command("embed", _to_embed(asked.options, asked.name, errors)),
+        command=write_command(asked, errors=0),
         refusal=refusal,
         model=_describe_model(asked.name, contract),
         fed=fed,
         tiles=_count_tiles(survey, asked.options),
-        notes=tuple(notes),
+        notes=(),
     )
 
 
-def _refuse(number: int, why: str) -> Fed:
-    return Fed(kind=number, refusal=why, bands=())
+def _refuse(number: int, group: Group, why: str) -> Fed:
+    return Fed(kind=number, failing=group.images, refusal=why, bands=())
 
 
 def _find_refusal(survey: Survey, contract: Contract, request: BandRequest) -> str | None:
@@ -125,21 +125,38 @@ def _tell_unreadable(survey: Survey) -> str | None:
 def _feed(
     number: int, group: Group, contract: Contract, request: BandRequest, options: InspectOptions
 ) -> Fed:
-    look = group.example
+    failures = [
+        failure
+        for look in group.looks
+        if (failure := _find_failure(look, contract, request, options)) is not None
+    ]
+    if len(failures) == len(group.looks):
+        return _refuse(number, group, failures[0])
+    look = group.looks[0]
+    return Fed(
+        kind=number,
+        failing=-(-group.images * len(failures) // len(group.looks)),
+        refusal=failures[0] if failures else None,
+        bands=tuple(
+            _feed_band(name, look.bands[place], values_of(group, place), contract.value_range)
+            for name, place in zip(contract.bands, choose(request, look), strict=True)
+        ),
+    )
+
+
+def _find_failure(
+    look: Look, contract: Contract, request: BandRequest, options: InspectOptions
+) -> str | None:
+    """Why an image is refused by its headers; None where it is not."""
     try:
         with gdal(), Image(look.source, request) as image:
             image.check(contract)
             whole = (0, 0, *image.size)
-            image.check_size(
-                options.cut.window(0, image.size[0]) if options.cut else whole, contract
-            )
+            window = options.cut.window(0, image.size[0]) if options.cut else whole
+            image.check_size(window, contract)
     except TileError as error:
-        return _refuse(number, str(error))
-    bands = tuple(
-        _feed_band(name, look.bands[place], values_of(group, place), contract.value_range)
-        for name, place in zip(contract.bands, choose(request, look), strict=True)
-    )
-    return Fed(kind=number, refusal=None, bands=bands)
+        return str(error)
+    return None
 
 
 def _feed_band(
@@ -192,14 +209,16 @@ def _count_tiles(survey: Survey, options: InspectOptions) -> int:
     return round(sum(counts)) + sum(one.images for one in survey.unreadable)
 
 
-def _to_embed(options: InspectOptions, model: str, errors: int) -> EmbedOptions:
-    """The options of `embed` that are asked alike."""
+def write_command(asked: Asked, *, errors: int) -> str:
+    """The command of `embed` with the options that both verbs have."""
     own = {one.name for one in options_of(InspectOptions)}
     shared = {
-        one.name: getattr(options, one.name) for one in options_of(EmbedOptions) if one.name in own
+        one.name: getattr(asked.options, one.name)
+        for one in options_of(EmbedOptions)
+        if one.name in own
     }
-    out = _propose_out(options.source_list, model)
-    return EmbedOptions(**shared, out=out, max_errors=errors)
+    out = _propose_out(asked.options.source_list, asked.name)
+    return to_command("embed", EmbedOptions(**shared, out=out, max_errors=errors))
 
 
 def _propose_out(sources: Sequence[str | Path], model: str) -> str:

@@ -165,7 +165,9 @@ def _say_fed(fed: Fed, found: Inspection) -> Iterator[str]:
     title = kind.product.title if kind.product else kind.example.rpartition("/")[2]
     about = f" of {title}" if len(found.kinds) > 1 else ""
     if fed.refusal:
-        yield _line("fails", f"{title}: {fed.refusal}" if about else fed.refusal)
+        some = f"{fed.failing:,} of {kind.images:,}: " if fed.bands else ""
+        yield _line("fails", f"{f'{title}: ' * bool(about)}{some}{fed.refusal}")
+    if not fed.bands:
         return
     ways = ", ".join(
         f"{band.model} ← {band.source}" if band.model != band.source else band.model
