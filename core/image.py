@@ -199,6 +199,8 @@ class Image:
     def _find_scales(self, names: Sequence[str]) -> list[tuple[float, float] | None]:
         """Scale and offset of bands by their product's names."""
         found = find_scaling(self._source, self._request).scales
+        if not found:
+            return [None] * len(names)
         scales = {canonical(name): scale for name, scale in found.items()}
         return [scales.get(canonical(name)) for name in names]
 
