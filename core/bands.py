@@ -293,7 +293,8 @@ class BandRequest:
     def _tell_mismatch(self, bands: Sequence[FileBand]) -> str:
         need = ",".join(self.effective)
         names = [band.name for band in bands]
-        has = f"bands {','.join(_shorten(names))}" if all(names) else f"{len(bands)} unnamed bands"
+        unnamed = "one unnamed band" if len(bands) == 1 else f"{len(bands)} unnamed bands"
+        has = f"bands {','.join(_shorten(names))}" if all(names) else unnamed
         return f"has {has}, {self.taker} takes {need}; {self._propose(bands)}"
 
     def _propose(self, bands: Sequence[FileBand]) -> str:

@@ -13,12 +13,14 @@ from tilezoo.bands import ALPHA, BandRequest, FileBand, name_bands
 from tilezoo.products.facts import Facts, read_facts
 from tilezoo.products.product import Product, find_product
 from tilezoo.products.scenes import to_file_band
+from tilezoo.progress import count_of
 from tilezoo.raster import Raster
 from tilezoo.sources import Source
 
 _COLOURS = ("red", "green", "blue", "nir", "gray")
 _LARGEST = 65_535.0  # of what a product stores: 16 bits
 _AS_STORED = (1.0, 0.0)
+_STORED = "values as stored"
 _8_BITS = (0.0, 255.0)
 
 
@@ -130,7 +132,7 @@ def find_scaling(source: Source, request: BandRequest) -> Scaling:
 
 def _tell_stored(product: Product, high: float, top: float) -> str:
     most = f"reflectance × 10,000 is {top:,.0f} at most"
-    return f"{product.title}: values as stored, for the value range ends at {high:g} and {most}"
+    return f"{product.title}: {_STORED}, for the value range ends at {high:g} and {most}"
 
 
 def rescale(
@@ -159,6 +161,11 @@ def _rescale_band(
 def tell_scalings(sources: Iterable[Source], request: BandRequest) -> tuple[str, ...]:
     """Say what is done to the values of a run's sources, and to how many of them."""
     told = Counter(s.told for source in sources if (s := find_scaling(source, request)).told)
-    return tuple(
-        f"{what} ({count} image{'s' * (count > 1)})" for what, count in sorted(told.items())
+    return tuple(f"{what} ({count_of(count, 'image')})" for what, count in sorted(told.items()))
+
+
+def tell_way_out(scaling: str) -> str:
+    """Add to what `tell_scalings` says how it is switched off."""
+    return (
+        scaling if _STORED in scaling else f"{scaling}; --values stored leaves values as they are"
     )

@@ -112,3 +112,8 @@ def begin_telling() -> None:
     """Begin a run, which tells what `say_once` told of in the one before."""
     with _telling:
         _told.clear()
+
+
+def count_of(count: int, thing: str) -> str:
+    """Count things in words: `1 image`, `2 images`."""
+    return f"{count} {thing}{'' if count == 1 else 's'}"

@@ -30,6 +30,7 @@ from tilezoo.formats import (
 from tilezoo.lists import BrokenRow, exists, find_local, is_list, read_list, refuse_foreign
 from tilezoo.products.product import find_product
 from tilezoo.products.scenes import is_container
+from tilezoo.progress import count_of
 from tilezoo.sets import SEPARATORS, FileSet, band_names, find_sets
 from tilezoo.zips import is_zipped_product, list_zipped, split_zipped
 
@@ -457,8 +458,7 @@ def _relative_to(path: str, base: str) -> str:
 
 
 def _tell_beside(key: str, count: int) -> str:
-    files = f"{count} image file{'s' * (count > 1)}"
-    return f"passed over {files} beside the bands of {find_product(key).title} (masks, previews …)"
+    return f"passed over {count_of(count, 'image file')} beside the bands of {find_product(key).title} (masks, previews …)"
 
 
 def _tell_passed_over(kinds: Counter[str]) -> str:

@@ -22,7 +22,7 @@ from tilezoo.embed.store import TableSegment, TableWriter, lock_table, open_writ
 from tilezoo.errors import InterruptedRunError, ModelError, TooManyFailedError
 from tilezoo.hints import give_hints, spread
 from tilezoo.io import from_builtins
-from tilezoo.meaning import tell_scalings
+from tilezoo.meaning import tell_scalings, tell_way_out
 from tilezoo.nodata import refuse_sparse
 from tilezoo.option_texts import to_request
 from tilezoo.options import verb
@@ -193,7 +193,7 @@ def _settle(writer: TableWriter, job: _Job) -> None:
     writer.settle(precision=precision, georeferenced=any(tile.footprint for tile in first))
     backbone.use(precision)
     for scaling in writer.manifest.scalings or ():
-        say(f"{scaling}; --values stored leaves values as they are")
+        say(tell_way_out(scaling))
     _give_size_hints(first, backbone, cut=job.plan.cut is not None)
     _give_value_hints(job)
     writer.begin(training_ids=backbone.model.path / TRAINING_IDS)

@@ -22,7 +22,7 @@ from tilezoo.errors import TableError
 from tilezoo.folder_writer import FolderKind, RunFolder, tell_differences, write_parquet
 from tilezoo.geoparquet import GeoKey, geo_key
 from tilezoo.io import sha256_file, whole_file, write_state
-from tilezoo.progress import say
+from tilezoo.progress import count_of, say
 from tilezoo.reading import TilePlan
 from tilezoo.space import Precision
 from tilezoo.table import (
@@ -197,7 +197,8 @@ class TableWriter:
         if not made:
             return
         first = plan.sources[int(np.flatnonzero(changed)[0])].id
-        told = f"files of {int(changed.sum())} images changed since, {first} first"
+        images = count_of(int(changed.sum()), "image")
+        told = f"files of {images} changed since, {first} first"
         count = sum(map(len, made))
         say(f"{self.path}: {told}; {count} of {self._manifest.tiles} tiles are made again")
         if self._manifest.complete:

@@ -111,7 +111,7 @@ def test_what_changed_is_told_and_only_its_segments_are_made_again(
     before = {part.name: part.stat().st_mtime_ns for part in out.glob("part-*.parquet")}
     rewrite(tiles, 5, 99)
     run(tiles, out, vit)
-    told = "files of 1 images changed since, tile_0005.tif first; 2 of 11 tiles are made again"
+    told = "files of 1 image changed since, tile_0005.tif first; 2 of 11 tiles are made again"
     assert f"{out}: {told}" in capsys.readouterr().err
     after = {part.name: part.stat().st_mtime_ns for part in out.glob("part-*.parquet")}
     assert [name for name in before if before[name] != after[name]] == ["part-00001.parquet"]

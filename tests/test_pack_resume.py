@@ -423,7 +423,8 @@ def test_a_finished_pack_becomes_what_a_fresh_run_makes(
         rewrite(tiles, number, 50 + number, broken="broken" in kind)
     pack(tiles, out=out, **MANY)
     first = min(changes)
-    told = f"files of {len(changes)} images changed since, {first:04d}.tif first"
+    images = "1 image" if len(changes) == 1 else f"{len(changes)} images"
+    told = f"files of {images} changed since, {first:04d}.tif first"
     assert f"{out}: {told}" in capsys.readouterr().err
     after = {int(p.stem[-5:]): p.stat().st_mtime_ns for p in out.glob("shard-*.npy")}
     assert {number for number in before if before[number] == after.get(number)} == kept

@@ -11,7 +11,7 @@ from tilezoo.decoding import letting_go
 from tilezoo.errors import InterruptedRunError, PackError, TileError, TooManyFailedError
 from tilezoo.hints import give_hints, spread
 from tilezoo.image import MIN_SIDE_PX, Image
-from tilezoo.meaning import tell_scalings
+from tilezoo.meaning import tell_scalings, tell_way_out
 from tilezoo.opening import gdal
 from tilezoo.option_texts import parse_value_range
 from tilezoo.options import verb
@@ -75,7 +75,7 @@ def pack(options: PackOptions) -> PackResult:
     choice = choose(plan, labels, options.splits, options.limit)
     refuse_hopeless(plan, shaping.request, shaping.check)
     for scaling in tell_scalings(plan.sources, shaping.request):
-        say(f"{scaling}; --values stored leaves values as they are")
+        say(tell_way_out(scaling))
     job = Job(
         request=options.request(labels.digest if labels else None),
         tiles=len(choice),

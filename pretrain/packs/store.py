@@ -42,7 +42,7 @@ from tilezoo.pretrain.packs.shards import (
     Shard,
     read_manifest,
 )
-from tilezoo.progress import say
+from tilezoo.progress import count_of, say
 from tilezoo.space import Unit
 from tilezoo.table import ERROR_SCHEMA, ERRORS
 from tilezoo.training_ids import ids_sha256
@@ -243,7 +243,8 @@ class PackStore:
         if not dropped:
             return self
         first = choice.plan.sources[int(np.flatnonzero(changed)[0])].id
-        told = f"files of {int(changed.sum())} images changed since, {first} first"
+        images = count_of(int(changed.sum()), "image")
+        told = f"files of {images} changed since, {first} first"
         count = sum(states[n].next - states[n].first for n in dropped)
         say(f"{self.path}: {told}; {count} of {len(choice)} tiles are made again")
         settled = self.settled
