@@ -355,7 +355,8 @@ def propose_bands(wanted: Sequence[str], bands: Sequence[FileBand]) -> Iterator[
 
 def _propose_others(wanted: Sequence[str], bands: Sequence[FileBand]) -> Iterator[BandProposal]:
     names = [band.name for band in bands if band.common or band.telling]
-    if len(wanted) == len(_FALSE_COLOUR):
+    known = {"nir" if band.common == "nir08" else band.common for band in bands}
+    if len(wanted) == len(_FALSE_COLOUR) and known >= set(_FALSE_COLOUR):
         yield BandProposal(text=",".join(_FALSE_COLOUR), reason="others")
     if names:
         yield BandProposal(text=",".join(_fill_up(names, len(wanted))), reason="others")

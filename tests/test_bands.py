@@ -168,3 +168,10 @@ def test_choosing_gives_a_place_in_the_file_for_each_band_or_says_why_not(
         assert len(chosen) == len(asked.effective) == 3
         assert all(0 <= place < (len(names) or count) for place in chosen)
     assert "--bands" in message
+
+
+@pytest.mark.parametrize("count", [3, 4, 8])
+def test_unnamed_bands_are_never_proposed_as_colours_by_name(count: int) -> None:
+    with pytest.raises(TileError) as refused:
+        making.request().choose(name_bands([""] * count))
+    assert "--bands red=1,green=2,blue=3 if they come in this order" in str(refused.value)
