@@ -102,16 +102,18 @@ class _PillowPixels:
         rows = max(1, _STRIP_PX // width)
         for top in range(0, height, rows):
             bottom = min(top + rows, height)
-            values = self._crop((x, y + top, x + width, y + bottom))  # (rows, w, C)
+            values = self._crop((x, y + top, x + width, y + bottom))
             for place, index in enumerate(indexes):
-                taken[place, top:bottom] = values[:, :, index - 1]
+                taken[place, top:bottom] = values[:, index - 1]
         return taken
 
     def _crop(self, box: tuple[int, int, int, int]) -> NDArray[np.uint8]:
+        """Take out rows, shape (rows, C, w): a band's lines lie whole, which is quick to copy."""
         part = self.picture if box == (0, 0, *self.picture.size) else self.picture.crop(box)
         if part.mode not in {"L", "RGB"}:  # CMYK and YCCK
             part = part.convert("RGB")
-        return np.asarray(part).reshape(part.height, part.width, -1)
+        lines = part.tobytes("raw", "RGB;L" if part.mode == "RGB" else "L")
+        return np.frombuffer(lines, np.uint8).reshape(part.height, -1, part.width)
 
 
 @dataclass(frozen=True, slots=True)

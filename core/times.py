@@ -160,6 +160,10 @@ class _Moment:
     exact: bool
 
 
+# A year of four digits, or Maxar's 10DEC12: without either a name says no time. Most tiles' do not.
+_MAY_BE_DATED = re.compile(r"(?:19|20)\d\d|\d\d[A-Za-z]{3}\d\d")
+
+
 @dataclass(frozen=True, slots=True)
 class _Dated:
     """A moment found in a name, and what the words around it say was done then."""
@@ -185,10 +189,11 @@ def acquisition_time(
     """
     known = {key.upper().rpartition("#")[2].replace(" ", "_"): tags[key] for key in tags}
     names = tuple(names)
+    dated = tuple(filter(_MAY_BE_DATED.search, names))
     found = [
         *_list_tagged(known),
-        *_list_some(_find_in_product(name) for name in (*names, *folders)),
-        *_list_some([_find_in_names(names)]),
+        *_list_some(map(_find_in_product, (*dated, *filter(_MAY_BE_DATED.search, folders)))),
+        *_list_some([_find_in_names(dated)]),
         *_list_some([_find_written(known, names)]),
     ]
     if not found:
