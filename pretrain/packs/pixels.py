@@ -35,7 +35,7 @@ class RgbRequest(BandRequest):
         others = [band for band in bands if band.name != ALPHA]
         if len(others) != len(RGB) and any(band.common == RGB[0] for band in bands):
             written = ",".join(band.name or str(band.number) for band in bands)
-            raise TileError("contract", f"has bands {written}, no RGB image; choose with --bands")
+            raise TileError("contract", f"has bands {written}, no RGB image; choose with --bands, for example --bands red,green,blue")
         return BandRequest.choose(self, bands)
 
 
