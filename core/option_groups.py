@@ -27,8 +27,9 @@ class Sources:
         "SOURCE...",
         kw_only=False,
         read_as=list[str],
-        help="GeoTIFFs, PNGs, JPEGs, BigEarthNet patches, scene folders with a file per band, "
-        "folders of any of these, globs, or a list of paths (Parquet, CSV, text).",
+        help="GeoTIFFs, PNGs, JPEGs; scenes of Sentinel, Landsat, NAIP, Planet and other products as "
+        "they are delivered, zipped ones too; folders with a file per band; folders of any of these, "
+        "globs, or a list of paths (Parquet, CSV, text).",
         recorded=False,
     )
 

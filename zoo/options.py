@@ -56,7 +56,9 @@ class PixelValues(ProductValues, StatedNodata):
 
     bands: str | None = option(
         default=None,
-        help="B04,B03,B02: bands to feed in the model's order, or names for unnamed ones.",
+        help="red,green,blue or B04,B03,B02: bands to feed in the model's order, by common or own "
+        "name; 4,3,2: a product's band numbers, or positions in a file; red=3,green=2,blue=1: what "
+        "an unknown file's bands are.",
     )
     value_range: str | None = option(
         default=None, help="LOW,HIGH: pixel values that become black and white."
