@@ -32,6 +32,14 @@ def vit(width: int, heads: int, depth: int = 2, **args: object) -> torch.nn.Modu
     return timm.create_model("vit_small_patch16_224", num_classes=0, **built).eval()
 
 
+def shake(network: torch.nn.Module) -> torch.nn.Module:
+    """Move every tensor away from how it was made, as training does, but leave no trace of heads."""
+    with torch.no_grad():
+        for tensor in network.parameters():
+            tensor.add_(torch.randn_like(tensor) * 0.05)
+    return network
+
+
 def facts(network: torch.nn.Module) -> tuple[object, ...]:
     """What no tensor tells, and the shapes of those there are."""
     shapes = {name: tensor.shape for name, tensor in network.state_dict().items()}
@@ -93,12 +101,13 @@ def test_a_run_of_any_architecture_becomes_its_teachers_model(tmp_path: Path, na
     patch=st.sampled_from([8, 16]),
 )
 @settings(max_examples=15, deadline=None)
-def test_fresh_weights_of_no_name_are_refused_whatever_their_width(
+def test_weights_that_show_nothing_and_have_no_name_are_refused_whatever_their_width(
     width: int, heads: int, depth: int, patch: int
 ) -> None:
     if width % heads:
         heads = 1
-    state = vit(width, heads, min(depth, 12 if width < 128 else 2), patch_size=patch).state_dict()
+    blocks = min(depth, 12 if width < 128 else 2)
+    state = shake(vit(width, heads, blocks, patch_size=patch)).state_dict()
     with pytest.raises(ModelError, match=r"state --heads.*--arch"):
         find_build({"teacher": state}, state, arch=None, heads=None, where=HERE)
     build = find_build({}, state, arch=None, heads=heads, where=HERE)
@@ -111,7 +120,7 @@ def test_fresh_weights_of_no_name_are_refused_whatever_their_width(
 def test_stated_heads_make_the_same_network(
     tmp_path: Path, width: int, heads: int, mlp_ratio: float
 ) -> None:
-    network = vit(width, heads, img_size=64, mlp_ratio=mlp_ratio)
+    network = shake(vit(width, heads, img_size=64, mlp_ratio=mlp_ratio))
     torch.save({"teacher": network.state_dict()}, tmp_path / "c.pth")
     with pytest.raises(ModelError, match="--heads"):
         export(tmp_path / "c.pth", out=tmp_path / "m", contract=making.contract())
@@ -119,6 +128,19 @@ def test_stated_heads_make_the_same_network(
     images = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         assert torch.allclose(network(images), load(model.path).features(images).pooled, atol=1e-6)
+
+
+@pytest.mark.parametrize(("width", "heads"), [(192, 3), (384, 6), (768, 12)])
+def test_weights_that_were_never_trained_are_timms_of_that_width_and_that_is_told(
+    width: int, heads: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = vit(width, heads).state_dict()
+    build = find_build({"teacher": state}, state, arch=None, heads=None, where=HERE)
+    assert build.args["num_heads"] == heads
+    assert f"never trained; {heads} heads, as timm's vit_" in capsys.readouterr().err
+    state["norm.weight"] = state["norm.weight"] + 1e-6  # one step of training
+    with pytest.raises(ModelError, match="--heads"):
+        find_build({"teacher": state}, state, arch=None, heads=None, where=HERE)
 
 
 def test_a_stated_architecture_may_be_of_other_parts(tmp_path: Path) -> None:
@@ -173,7 +195,7 @@ def test_heads_that_do_not_divide_the_width_are_refused() -> None:
 def test_a_name_in_the_file_says_its_heads_if_it_fits(
     stated: dict[str, object], heads: int | None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    state = vit(192, 3).state_dict()
+    state = shake(vit(192, 3)).state_dict()
     checkpoint = {"teacher": state, **stated}
     if heads is None:
         with pytest.raises(ModelError, match="--heads"):

@@ -9,7 +9,9 @@ they are taken from the first that says them:
 1. what the user states (`--heads`, or timm's name by `--arch`);
 2. a name in the file (timm's, or facebookresearch/dino's in `args`) of a network of the
    same width and patches;
-3. the weights themselves, where training has left its trace in them (`measure_heads`).
+3. the weights themselves, where training has left its trace in them (`measure_heads`);
+4. timm's network of that width, for weights that were never trained, in a file that names nothing:
+   what they compute means nothing with any number.
 
 Where none does, the file is refused with the options that say it. Where the weights contradict a
 name in the file it is refused, too; where they contradict the user, this is told.
@@ -267,6 +269,12 @@ def _conclude_heads(checkpoint: Checkpoint, state: State, shape: Shape, where: P
         ModelError: Neither says them, or each says another number.
     """
     named, measured = _named_heads(checkpoint, shape), measure_heads(state, shape)
+    fresh = _is_untrained(state) and not any(name_texts(checkpoint))
+    if named is None and measured is None and fresh and shape.width in _NAMES:
+        name = _NAMES[shape.width]
+        count = _timm_heads_of(name)
+        say(f"{where}: weights that were never trained; {count} heads, as timm's {name} has")
+        return count
     if named is None and measured is None:
         usual = _USUAL.get(shape.width)
         hint = f" (blocks of that width have {usual})" if usual else ""
@@ -298,6 +306,21 @@ def _named_heads(checkpoint: Checkpoint, shape: Shape) -> tuple[int, str] | None
         if heads_or_none is not None:
             return heads_or_none, f"timm's {name} ({place})"
     return None
+
+
+def _is_untrained(state: State) -> bool:
+    """Whether all norms are as they are initialised, ones and zeros: one step changes them."""
+    norms = [(key, tensor) for key, tensor in state.items() if "norm" in key]
+    return bool(norms) and all(
+        bool((tensor == float(key.endswith("weight"))).all()) for key, tensor in norms
+    )
+
+
+def _timm_heads_of(name: str) -> int:
+    built = _build_empty(name)
+    if built is None:
+        raise ModelError(f"timm {import_timm().__version__} has no {name}; install timm again")
+    return int(built.blocks[0].attn.num_heads)
 
 
 def _timm_heads(name: str, shape: Shape) -> int | None:

@@ -35,7 +35,8 @@ class RgbRequest(BandRequest):
         others = [band for band in bands if band.name != ALPHA]
         if len(others) != len(RGB) and any(band.common == RGB[0] for band in bands):
             written = ",".join(band.name or str(band.number) for band in bands)
-            raise TileError("contract", f"has bands {written}, no RGB image; choose with --bands, for example --bands red,green,blue")
+            fix = "choose with --bands, for example --bands red,green,blue"
+            raise TileError("contract", f"has bands {written}, no RGB image; {fix}")
         return BandRequest.choose(self, bands)
 
 
