@@ -160,6 +160,7 @@ class _Moment:
     exact: bool
 
 
+_NO_TIME = {"AREA_OR_POINT", "INTERLEAVE", "COLOR_SPACE"}  # tags that nearly every file has
 # A year of four digits, or Maxar's 10DEC12: without either a name says no time. Most tiles' do not.
 _MAY_BE_DATED = re.compile(r"(?:19|20)\d\d|\d\d[A-Za-z]{3}\d\d")
 
@@ -190,9 +191,12 @@ def acquisition_time(
     known = {key.upper().rpartition("#")[2].replace(" ", "_"): tags[key] for key in tags}
     names = tuple(names)
     dated = tuple(filter(_MAY_BE_DATED.search, names))
+    around = tuple(filter(_MAY_BE_DATED.search, folders))
+    if not dated and not around and known.keys() <= _NO_TIME:
+        return None
     found = [
         *_list_tagged(known),
-        *_list_some(map(_find_in_product, (*dated, *filter(_MAY_BE_DATED.search, folders)))),
+        *_list_some(map(_find_in_product, (*dated, *around))),
         *_list_some([_find_in_names(dated)]),
         *_list_some([_find_written(known, names)]),
     ]
