@@ -13,7 +13,7 @@ from tilezoo.errors import TileError, TileErrorKind
 from tilezoo.formats import IMAGE_SUFFIXES, START_BYTES, find_driver, split_part
 from tilezoo.tiff import Page, has_one_page, read_geo_keys, read_pages
 from tilezoo.vrt import check_vrt
-from tilezoo.zips import count_bytes, open_stored
+from tilezoo.zips import DAMAGED, count_bytes, open_stored
 
 if TYPE_CHECKING:
     from rasterio.env import Env
@@ -79,8 +79,9 @@ def open_dataset(path: str) -> "DatasetReader":
         if driver in _LEADING:
             _refuse_more(file, dataset)
         return dataset
-    except (RasterioError, OSError) as error:
-        kind: TileErrorKind = "unreadable" if os.path.exists(file) else "missing"
+    except (RasterioError, OSError, *DAMAGED) as error:
+        there = os.path.exists(file) or isinstance(error, DAMAGED)
+        kind: TileErrorKind = "unreadable" if there else "missing"
         raise TileError(kind, one_line(error)) from error
 
 

@@ -5,6 +5,7 @@ A file in one is called as GDAL calls it: `/vsizip//data/S2A_….zip/S2A_….SAF
 
 import os
 import re
+import zlib
 from pathlib import PurePosixPath
 from typing import BinaryIO, cast
 from zipfile import BadZipFile, ZipFile, ZipInfo
@@ -14,6 +15,7 @@ from tilezoo.products.scenes import is_container
 
 _INSIDE = re.compile(r"/vsizip/(?P<archive>.+?\.zip)/(?P<inner>.+)", re.IGNORECASE)
 _SUFFIX = ".zip"
+DAMAGED = (BadZipFile, EOFError, zlib.error)  # what reading a file in a damaged one raises
 
 
 def split_zipped(path: str) -> tuple[str, str] | None:

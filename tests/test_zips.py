@@ -10,7 +10,7 @@ import pytest
 from scenes import SIDE, ground, write_scene
 
 from tilezoo.embed import embed
-from tilezoo.errors import SourceError
+from tilezoo.errors import SourceError, TooManyFailedError
 from tilezoo.pictures import Thumbnailer
 from tilezoo.sources import discover, source_at
 from tilezoo.table import open_table
@@ -78,3 +78,19 @@ def test_what_is_wrong_with_a_zip_file_is_told(tmp_path: Path) -> None:
         archive.writestr("a.tif", b"II*\0")
     (foreign,) = discover([tmp_path])
     assert foreign.problem == ("unreadable", "holds no folder of a known product; unpack it")
+
+
+def test_bytes_damaged_within_a_zip_file_are_an_error_row_and_no_crash(tmp_path: Path) -> None:
+    model = making.write_vit(tmp_path / "m", depth=1, img_size=32, size_px=32, resize_px=32)
+    path = zip_scene("sentinel-2-l2a", tmp_path / "z")
+    whole = path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        starts = [i.header_offset for i in archive.infolist() if "_B04" in i.filename]
+    for offset in starts:
+        body = offset + 30 + int.from_bytes(whole[offset + 26 : offset + 28], "little")
+        whole = whole[:body] + b"\xff" * 40 + whole[body + 40 :]
+    path.write_bytes(whole)
+    with pytest.raises(TooManyFailedError, match="1 of 1 tiles failed"):
+        embed(tmp_path / "z", out=tmp_path / "t", model=model, value_range="0,3000")
+    (error,) = making.errors_of(tmp_path / "t")
+    assert error["kind"] == "unreadable"
